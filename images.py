@@ -1,0 +1,132 @@
+"""Photos and masks to and from disk: the only place that reads or writes pictures.
+
+OpenCV answers None or False where others fail, so every answer is checked here, once.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+try:
+    import cv2
+except ImportError as error:
+    sys.exit(
+        f"OpenCV cannot be loaded ({error}): run `pip install -r requirements.txt`, and on a server"
+        " without a screen also `apt-get install -y libgl1 libglib2.0-0`."
+    )
+
+# What a folder is searched for.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+JPEG_START = b"\xff\xd8"
+
+
+def _decode(data, flags, path):
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        # OpenCV refuses 2**30 pixels and more: a small file may claim a size beyond any memory.
+        reason = "has too many pixels for OpenCV" if "PIXELS" in str(error) else "cannot be decoded"
+        raise ValueError(
+            f"{path} {reason} ({error.err}): shrink it or save it as a JPEG or PNG."
+        ) from None
+    if picture is None:
+        raise ValueError(
+            f"{path} is not a readable picture ({len(data)} bytes): it is empty, truncated or of an"
+            " unknown format; give a whole JPEG, PNG, WebP, BMP or TIFF."
+        )
+    return picture
+
+
+def read_image(path):
+    """A photo as a viewer shows it: EXIF orientation applied, transparency over white.
+
+    Grey photos get three equal channels; 16-bit ones keep their upper 8 bits. Not applied: colour
+    profiles, and the orientation of a picture with an alpha channel (OpenCV does not read it).
+
+    Args:
+        path: file in any format OpenCV decodes; any name the system allows.
+
+    Returns:
+        image (H, W, 3) uint8, BGR, 0..255.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no whole picture, or has 2**30 pixels or more.
+    """
+    data = Path(path).read_bytes()
+    if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
+        raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
+        if raw.ndim == 3 and raw.shape[2] == 4:
+            return _over_white(raw)
+    return _decode(data, cv2.IMREAD_COLOR, path)
+
+
+def _over_white(picture):
+    """(H, W, 4) uint8 or uint16 BGRA, straight alpha -> (H, W, 3) uint8."""
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    color, alpha = picture[:, :, :3], picture[:, :, 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(color)
+    weight = alpha.astype(np.uint16)
+    return ((color * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+def read_mask(path):
+    """A mask file in any of the usual encodings.
+
+    0/1, 0/255 (threshold 127, so that the ringing of a JPEG is no person), 8 or 16 bits; one
+    channel, three (the brightest counts, so that a coloured class is a person) or four (the alpha
+    channel where it is not constant, else the colours).
+
+    Args:
+        path: file in any format OpenCV decodes.
+
+    Returns:
+        mask (H, W) uint8, 0 background, 1 person.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a picture, or its values are neither 0/1 nor 0/255.
+    """
+    picture = _decode(Path(path).read_bytes(), cv2.IMREAD_UNCHANGED, path)
+    if picture.ndim == 3 and picture.shape[2] == 4:
+        alpha = picture[:, :, 3]
+        picture = alpha if alpha.min() < alpha.max() else picture[:, :, :3]
+    if picture.ndim == 3:
+        picture = picture.max(axis=2)
+    top = int(picture.max())
+    if picture.dtype == np.uint16 and top > 255:
+        picture, top = picture >> 8, top >> 8
+    if 1 < top <= 127:
+        raise ValueError(
+            f"{path} is not a person mask: its largest value is {top}; save it as 0/1 or 0/255."
+        )
+    return (picture > (0 if top == 1 else 127)).astype(np.uint8)
+
+
+def write_image(path, image, keep=()):
+    """Encode in memory, write under a temporary name and rename: a file is never half written.
+
+    Args:
+        path: the suffix names the format; its folder is made when missing.
+        image: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, uint8.
+        keep: paths that must not be overwritten, such as the photo that was read.
+
+    Raises:
+        ValueError: `path` is one of `keep`, or no format has its suffix.
+    """
+    path = Path(path)
+    if path.exists() and any(Path(k).exists() and path.samefile(k) for k in keep):
+        raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
+    if not cv2.haveImageWriter(path.name):
+        raise ValueError(f"{path} has no picture suffix OpenCV can write: use .png or .jpg.")
+    encoded, data = cv2.imencode(path.suffix, image)
+    if not encoded:
+        raise ValueError(f"{path} cannot hold a picture of shape {image.shape}: use .png.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,97 @@
+"""The training loss: a weighted sum of named terms."""
+
+import paddle
+
+from losses.consistency import consistency_kl
+from losses.cross_entropy import cross_entropy
+from losses.dice import dice_loss
+from losses.focal import FocalLoss, focal_loss
+
+__all__ = [
+    "FocalLoss",
+    "consistency_kl",
+    "cross_entropy",
+    "dice_loss",
+    "focal_loss",
+    "portrait_loss",
+]
+
+
+def views_of(logits, n):
+    """[texture] of N photos' logits or [clean, texture] of 2N photos' logits, each (N, C, H, W)."""
+    if logits.shape[0] not in (n, 2 * n):
+        raise ValueError(
+            f"{logits.shape[0]} logits for {n} labels: give each photo once, "
+            "or all clean ones and then all texture-augmented ones"
+        )
+    # split, not slices: their gradient is ten times slower.
+    return paddle.split(logits, 2) if logits.shape[0] == 2 * n else [logits]
+
+
+def portrait_loss(
+    mask_logits,
+    edge_logits,
+    mask,
+    edge,
+    edge_weight,
+    consistency_weight,
+    temperature,
+    edge_alpha=None,
+    edge_gamma=2.0,
+    boundary_weight=0.0,
+    dice_weight=0.0,
+):
+    """total = mask + edge_weight * edge + consistency_weight * consistency (+ dice_weight * dice).
+
+    A term whose weight is 0 is not computed. The logits hold each photo once (texture-augmented),
+    or twice: first all clean photos, then in the same order all texture-augmented ones.
+
+    Args:
+        mask_logits: (N or 2N, C, H, W) float32.
+        edge_logits: (N or 2N, 2, H, W) float32; only the last N, the texture-augmented photos, are
+            used, as in the official code. May be None when `edge_weight` is 0.
+        mask: (N, H, W) integer 0/1, 255 ignored (but not by dice); or the person's share, float32.
+        edge: (N, H, W) integer 0/1, 255 ignored; may be None when neither `edge_weight` nor
+            `boundary_weight` is set.
+        edge_weight: of the focal loss on the edge logits.
+        consistency_weight: of the KL between clean and texture-augmented masks; needs 2N photos.
+        temperature: of that KL.
+        edge_alpha, edge_gamma: of the focal loss.
+        boundary_weight: a pixel of the edge weighs 1 + boundary_weight in the mask term, others 1.
+        dice_weight: of the dice loss, which is summed over clean and texture as the mask term is.
+
+    Returns:
+        dict of 0-d float32 tensors: mask, edge, consistency (each before its weight, 0 when off),
+        dice (only when on) and total. `mask` is CE(clean) + CE(texture), or CE(texture) alone.
+
+    Raises:
+        ValueError: the shapes disagree, or a term is switched on without what it needs.
+
+    Source: PortraitNet section 3 and its published training code.
+    """
+    if (edge_weight and (edge_logits is None or edge is None)) or (
+        boundary_weight and edge is None
+    ):
+        raise ValueError(
+            "edge_weight and boundary_weight need the edges: give them, or set the weight to 0"
+        )
+    views = views_of(mask_logits, mask.shape[0])
+    if consistency_weight and len(views) == 1:
+        raise ValueError(
+            "the consistency term needs each photo's clean and texture-augmented logits, "
+            "but each is there once: concatenate both, or set consistency_weight to 0"
+        )
+
+    pixel_weight = 1 + boundary_weight * (edge == 1).astype("float32") if boundary_weight else None
+    terms = {"mask": sum(cross_entropy(view, mask, pixel_weight) for view in views)}
+    terms["edge"] = terms["consistency"] = paddle.zeros([])
+    if edge_weight:
+        texture = views_of(edge_logits, edge.shape[0])[-1]
+        terms["edge"] = focal_loss(texture, edge, edge_alpha, edge_gamma)
+    if consistency_weight:
+        terms["consistency"] = consistency_kl(views[1], views[0], temperature)
+    total = terms["mask"] + edge_weight * terms["edge"] + consistency_weight * terms["consistency"]
+    if dice_weight:
+        terms["dice"] = sum(dice_loss(view, mask) for view in views)
+        total = total + dice_weight * terms["dice"]
+    return {**terms, "total": total}

@@ -1,0 +1,76 @@
+"""Cross-entropy for every pixel, and the pieces that the other losses are made of."""
+
+import paddle
+import paddle.nn.functional as F
+
+
+def check_shapes(logits, label):
+    """Raise ValueError unless logits (N, C, H, W) meet a label (N, H, W)."""
+    n, _, *size = logits.shape
+    if list(label.shape) != [n, *size]:
+        raise ValueError(
+            f"the label's shape must be {[n, *size]} for logits of shape {logits.shape}, "
+            f"but it is {list(label.shape)}: give (N, H, W) class numbers without a channel axis"
+        )
+
+
+def class_costs(logits):
+    """-log softmax(logits), one tensor a class.
+
+    Two classes need only the difference of their logits: -log p0 = softplus(x1 - x0) and
+    -log p1 = softplus(x0 - x1) = -log p0 - (x1 - x0). Exact, stable and cheaper on a CPU.
+
+    Args:
+        logits: (N, C, H, W) float32.
+
+    Returns:
+        list of C tensors (N, H, W) float32, each >= 0 but for rounding.
+    """
+    if logits.shape[1] != 2:
+        return paddle.unbind(-F.log_softmax(logits, axis=1), axis=1)
+    # unbind, not indexing: the gradient of two slices is fifteen times slower.
+    background, person = paddle.unbind(logits, axis=1)
+    margin = person - background
+    background_cost = F.softplus(margin)
+    return [background_cost, background_cost - margin]
+
+
+def class_shares(label, n_class):
+    """How much of each pixel belongs to each class: one tensor (N, H, W) float32 a class.
+
+    Args:
+        label: (N, H, W) class numbers; with two classes also float32 shares 0..1 of class 1.
+            An ignored pixel gets meaningless shares: weigh it with 0.
+    """
+    if n_class == 2:
+        person = label.astype("float32")
+        return [1 - person, person]
+    return [(label == c).astype("float32") for c in range(n_class)]
+
+
+def weighted_mean(cost, weight):
+    """sum(cost * weight) / sum(weight) as a 0-d tensor; 0 where every weight is 0."""
+    return (cost * weight).sum() / weight.sum().clip(min=1e-6)
+
+
+def cross_entropy(logits, label, pixel_weight=None, ignore_index=255):
+    """Softmax cross-entropy, averaged over the pixels that count.
+
+    Args:
+        logits: (N, C, H, W) float32.
+        label: (N, H, W) class numbers of any integer dtype, or with two classes float32 shares
+            0..1 of class 1.
+        pixel_weight: (N, H, W) float32 weight of each pixel, or None for 1.
+        ignore_index: label of the pixels that do not count.
+
+    Returns:
+        0-d float32 tensor; 0 if every pixel is ignored.
+
+    Raises:
+        ValueError: the label's shape is not (N, H, W).
+    """
+    check_shapes(logits, label)
+    shares = class_shares(label, logits.shape[1])
+    cost = sum(share * cost for share, cost in zip(shares, class_costs(logits), strict=True))
+    weight = (label != ignore_index).astype("float32")
+    return weighted_mean(cost, weight if pixel_weight is None else weight * pixel_weight)

@@ -1,0 +1,80 @@
+"""Focal loss: cross-entropy that forgives easy pixels, for the rare pixels of the boundary."""
+
+import paddle
+import paddle.nn as nn
+
+from losses.cross_entropy import check_shapes, class_costs, class_shares, weighted_mean
+
+
+def class_weights(alpha, n_class):
+    """`alpha` as one float a class: None is 1 for all, a float is class 1's and 1 - it class 0's."""
+    if alpha is None:
+        return [1.0] * n_class
+    weights = [1 - alpha, alpha] if isinstance(alpha, (int, float)) else [float(a) for a in alpha]
+    if len(weights) != n_class:
+        raise ValueError(
+            f"alpha {alpha!r} weighs {len(weights)} classes but the logits have {n_class}: "
+            "give one number a class, or None"
+        )
+    return weights
+
+
+def focal_loss(logits, label, alpha=None, gamma=2.0, ignore_index=255, smooth_rate=0.0):
+    """Mean over the pixels that count of sum_c share_c alpha_c (1 - p_c)^gamma (-log p_c).
+
+    share is 1 for the labelled class; with `smooth_rate` s it is 1 - s + s/C, and s/C elsewhere.
+
+    Args:
+        logits: (N, C, H, W) float32.
+        label: (N, H, W) class numbers of any integer dtype.
+        alpha: None, a float 0..1 for class 1 of two (class 0 weighs 1 - alpha), or C floats.
+        gamma: >= 0; how strongly easy pixels are forgiven, 0 is plain cross-entropy.
+        ignore_index: label of the pixels that do not count.
+        smooth_rate: label smoothing, 0 <= smooth_rate < 1.
+
+    Returns:
+        0-d float32 tensor; 0 for a perfect prediction without smoothing, or if all is ignored.
+
+    Raises:
+        ValueError: the shapes disagree, or an argument is outside its range.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 5; PortraitNet's
+        code uses gamma 2. Lin divides by the matched anchors, we by the pixels that count.
+    """
+    check_shapes(logits, label)
+    if gamma < 0:
+        raise ValueError(f"gamma is {gamma}: it must be 0 or more")
+    if not 0 <= smooth_rate < 1:
+        raise ValueError(f"smooth_rate is {smooth_rate}: it must be at least 0 and below 1")
+    n_class = logits.shape[1]
+    costs = class_costs(logits)
+    if n_class == 2:
+        log_rests = [-costs[1], -costs[0]]  # log(1 - p_c) is the other class's log p
+    else:
+        log_rests = [paddle.log((1 - paddle.exp(-cost)).clip(min=1e-12)) for cost in costs]
+    total = 0
+    weights = class_weights(alpha, n_class)
+    for share, weight, cost, log_rest in zip(
+        class_shares(label, n_class), weights, costs, log_rests, strict=True
+    ):
+        smoothed = share * (1 - smooth_rate) + smooth_rate / n_class if smooth_rate else share
+        total = total + weight * smoothed * paddle.exp(gamma * log_rest) * cost
+    return weighted_mean(total, (label != ignore_index).astype("float32"))
+
+
+class FocalLoss(nn.Layer):
+    """`focal_loss` with its settings kept: `FocalLoss(alpha)(logits, label)`."""
+
+    def __init__(self, alpha=None, gamma=2.0, ignore_index=255, smooth_rate=0.0):
+        super().__init__()
+        self.alpha, self.gamma, self.ignore_index, self.smooth_rate = (
+            alpha,
+            gamma,
+            ignore_index,
+            smooth_rate,
+        )
+
+    def forward(self, logits, label):
+        return focal_loss(
+            logits, label, self.alpha, self.gamma, self.ignore_index, self.smooth_rate
+        )

@@ -1,0 +1,277 @@
+"""Segmentation scores: integer counts first, one ratio last, each named with its protocol.
+
+A prediction and a mask are 0/1 arrays of one shape. A ratio of nothing to nothing is 1: a photo
+without a person in which none is found is right, as in the official code; one false pixel there
+makes an IoU of 0.
+"""
+
+import cv2
+import numpy as np
+
+THRESHOLD = 0.5  # a pixel is person where its probability is above
+SIGMA = 5.0  # px of the 224 square: how fast the boundary weight falls off
+BAND = 0.02  # of the photo's diagonal: the width of boundary IoU's band
+TOLERANCE = 0.0075  # of the photo's diagonal: how far apart two boundaries may lie
+
+PROTOCOLS = {
+    "accuracy": "right pixels, whole-set counts, letterbox 224, raw mask",
+    "miou_raw": "mean of person and background IoU, whole-set counts, letterbox 224, raw mask "
+    "(the report's, but for its stretched photos)",
+    "miou_smoothed": "mean of person and background IoU, whole-set counts, letterbox 224, "
+    "5x5 majority mask (PaddleSeg)",
+    "person_iou_raw": "person IoU, mean over photos, letterbox 224, raw mask",
+    "person_iou_smoothed": "person IoU, mean over photos, letterbox 224, 5x5 majority mask "
+    "(PortraitNet paper)",
+    "weighted_iou": "person IoU, pixels at distance d from the boundary weigh "
+    f"exp(-d^2 / 2 sigma^2), sigma {SIGMA:g} px, mean over photos, letterbox 224, "
+    "5x5 majority mask (PortraitNet paper's boundary metric, our sigma)",
+    "person_iou_full": "person IoU, mean over photos, photo's size, raw mask",
+    "boundary_iou": f"boundary IoU, band {BAND:.0%} of the diagonal, without the frame, "
+    "mean over photos, photo's size, raw mask (Cheng 2021)",
+    "boundary_f": f"boundary F-score, tolerance {TOLERANCE:.2%} of the diagonal, without the frame, "
+    "mean over photos, photo's size, raw mask (Csurka 2013)",
+}
+
+
+def ratio(part, whole):
+    """part / whole in float64, and 1 where the whole is 0; numbers or arrays."""
+    whole = np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.ones_like(whole), where=whole > 0)[()]
+
+
+def batch_counts(prediction, mask, ignore=255):
+    """The four counts of each photo, from which every score of regions is made.
+
+    Args:
+        prediction: (N, ...) bool or 0/1 of any dtype.
+        mask: (N, ...) 0/1, the same shape.
+        ignore: value of the mask's pixels that do not count.
+
+    Returns:
+        (N, 4) int64 pixels: background found, background called person, person missed, person
+        found. Sum over axis 0 for the whole set.
+
+    Raises:
+        ValueError: the shapes differ, or a value is not 0, 1 or (in the mask) `ignore`.
+    """
+    prediction, mask = np.asarray(prediction), np.asarray(mask)
+    if prediction.shape != mask.shape:
+        raise ValueError(
+            f"the prediction {prediction.shape} and the mask {mask.shape} differ in shape: "
+            "bring both to one size first"
+        )
+    prediction, mask = prediction.reshape(len(mask), -1), mask.reshape(len(mask), -1)
+    called = {0: prediction == 0, 1: prediction == 1}
+    true = {0: mask == 0, 1: mask == 1}
+    cells = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    counts = [np.count_nonzero(true[t] & called[c], axis=1) for t, c in cells]
+    # Each pixel must be in one cell; np.unique is slow, so it only words the error.
+    if np.sum(counts) + np.count_nonzero(mask == ignore) != mask.size:
+        raise ValueError(
+            f"the prediction holds {np.unique(prediction)[:5]} and the mask {np.unique(mask)[:5]}: "
+            f"allowed are 0 and 1, and {ignore} in the mask for a pixel that does not count"
+        )
+    return np.stack(counts, axis=1).astype(np.int64)
+
+
+def confusion(prediction, mask, ignore=255):
+    """As `batch_counts`, over all pixels of arrays of any shape at once: (4,) int64."""
+    return batch_counts(np.asarray(prediction)[None], np.asarray(mask)[None], ignore)[0]
+
+
+def pixel_accuracy(counts):
+    """Share of right pixels; counts (..., 4) -> float64 (...)."""
+    return ratio(counts[..., 0] + counts[..., 3], counts.sum(-1))
+
+
+def person_iou(counts):
+    """Intersection of the predicted and the true person over their union; (..., 4) -> (...)."""
+    return ratio(counts[..., 3], counts[..., 1:].sum(-1))
+
+
+def mean_iou(counts):
+    """Mean of the person's and the background's IoU; counts (..., 4) -> float64 (...)."""
+    return (person_iou(counts) + person_iou(counts[..., ::-1])) / 2
+
+
+def smooth_mask(mask):
+    """Each pixel becomes what at least 13 of the 25 pixels around it are.
+
+    Args:
+        mask: (H, W) uint8 0/1, letterboxed already; mirrored beyond its border.
+
+    Returns:
+        (H, W) uint8 0/1.
+
+    Source: PortraitNet's published data loader, which smooths the test masks too.
+    """
+    return (cv2.boxFilter(mask, -1, (5, 5), normalize=False) >= 13).astype(np.uint8)
+
+
+def distance_to_boundary(mask):
+    """Distance in px of each pixel's centre from the line between person and background.
+
+    The photo's frame is no boundary. Without any boundary all distances are infinite.
+
+    Args:
+        mask: (H, W) uint8 0/1.
+
+    Returns:
+        (H, W) float32, at least 0.5.
+    """
+    if mask.all() or not mask.any():
+        return np.full(mask.shape, np.inf, np.float32)
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return inside + outside - 0.5
+
+
+def boundary_weighted_iou(prediction, mask, sigma=SIGMA):
+    """Person IoU where a pixel at distance d from the true boundary weighs exp(-d^2 / 2 sigma^2).
+
+    The smaller sigma, the more the boundary counts. Without a boundary it is the plain IoU.
+
+    Args:
+        prediction, mask: (H, W) bool or uint8 0/1.
+        sigma: px of these arrays.
+
+    Returns:
+        float 0..1.
+
+    Source: PortraitNet section 4, which weighs each pixel by its distance to the boundary, sigma
+        saying how fast the weight falls off. No code of it is published: the Gaussian and the
+        value of sigma are our reading, so compare only figures made here.
+    """
+    prediction, mask = np.asarray(prediction, bool), np.asarray(mask, np.uint8)
+    distance = distance_to_boundary(mask)
+    if np.isinf(distance[0, 0]):
+        return float(person_iou(confusion(prediction, mask)))
+    weight = np.exp(-(distance**2) / (2 * sigma**2))
+    overlap, union = prediction & (mask == 1), prediction | (mask == 1)
+    return float(ratio(weight[overlap].sum(), weight[union].sum()))
+
+
+def boundary_band(mask, width, frame=False):
+    """The person's pixels that are within `width` px of a background pixel, also diagonally.
+
+    Args:
+        mask: (H, W) bool or uint8 0/1.
+        width: px, at least 1.
+        frame: take what lies outside the photo for background: its frame is boundary then.
+
+    Returns:
+        (H, W) uint8 0/1.
+    """
+    mask = np.asarray(mask, np.uint8)
+    outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0 if frame else 1}
+    return mask - cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=width, **outside)
+
+
+def boundary_iou(prediction, mask, frame=False):
+    """IoU of the bands inside the boundaries of prediction and mask.
+
+    Args:
+        prediction, mask: (H, W) bool or uint8 0/1, at the photo's size.
+        frame: count the photo's frame as boundary, as the published code does. Where it cuts the
+            body that part is nearly always right: it adds about ten points on EG1800.
+
+    Returns:
+        float 0..1.
+
+    Source: Cheng et al., "Boundary IoU", CVPR 2021; band 2 % of the diagonal, at least 1 px.
+    """
+    width = max(1, round(BAND * float(np.hypot(*mask.shape))))
+    bands = [boundary_band(m, width, frame) for m in (prediction, mask)]
+    return float(person_iou(confusion(*bands)))
+
+
+def boundary_f_score(prediction, mask, frame=False):
+    """Harmonic mean of the boundary's precision and recall within a tolerance.
+
+    Precision is the share of predicted boundary pixels that have a true one within the tolerance,
+    recall the reverse. Two masks without boundary score 1, a boundary on one side alone 0.
+
+    Args:
+        prediction, mask: (H, W) bool or uint8 0/1, at the photo's size.
+        frame: count the photo's frame as boundary.
+
+    Returns:
+        float 0..1.
+
+    Source: Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC
+        2013; tolerance 0.75 % of the diagonal, at least 1 px.
+    """
+    tolerance = max(1.0, TOLERANCE * float(np.hypot(*mask.shape)))
+    found, true = (boundary_band(m, 1, frame) for m in (prediction, mask))
+    if not (found.any() and true.any()):
+        return float(found.any() == true.any())
+    near_found, near_true = (
+        cv2.distanceTransform(1 - line, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= tolerance
+        for line in (found, true)
+    )
+    precision = np.count_nonzero(near_true & (found == 1)) / np.count_nonzero(found)
+    recall = np.count_nonzero(near_found & (true == 1)) / np.count_nonzero(true)
+    return 2 * precision * recall / max(precision + recall, 1e-12)
+
+
+class Scores:
+    """Every score of `PROTOCOLS`, gathered photo by photo: `add` each photo, then `summary`.
+
+    The letterbox scores count the whole square, its padding as background, because the published
+    codes do (they pad the mask with 0 and score all of it); person found there counts as wrong.
+    """
+
+    def __init__(self):
+        self.photos = []  # each photo's own scores, in the order of `add`
+        self.raw_counts = np.zeros(4, np.int64)
+        self.smoothed_counts = np.zeros(4, np.int64)
+
+    def add(self, probability, mask, square_probability, square_mask):
+        """Score one photo.
+
+        Args:
+            probability: (H, W) float32 0..1, at the photo's size.
+            mask: (H, W) uint8 0/1, as annotated.
+            square_probability: (S, S) float32 0..1, the network's output for the letterboxed photo.
+            square_mask: (S, S) uint8 0/1, the letterboxed mask padded with 0, not smoothed.
+
+        Returns:
+            dict of this photo's own scores: the names of `PROTOCOLS` that are means over photos.
+
+        Raises:
+            ValueError: a probability and its mask differ in shape, or a mask is not 0/1.
+        """
+        prediction, square = probability > THRESHOLD, square_probability > THRESHOLD
+        smoothed_mask = smooth_mask(square_mask)
+        full = confusion(prediction, mask, ignore=None)
+        raw = confusion(square, square_mask, ignore=None)
+        smoothed = confusion(square, smoothed_mask)
+        self.raw_counts += raw
+        self.smoothed_counts += smoothed
+        photo = {
+            "person_iou_raw": float(person_iou(raw)),
+            "person_iou_smoothed": float(person_iou(smoothed)),
+            "weighted_iou": boundary_weighted_iou(square, smoothed_mask, SIGMA * len(square) / 224),
+            "person_iou_full": float(person_iou(full)),
+            "boundary_iou": boundary_iou(prediction, mask),
+            "boundary_f": boundary_f_score(prediction, mask),
+        }
+        self.photos.append(photo)
+        return photo
+
+    def summary(self):
+        """dict of name -> float 0..1 over all photos, with the names and order of `PROTOCOLS`.
+
+        Raises:
+            ValueError: no photo was added.
+        """
+        if not self.photos:
+            raise ValueError("there is nothing to sum up: add at least one photo first")
+        values = {
+            "accuracy": float(pixel_accuracy(self.raw_counts)),
+            "miou_raw": float(mean_iou(self.raw_counts)),
+            "miou_smoothed": float(mean_iou(self.smoothed_counts)),
+        }
+        for name in self.photos[0]:
+            values[name] = float(np.mean([photo[name] for photo in self.photos]))
+        return {name: values[name] for name in PROTOCOLS}

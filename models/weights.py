@@ -1,0 +1,244 @@
+"""Reading and writing weights: strict names, whole files, and the ImageNet encoder."""
+
+import hashlib
+import math
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from models.mobilenetv2 import STAGES
+from models.portraitnet import PortraitNet
+from transforms import MEAN, SCALE
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels in 0..1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# What unpickling a damaged file may raise, by Python's documentation and by trial.
+DAMAGED = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    TypeError,
+    MemoryError,
+)
+BN_TENSORS = ("weight", "bias", "_mean", "_variance")
+
+
+def load_model(path):
+    """Build the PortraitNet that a `.pdparams` file holds, in eval mode.
+
+    The width follows from the file: the encoder's last stage has 320 * width channels.
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence on what is wrong with the file.
+    """
+    state = read_state(path)
+    last, head = map(state.get, ("encoder.stages.6.0.project.conv.weight", "mask_head.weight"))
+    if last is None or head is None:
+        raise ValueError(
+            f"{path} does not hold PortraitNet weights; give a .pdparams file that train.py wrote."
+        )
+    model = PortraitNet(n_class=head.shape[0], width=last.shape[0] / STAGES[-1][0])
+    load_state(model, state, path)
+    model.eval()
+    return model
+
+
+def read_state(path):
+    """Read a `.pdparams` file as {name: tensor}, checked against a SHA256SUMS file beside it if that names it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is not what SHA256SUMS says, or holds no tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no weights file {path}; check --model_path or train one with train.py."
+        )
+    check_sha256(path)
+    try:
+        state = paddle.load(str(path))
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} is not a whole .pdparams file ({type(error).__name__}); copy it again."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, paddle.Tensor) for v in state.values()):
+        raise ValueError(
+            f"{path} does not hold weights by name; give a .pdparams file that train.py wrote."
+        )
+    return state
+
+
+def check_sha256(path):
+    """Raise ValueError if a SHA256SUMS file (the format of sha256sum) beside `path` names it with another sum."""
+    sums = path.parent / "SHA256SUMS"
+    if not sums.is_file():
+        return
+    for line in sums.read_text().splitlines():
+        expected, name = line.split(maxsplit=1)
+        if name == path.name and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise ValueError(
+                f"{path} is not the file that {sums} describes (SHA-256 differs); download it again."
+            )
+
+
+def load_state(model, state, source="the given weights"):
+    """Copy {name: tensor} into a model; Paddle's own set_state_dict only warns, this raises.
+
+    Raises:
+        ValueError: names that are missing, surplus or of another shape, up to three of each.
+    """
+    own = model.state_dict()
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "surplus": [name for name in state if name not in own],
+        "misshapen": [
+            f"{name} {list(state[name].shape)}, not {list(own[name].shape)}"
+            for name in own
+            if name in state and list(state[name].shape) != list(own[name].shape)
+        ],
+    }
+    if any(problems.values()):
+        told = [
+            f"{len(v)} {kind} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})"
+            for kind, v in problems.items()
+            if v
+        ]
+        raise ValueError(
+            f"{source} does not fit this network: {'; '.join(told)}; use the file of the same network."
+        )
+    model.set_state_dict(state)
+
+
+def save_atomically(value, path):
+    """`paddle.save` under a temporary name, then rename: a killed run leaves no half-written file."""
+    temporary = f"{path}.tmp"
+    paddle.save(value, temporary)
+    os.replace(temporary, path)
+
+
+def load_pretrained(model, source):
+    """Start a PortraitNet from other weights.
+
+    Args:
+        model: PortraitNet.
+        source: "none"; "imagenet" (what `paddle.vision.models.mobilenet_v2(pretrained=True)` downloads, into
+            the encoder); or a path: such a file for the encoder, or PortraitNet weights for all of it.
+
+    Returns:
+        One sentence on what was loaded.
+    """
+    if source == "none":
+        return (
+            "Starting from random weights (--pretrained imagenet starts the encoder from ImageNet)."
+        )
+    if source == "imagenet":
+        width = model.encoder.channels[-1] / STAGES[-1][0]
+        load_imagenet_encoder(model.encoder, download_imagenet(width), "the ImageNet download")
+        return "Encoder starts from the ImageNet weights that Paddle downloads."
+    state = read_state(source)
+    if "features.0.0.weight" in state:
+        load_imagenet_encoder(model.encoder, state, source)
+        return f"Encoder starts from the ImageNet weights in {source}."
+    load_state(model, state, source)
+    return f"Starting from the PortraitNet weights in {source}."
+
+
+def download_imagenet(width):
+    """State of `paddle.vision.models.mobilenet_v2(pretrained=True)`, from Paddle's cache or its server."""
+    try:
+        return paddle.vision.models.mobilenet_v2(pretrained=True, scale=width).state_dict()
+    except (OSError, RuntimeError, AssertionError) as error:
+        raise RuntimeError(
+            f"The ImageNet weights of MobileNetV2 (scale {width:g}) could not be downloaded ({type(error).__name__}): "
+            "give a copy of the file with --pretrained PATH, or start fresh with --pretrained none."
+        ) from error
+
+
+def load_imagenet_encoder(encoder, state, source):
+    """Fill an encoder from `paddle.vision`'s MobileNetV2 so that its features stay the same.
+
+    Two things differ and are folded in. Our batch is BGR and (pixel - MEAN) * SCALE where the file expects RGB
+    and ImageNet's mean and deviation: the stem's weights are reordered and scaled, and the remaining offset
+    goes into its BatchNorm's running mean (exact but for the outermost pixel ring, where zero padding means MEAN
+    here and IMAGENET_MEAN there: half a grey level apart). And our first stage has an expansion that the file
+    lacks: it becomes the identity.
+
+    Raises:
+        ValueError: names that are missing or misshapen.
+    """
+    taken = {}
+    for ours, conv, bn in imagenet_names():
+        taken[f"{ours}.conv.weight"] = state.get(f"{conv}.weight")
+        for tensor in BN_TENSORS:
+            taken[f"{ours}.bn.{tensor}"] = state.get(f"{bn}.{tensor}")
+    own = encoder.state_dict()
+    missing = [name for name, value in taken.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"{source} is not paddle.vision's mobilenet_v2: it lacks {', '.join(missing[:3])}."
+        )
+    taken = {name: value.numpy() for name, value in taken.items()}
+    taken.update(identity_expansion(taken["stem.bn.weight"], taken["stem.bn.bias"], own))
+
+    weight = taken["stem.conv.weight"]  # (C, 3, 3, 3), input channels RGB
+    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
+    offset = (
+        np.array(MEAN[::-1]) / 255 - mean
+    ) / std  # what the file's stem sees where ours sees 0
+    taken["stem.bn._mean"] = taken["stem.bn._mean"] - np.einsum("ocij,c->o", weight, offset).astype(
+        "float32"
+    )
+    weight = weight / (SCALE * 255 * std[None, :, None, None])
+    taken["stem.conv.weight"] = weight[:, ::-1].astype("float32")
+    load_state(
+        encoder,
+        {name: paddle.to_tensor(np.ascontiguousarray(value)) for name, value in taken.items()},
+        source,
+    )
+
+
+def imagenet_names():
+    """Yield (our ConvBN, the file's convolution, the file's BatchNorm) for every layer that both have."""
+    yield "stem", "features.0.0", "features.0.1"
+    index = 1
+    for stage, (_, repeats, _, bn_scale) in enumerate(STAGES):
+        for block in range(repeats):
+            parts = ("expand", "depthwise", "project") if bn_scale > 1 else ("depthwise", "project")
+            for i, part in enumerate(parts):
+                theirs = f"features.{index}.conv.{i}"
+                if part == "project":
+                    names = theirs, f"features.{index}.conv.{i + 1}"
+                else:
+                    names = f"{theirs}.0", f"{theirs}.1"
+                yield f"stages.{stage}.{block}.{part}", *names
+            index += 1
+
+
+def identity_expansion(gamma, beta, own):
+    """Weights that make the first stage's extra expansion the identity, in training as in evaluation.
+
+    The convolution is the identity matrix; BatchNorm must then give back the mean and deviation that it takes
+    out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and deviation `gamma`
+    (taken as Gaussian), so that training, which uses the batch's own moments, starts near the identity too.
+    """
+    name = "stages.0.0.expand"
+    z = np.linspace(-6, 6, 2001)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    activation = np.clip(beta[:, None] + np.abs(gamma)[:, None] * z, 0, 6)
+    mean = activation @ density
+    variance = ((activation - mean[:, None]) ** 2) @ density
+    return {
+        f"{name}.conv.weight": np.eye(len(gamma), dtype="float32")[:, :, None, None],
+        f"{name}.bn.weight": np.sqrt(variance + 1e-5).astype("float32"),
+        f"{name}.bn.bias": mean.astype("float32"),
+        f"{name}.bn._mean": mean.astype("float32"),
+        f"{name}.bn._variance": variance.astype("float32"),
+    }

@@ -1,0 +1,51 @@
+"""Drawn portraits: a person-like shape of one colour family on a noisy background, in an EG1800 tree."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+
+def draw_portrait(rng, height=96, width=80):
+    """A head and shoulders in reddish tones on a bluish background.
+
+    Returns:
+        image (H, W, 3) uint8 BGR and mask (H, W) uint8 0/1.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    x = int(width * rng.uniform(0.4, 0.6))
+    y = int(height * rng.uniform(0.3, 0.45))
+    head = (int(width * 0.15), int(height * 0.2))
+    cv2.ellipse(mask, (x, y), head, 0, 0, 360, 1, -1)
+    cv2.ellipse(mask, (x, height), (int(width * 0.35), int(height * 0.45)), 0, 0, 360, 1, -1)
+    person = rng.integers((20, 40, 150), (80, 100, 255))
+    background = rng.integers((120, 60, 0), (255, 140, 60))
+    image = np.where(mask[:, :, None] == 1, person, background) + rng.normal(0, 8, (height, width, 3))
+    return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+def draw_data_root(root, train=12, val=4, test=4, seed=0):
+    """Write drawn portraits as an EG1800 tree below `root` and return it."""
+    rng = np.random.default_rng(seed)
+    for folder in ("Images", "Labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    number = 0
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        names = [f"{number + i:05d}" for i in range(count)]
+        number += count
+        for name in names:
+            image, mask = draw_portrait(rng)
+            cv2.imwrite(str(root / "Images" / f"{name}.png"), image)
+            cv2.imwrite(str(root / "Labels" / f"{name}.png"), mask * 255)
+        (root / f"eg1800_{split}.txt").write_text("".join(f"{name}.png\n" for name in names))
+    return root
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """A temporary EG1800 tree of 12 + 4 + 4 drawn portraits."""
+    return draw_data_root(tmp_path / "drawn")

@@ -1,0 +1,174 @@
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+import images
+
+# A TIFF header with one entry: orientation 6, "turn clockwise by 90 degrees to view".
+EXIF_TURNED = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+def save(path, picture, *options):
+    path.write_bytes(cv2.imencode(path.suffix, picture, *options)[1])
+    return path
+
+
+def gradient(height=40, width=60):
+    rows, columns = np.mgrid[:height, :width]
+    return np.dstack([rows * 4, columns * 3, rows + columns]).astype(np.uint8)
+
+
+def test_a_color_photo_is_read_as_bgr(tmp_path):
+    assert np.array_equal(images.read_image(save(tmp_path / "a.png", gradient())), gradient())
+
+
+def test_exif_orientation_of_a_jpeg_is_applied(tmp_path):
+    image = cv2.GaussianBlur(gradient(), (0, 0), 3)
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+    block = b"Exif\0\0" + EXIF_TURNED
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:])
+    read = images.read_image(path)
+    expected = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+    assert read.shape == (60, 40, 3)
+    assert np.abs(read.astype(int) - expected).mean() < 4
+
+
+def test_exif_orientation_of_a_png_is_applied(tmp_path):
+    png = cv2.imencode(".png", gradient())[1].tobytes()
+    check = struct.pack(">I", zlib.crc32(b"eXIf" + EXIF_TURNED))
+    chunk = struct.pack(">I", len(EXIF_TURNED)) + b"eXIf" + EXIF_TURNED + check
+    path = tmp_path / "turned.png"
+    path.write_bytes(png[:33] + chunk + png[33:])
+    assert np.array_equal(images.read_image(path), cv2.rotate(gradient(), cv2.ROTATE_90_CLOCKWISE))
+
+
+def test_grey_and_16_bit_photos_become_8_bit_bgr(tmp_path):
+    grey = gradient()[:, :, 0]
+    assert np.array_equal(
+        images.read_image(save(tmp_path / "g.png", grey)), np.dstack([grey, grey, grey])
+    )
+    deep = gradient().astype(np.uint16) * 257
+    assert np.array_equal(images.read_image(save(tmp_path / "d.png", deep)), gradient())
+
+
+@pytest.mark.parametrize("depth, scale", [(np.uint8, 1), (np.uint16, 257)])
+def test_transparency_is_shown_over_white(tmp_path, depth, scale):
+    picture = np.zeros((1, 3, 4), depth)
+    picture[0, :, 0] = 100 * scale
+    picture[0, :, 3] = np.array([0, 51, 255]) * scale
+    read = images.read_image(save(tmp_path / "a.png", picture))
+    # 51 / 255 = a fifth of (100, 0, 0) and four fifths of white.
+    assert read[0].tolist() == [[255, 255, 255], [224, 204, 204], [100, 0, 0]]
+
+
+def test_names_beyond_ascii_work(tmp_path):
+    path = tmp_path / "фото 照片 é.png"
+    images.write_image(path, gradient())
+    assert np.array_equal(images.read_image(path), gradient())
+
+
+def test_one_pixel_and_a_hundred_megapixels(tmp_path):
+    assert images.read_image(save(tmp_path / "1.png", gradient(1, 1))).shape == (1, 1, 3)
+    flat = np.zeros((10_000, 10_000), np.uint8)
+    assert images.read_image(save(tmp_path / "big.jpg", flat)).shape == (10_000, 10_000, 3)
+
+
+def test_too_many_pixels_say_so(tmp_path):
+    png = bytearray(cv2.imencode(".png", gradient())[1].tobytes())
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    (tmp_path / "bomb.png").write_bytes(png)
+    with pytest.raises(ValueError, match="bomb.png has too many pixels"):
+        images.read_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0cut"])
+@pytest.mark.parametrize("read", [images.read_image, images.read_mask])
+def test_unreadable_files_are_named(tmp_path, content, read):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="bad.jpg is not a readable picture"):
+        read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.jpg"):
+        images.read_image(tmp_path / "none.jpg")
+
+
+MASK = np.zeros((32, 48), np.uint8)
+MASK[8:24, 8:40] = 1
+OPAQUE, CLEAR = np.full_like(MASK, 255), np.zeros_like(MASK)
+ENCODINGS = {
+    "0/1": MASK,
+    "0/255": MASK * 255,
+    "16 bit": MASK.astype(np.uint16) * 65535,
+    "16 bit 0/1": MASK.astype(np.uint16),
+    "three channels": np.dstack([MASK * 255] * 3),
+    "colored class": np.dstack([CLEAR, CLEAR, MASK * 128]),
+    "cut-out": np.dstack([CLEAR, CLEAR, CLEAR, MASK * 255]),
+    "opaque RGBA": np.dstack([MASK * 255] * 3 + [OPAQUE]),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_mask_encoding_reads_the_same(tmp_path, encoding):
+    read = images.read_mask(save(tmp_path / "m.png", ENCODINGS[encoding]))
+    assert read.dtype == np.uint8 and np.array_equal(read, MASK)
+
+
+def test_the_ringing_of_a_jpeg_mask_is_no_person(tmp_path):
+    mask = cv2.circle(np.zeros((64, 64), np.uint8), (32, 32), 20, 1, -1)
+    path = save(tmp_path / "m.jpg", mask * 255, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    assert (cv2.imread(str(path), 0)[mask == 0] > 1).any(), "the file holds no ringing to ignore"
+    assert np.array_equal(images.read_mask(path), mask)
+
+
+def test_empty_and_full_masks(tmp_path):
+    assert images.read_mask(save(tmp_path / "e.png", CLEAR)).max() == 0
+    assert images.read_mask(save(tmp_path / "f.png", OPAQUE)).min() == 1
+
+
+def test_a_mask_of_other_values_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="largest value is 7; save it as 0/1 or 0/255"):
+        images.read_mask(save(tmp_path / "m.png", MASK * 7))
+
+
+def test_an_input_is_never_overwritten(tmp_path):
+    path = save(tmp_path / "photo.png", gradient())
+    (tmp_path / "link.png").symlink_to(path)
+    before = path.read_bytes()
+    for name in ("photo.png", "link.png"):
+        with pytest.raises(ValueError, match=f"{name} is an input and is not overwritten"):
+            images.write_image(tmp_path / name, MASK, keep=[path])
+    assert path.read_bytes() == before
+
+
+def test_an_unknown_suffix_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="out.xyz has no picture suffix"):
+        images.write_image(tmp_path / "out.xyz", MASK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_makes_the_folder_and_leaves_no_temporary_file(tmp_path):
+    images.write_image(tmp_path / "new" / "m.png", MASK * 255)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["m.png"]
+
+
+def test_opencv_that_cannot_be_loaded_is_one_sentence(tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object')")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import images"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=images.__file__.rpartition("/")[0],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1 and "libGL.so.1" in run.stderr and "apt-get install" in run.stderr
+    assert len(run.stderr.splitlines()) == 1

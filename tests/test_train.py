@@ -1,0 +1,172 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+import train
+from conftest import draw_data_root, draw_portrait
+from models.weights import load_model, read_state
+from predictor import Predictor
+
+ROOT = Path(__file__).parent.parent
+SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --log_iter 2 --warmup 0.1 --seed 3".split()
+
+
+def command(data_root, output, *flags):
+    return [*SMALL, "--cache_dir", "", "--data_root", str(data_root), "--output", str(output), *flags]
+
+
+def run_train(arguments, **options):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments], capture_output=True, text=True, **options
+    )
+
+
+def same_weights(one, other):
+    one, other = read_state(one), read_state(other)
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name].numpy(), other[name].numpy()) for name in one
+    )
+
+
+def test_training_learns_drawn_portraits(tmp_path):
+    data_root = draw_data_root(tmp_path / "drawn", train=32, val=6)
+    flags = "--epoch 12 --lr 0.005 --ema 0.9 --rotation 10 --scale 0.9 1.1".split()
+    assert train.main(command(data_root, tmp_path / "out", *flags)) == 0
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == list(range(12))
+    assert log[-1]["loss"]["total"] < 0.5 * log[0]["loss"]["total"]
+    assert log[-1]["mean_iou"] > 0.85
+    for name in ("model_0.pdparams", "model_11.pdparams", "best.pdparams", "args.json", "visualdl"):
+        assert (tmp_path / "out" / name).exists(), name
+    assert not list((tmp_path / "out").glob("*.tmp"))
+    image, mask = draw_portrait(np.random.default_rng(99), 200, 160)
+    person = Predictor(tmp_path / "out" / "model_11.pdparams", size=64).probability(image) > 0.5
+    assert (person & (mask == 1)).sum() / (person | (mask == 1)).sum() > 0.8
+
+
+def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ["--epoch", "3"]
+    assert run_train(command(data_root, whole, *flags)).returncode == 0
+    process = subprocess.Popen([sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT)
+    wait_for(killed / train.RESUME_FILE, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model_2.pdparams").exists()
+    resumed = run_train(command(data_root, killed, *flags, "--resume"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert same_weights(whole / "model_2.pdparams", killed / "model_2.pdparams")
+    epochs = [json.loads(line)["epoch"] for line in (killed / "log.jsonl").read_text().splitlines()]
+    assert epochs == [0, 1, 2]
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_goes_on_within_the_epoch(tmp_path):
+    data_root = draw_data_root(tmp_path / "drawn", train=120)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *command(data_root, stopped, "--epoch", "1")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("iter "):
+            break
+    process.send_signal(signal.SIGINT)
+    told = process.stdout.read()
+    assert process.wait(60) == 130
+    assert "--resume goes on from there" in told
+    assert not (stopped / "model_0.pdparams").exists()
+    assert run_train(command(data_root, stopped, "--epoch", "1", "--resume")).returncode == 0
+    assert run_train(command(data_root, whole, "--epoch", "1")).returncode == 0
+    assert same_weights(whole / "model_0.pdparams", stopped / "model_0.pdparams")
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.time() + seconds
+    while not path.exists():
+        assert process.poll() is None and time.time() < deadline, f"{path} was not written"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    data_root = draw_data_root(tmp_path / "drawn", train=32)
+    losses = []
+    for procs in ("1", "2"):
+        output = tmp_path / procs
+        done = run_train(command(data_root, output, "--epoch", "4", "--lr", "0.005", "--procs", procs))
+        assert done.returncode == 0, done.stderr + done.stdout
+        lines = (output / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"]["total"] for line in lines])
+    assert np.allclose(losses[0], losses[1], rtol=0.25)
+
+
+def test_weights_of_zero_drop_their_terms(data_root, tmp_path):
+    flags = "--epoch 1 --edge_weight 0 --consistency_weight 0".split()
+    assert train.main(command(data_root, tmp_path / "out", *flags)) == 0
+    loss = json.loads((tmp_path / "out" / "log.jsonl").read_text())["loss"]
+    assert loss["edge"] == 0 and loss["consistency"] == 0
+    assert loss["total"] == pytest.approx(loss["mask"])
+
+
+def test_user_errors_are_one_line(data_root, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train.main(command(tmp_path / "none", out)) == 1
+    assert "There is no folder" in capsys.readouterr().err
+    assert train.main(command(data_root, out, "--resume")) == 1
+    assert "to resume from" in capsys.readouterr().err
+    assert train.main(command(data_root, out, "--pretrained", "no.pdparams")) == 1
+    assert "There is no weights file no.pdparams" in capsys.readouterr().err
+    assert train.main(command(data_root, out, "--amp", "--device", "cpu")) == 1
+    assert "--amp needs a GPU" in capsys.readouterr().err
+    assert train.main(command(data_root, out, "--epoch", "1")) == 0
+    assert train.main(command(data_root, out, "--epoch", "1")) == 1
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, capsys):
+    assert train.main(command(data_root, tmp_path / "a", "--epoch", "1", "--lr", "1e30")) == 1
+    assert "edge" in (told := capsys.readouterr().err) and "not finite" in told
+
+
+@pytest.mark.parametrize("flags, told", [
+    (["--size", "100"], "multiple of 32"),
+    (["--size_schedule", "128"], "SIZE:EPOCHS"),
+    (["--size_schedule", "100:2"], "multiples of 32"),
+    (["--epo", "1"], "unrecognized"),
+])
+def test_wrong_flags_are_usage_errors(flags, told, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.parse_args(["--data_root", "x", *flags])
+    assert stopped.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_learning_rate_warms_up_and_falls():
+    args = train.parse_args("--data_root x --epoch 10 --lr 1 --warmup 2".split())
+    rates = [train.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0.0005, 0.5005, 1, 0.5, 0], abs=1e-6)
+    args = train.parse_args("--data_root x --lr 1 --warmup 0 --schedule step".split())
+    assert train.learning_rate(45, args) == pytest.approx(0.95**2)
+
+
+def test_every_epoch_sees_each_photo_once_in_another_order():
+    first, second = (train.epoch_batches(12, 4, seed=0, epoch=epoch) for epoch in (0, 1))
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(12))
+    assert first != second
+    assert [len(batch) for batch in train.epoch_batches(11, 4, 0, 0)] == [4, 4]
+    assert [len(batch) for batch in train.epoch_batches(3, 4, 0, 0)] == [3]
+
+
+def test_size_schedule():
+    assert train.epoch_sizes("128:2,160:1", 224, 5) == [128, 128, 160, 224, 224]
+    assert train.epoch_sizes("", 224, 2) == [224, 224]
+    assert train.epoch_sizes("128:9", 224, 2) == [128, 128]

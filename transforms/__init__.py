@@ -1,0 +1,74 @@
+from transforms.color import (
+    RandomBlur,
+    RandomBrightness,
+    RandomContrast,
+    RandomHSV,
+    RandomNoise,
+    RandomSaturation,
+    RandomSharpness,
+)
+from transforms.geometry import (
+    RandomHorizontalFlip,
+    RandomRotation,
+    RandomTranslate,
+    letterbox,
+    letterbox_mask,
+    unletterbox,
+)
+from transforms.tensor import MEAN, SCALE, edge_of, to_batch
+
+SIZE = 224  # side of the network's square input, pixels
+
+# The two training lists. Deformation moves image, mask and edge alike; texture touches only the second copy of the
+# image, whose output must agree with that of the clean one.
+DEFORMATION = (RandomHorizontalFlip(), RandomRotation(), RandomTranslate())
+TEXTURE = (
+    RandomSaturation(),
+    RandomBrightness(),
+    RandomContrast(),
+    RandomHSV(),
+    RandomSharpness(),
+    RandomBlur(),
+    RandomNoise(),
+)
+
+__all__ = [
+    "DEFORMATION",
+    "MEAN",
+    "SCALE",
+    "SIZE",
+    "TEXTURE",
+    "RandomBlur",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomHSV",
+    "RandomHorizontalFlip",
+    "RandomNoise",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomTranslate",
+    "degrade",
+    "edge_of",
+    "letterbox",
+    "letterbox_mask",
+    "to_batch",
+    "unletterbox",
+]
+
+
+def degrade(image, rng):
+    """Every texture transform in turn, each with its probability.
+
+    Used for the second copy of a training image, and, seeded by index, to degrade validation photos reproducibly.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        rng: np.random.Generator, the only source of chance.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    for transform in TEXTURE:
+        image = transform(image, rng)
+    return image

@@ -1,0 +1,159 @@
+"""What the pixels look like: colour, contrast, sharpness, blur and noise; nothing here moves a pixel.
+
+Every function takes and returns an (H, W, 3) uint8 BGR image, computes in float (or in OpenCV's saturating
+arithmetic) and clips to 0..255. Every class applies its function with probability `prob` and draws the strength
+evenly from (least, most).
+
+Source: PortraitNet's official training recipe: brightness and colour 0.4..1.6, contrast 0.6..1.4, sharpness
+0.8..1.2, blur 3 or 5 pixels, noise of standard deviation 0..10, each with probability 0.5.
+"""
+
+import cv2
+import numpy as np
+
+LEVELS = np.arange(256, dtype=np.float32)
+# PIL's SMOOTH kernel, what its sharpness enhancement starts from
+SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+
+
+def _table(levels):
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
+def hsv(image, hue=0.0, saturation=1.0, value=1.0):
+    """Turn the hue by `hue` (OpenCV's half degrees, a circle of 180) and multiply saturation and value."""
+    table = np.empty((1, 256, 3), np.uint8)
+    table[0, :, 0] = np.rint(LEVELS + hue) % 180
+    table[0, :, 1] = _table(LEVELS * saturation)
+    table[0, :, 2] = _table(LEVELS * value)
+    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table), cv2.COLOR_HSV2BGR)
+
+
+def brightness(image, factor):
+    """Multiply by `factor`."""
+    return cv2.LUT(image, _table(LEVELS * factor))
+
+
+def contrast(image, factor):
+    """Stretch by `factor` about the image's mean grey, the same for all three channels: no colour cast."""
+    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0]
+    return cv2.LUT(image, _table(mean + factor * (LEVELS - mean)))
+
+
+def saturation(image, factor):
+    """Blend with the grey image: 0 is grey, 1 the image, more is more colourful."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+
+
+def sharpness(image, factor):
+    """Blend with a smoothed image: 0 is smooth, 1 the image, more is sharper."""
+    return cv2.addWeighted(image, factor, cv2.filter2D(image, -1, SMOOTH), 1 - factor, 0)
+
+
+def blur(image, kernel):
+    """Gaussian blur over `kernel` pixels; odd, for an even kernel would shift the image against its mask.
+
+    Raises:
+        ValueError: an even kernel.
+    """
+    if kernel % 2 == 0:
+        raise ValueError(
+            f"A blur kernel of {kernel} shifts the image by half a pixel: give an odd one."
+        )
+    return cv2.GaussianBlur(image, (kernel, kernel), 0)
+
+
+def noise(image, sigma, rng):
+    """Add Gaussian noise of standard deviation `sigma` (0..255 scale), independent in every pixel and channel."""
+    return cv2.add(
+        image, rng.standard_normal(image.shape, np.float32) * np.float32(sigma), dtype=cv2.CV_8U
+    )
+
+
+class RandomHSV:
+    """`hsv` with strengths from hue (half degrees), saturation and value.
+
+    The recipe has no hue; a slight turn, our addition, stands for coloured light.
+    """
+
+    def __init__(self, prob=0.5, hue=(-8, 8), saturation=(1.0, 1.0), value=(1.0, 1.0)):
+        self.prob, self.hue, self.saturation, self.value = prob, hue, saturation, value
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        if rng.random() >= self.prob:
+            return image
+        return hsv(
+            image, rng.uniform(*self.hue), rng.uniform(*self.saturation), rng.uniform(*self.value)
+        )
+
+
+class RandomBrightness:
+    """`brightness` by a factor from `factor`."""
+
+    def __init__(self, prob=0.5, factor=(0.4, 1.6)):
+        self.prob, self.factor = prob, factor
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return brightness(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+
+
+class RandomContrast:
+    """`contrast` by a factor from `factor`."""
+
+    def __init__(self, prob=0.5, factor=(0.6, 1.4)):
+        self.prob, self.factor = prob, factor
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return contrast(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+
+
+class RandomSaturation:
+    """`saturation` by a factor from `factor`."""
+
+    def __init__(self, prob=0.5, factor=(0.4, 1.6)):
+        self.prob, self.factor = prob, factor
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return saturation(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+
+
+class RandomSharpness:
+    """`sharpness` by a factor from `factor`."""
+
+    def __init__(self, prob=0.5, factor=(0.8, 1.2)):
+        self.prob, self.factor = prob, factor
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return sharpness(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+
+
+class RandomBlur:
+    """`blur` with one of `kernels`, odd sizes in pixels."""
+
+    def __init__(self, prob=0.5, kernels=(3, 5)):
+        self.prob, self.kernels = prob, kernels
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return (
+            blur(image, self.kernels[rng.integers(len(self.kernels))])
+            if rng.random() < self.prob
+            else image
+        )
+
+
+class RandomNoise:
+    """`noise` of a standard deviation from `sigma`."""
+
+    def __init__(self, prob=0.5, sigma=(0.0, 10.0)):
+        self.prob, self.sigma = prob, sigma
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return noise(image, rng.uniform(*self.sigma), rng) if rng.random() < self.prob else image

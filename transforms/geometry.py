@@ -1,0 +1,249 @@
+"""Where the pixels go: flip, rotation with scale, translation and the letterbox, alone or as one warp.
+
+Matrices are 3x3 and act on (x, y, 1) in continuous coordinates: pixel (0, 0) covers [0, 1) x [0, 1), so the
+centre of a picture is (width / 2, height / 2) and matrices multiply without half-pixel corrections.
+"""
+
+import cv2
+import numpy as np
+
+IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed
+
+
+def letterbox_box(height, width, size):
+    """Where a photo lies in its letterboxed square.
+
+    Returns:
+        (top, left, height, width) in whole pixels of the size x size square.
+    """
+    ratio = size / max(height, width)
+    inner_height, inner_width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
+
+
+def resize(picture, height, width):
+    """Area averaging where the picture shrinks, bilinear where it grows; (H, W) or (H, W, C)."""
+    shrinks = height < picture.shape[0] or width < picture.shape[1]
+    return cv2.resize(
+        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def letterbox(image, size, border=IMAGE_BORDER):
+    """Fit a photo into a square without changing its proportions.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the square, pixels.
+        border: value of the bars beside the photo.
+
+    Returns:
+        square: (size, size, 3) uint8.
+        box: (top, left, height, width) of the photo in the square, for `unletterbox`.
+    """
+    top, left, height, width = box = letterbox_box(*image.shape[:2], size)
+    square = np.full((size, size, *image.shape[2:]), border, image.dtype)
+    square[top : top + height, left : left + width] = resize(image, height, width)
+    return square, box
+
+
+def letterbox_mask(mask, size):
+    """`letterbox` for a mask: averaged, then thresholded at one half; the bars are background.
+
+    Args:
+        mask: (H, W) uint8 0/1.
+
+    Returns:
+        (size, size) uint8 0/1.
+    """
+    return (letterbox(mask * np.uint8(255), size, border=0)[0] > 127).astype(np.uint8)
+
+
+def unletterbox(probability, box, shape, interpolation=cv2.INTER_LINEAR):
+    """Cut the photo out of its square and bring it back to the photo's own size.
+
+    Args:
+        probability: (size, size) float32, 0..1.
+        box: what `letterbox` returned.
+        shape: (height, width) of the photo.
+        interpolation: cv2.INTER_LINEAR, or cv2.INTER_CUBIC (clipped to 0..1 again).
+
+    Returns:
+        (height, width) float32, 0..1.
+    """
+    top, left, height, width = box
+    inner = probability[top : top + height, left : left + width]
+    photo = cv2.resize(inner, (shape[1], shape[0]), interpolation=interpolation)
+    return np.clip(photo, 0, 1, out=photo) if interpolation == cv2.INTER_CUBIC else photo
+
+
+def letterbox_matrix(height, width, size):
+    """The matrix from a photo to its letterboxed square, without the rounding to whole pixels."""
+    ratio = size / max(height, width)
+    return np.array(
+        [[ratio, 0, (size - ratio * width) / 2], [0, ratio, (size - ratio * height) / 2], [0, 0, 1]]
+    )
+
+
+def flip_matrix(width):
+    """Mirror left and right."""
+    return np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
+
+
+def rotation_matrix(height, width, degrees, scale=1.0):
+    """Turn about the centre, counter-clockwise as seen, and enlarge by `scale`."""
+    cos, sin = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
+    x, y = width / 2, height / 2
+    return np.array(
+        [[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y], [0, 0, 1]]
+    )
+
+
+def translation_matrix(dx, dy):
+    """Shift by `dx` pixels to the right and `dy` down."""
+    return np.array([[1.0, 0, dx], [0, 1, dy], [0, 0, 1]])
+
+
+def warp(photo, matrix, height, width):
+    """Move a photo and its mask by one matrix, in one interpolation.
+
+    Args:
+        photo: (H, W, 4) uint8: image in BGR and, as fourth channel, its mask as 0..255 (soft values allowed).
+        matrix: (3, 3), from `photo` to the result.
+        height, width: of the result.
+
+    Returns:
+        image: (height, width, 3) uint8, 128 outside the photo.
+        mask: (height, width) uint8 0/1, 0 outside: the bilinear mask thresholded at one half.
+    """
+    if np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < 0.6:  # bilinear alone would skip pixels
+        half_height, half_width = (photo.shape[0] + 1) // 2, (photo.shape[1] + 1) // 2
+        matrix = matrix @ np.diag([photo.shape[1] / half_width, photo.shape[0] / half_height, 1])
+        photo = resize(photo, half_height, half_width)
+    # OpenCV counts from pixel centres
+    centred = translation_matrix(-0.5, -0.5) @ matrix @ translation_matrix(0.5, 0.5)
+    moved = cv2.warpAffine(
+        photo, centred[:2], (width, height), borderValue=(IMAGE_BORDER,) * 3 + (0,)
+    )
+    return moved[:, :, :3].copy(), cv2.threshold(moved[:, :, 3], 127, 1, cv2.THRESH_BINARY)[1]
+
+
+def stack(image, mask):
+    """(H, W, 3) image and (H, W) mask 0/1 -> (H, W, 4) uint8, the `photo` of `warp`."""
+    return np.dstack([image, mask * np.uint8(255)])
+
+
+def inside(photo_height, photo_width, matrix, size):
+    """Which pixels of a warped square show the photo, its outermost pixel row excepted.
+
+    Args:
+        photo_height, photo_width: of the photo before the warp.
+        matrix: (3, 3), from the photo to the square.
+
+    Returns:
+        (size, size) uint8 0/1.
+    """
+    corners = np.array(
+        [[0, 0, 1], [photo_width, 0, 1], [photo_width, photo_height, 1], [0, photo_height, 1]]
+    )
+    points = (corners @ matrix.T)[:, :2] - 0.5
+    polygon = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(polygon, np.round(points * 16).astype(np.int32), 1, shift=4)
+    return cv2.erode(polygon, np.ones((3, 3), np.uint8))
+
+
+def flip(image, mask):
+    """Mirror image (H, W, 3) and mask (H, W) left and right."""
+    return cv2.flip(image, 1), cv2.flip(mask, 1)
+
+
+def rotate(image, mask, degrees, scale=1.0):
+    """Turn image (H, W, 3) and mask (H, W) about their centre, counter-clockwise, and enlarge them by `scale`."""
+    height, width = mask.shape
+    return warp(stack(image, mask), rotation_matrix(height, width, degrees, scale), height, width)
+
+
+def translate(image, mask, dx, dy):
+    """Shift image (H, W, 3) and mask (H, W) by `dx` pixels to the right and `dy` down; fractions allowed."""
+    return warp(stack(image, mask), translation_matrix(dx, dy), *mask.shape)
+
+
+class RandomHorizontalFlip:
+    """Mirrors with probability `prob`.
+
+    `matrix(size, rng)` draws for a size x size square, so that a dataset can join several transforms in one
+    warp; calling the transform draws and applies it to a photo of any shape.
+    """
+
+    def __init__(self, prob=0.5):
+        self.prob = prob
+
+    def matrix(self, size, rng):
+        return flip_matrix(size) if rng.random() < self.prob else np.eye(3)
+
+    def __call__(self, image, mask, rng=None):
+        rng = rng or np.random.default_rng()
+        return flip(image, mask) if rng.random() < self.prob else (image, mask)
+
+
+class RandomRotation:
+    """Turns about the centre and scales.
+
+    Args:
+        prob: probability of applying.
+        angle: degrees; drawn evenly from -angle..angle.
+        scale: (least, most) enlargement, drawn evenly.
+
+    Source: official training recipe, +-45 degrees and 0.5..1.5.
+    """
+
+    def __init__(self, prob=1.0, angle=45.0, scale=(0.5, 1.5)):
+        self.prob, self.angle, self.scale = prob, angle, scale
+
+    def draw(self, rng):
+        """(degrees, scale)."""
+        return rng.uniform(-self.angle, self.angle), rng.uniform(*self.scale)
+
+    def matrix(self, size, rng):
+        return (
+            rotation_matrix(size, size, *self.draw(rng)) if rng.random() < self.prob else np.eye(3)
+        )
+
+    def __call__(self, image, mask, rng=None):
+        rng = rng or np.random.default_rng()
+        return rotate(image, mask, *self.draw(rng)) if rng.random() < self.prob else (image, mask)
+
+
+class RandomTranslate:
+    """Shifts in x and y.
+
+    Args:
+        prob: probability of applying.
+        shift: most shift either way, as a share of the picture's width and height.
+
+    Source: official training recipe, +-56 pixels of 224, a quarter.
+    """
+
+    def __init__(self, prob=1.0, shift=0.25):
+        self.prob, self.shift = prob, shift
+
+    def draw(self, height, width, rng):
+        """(dx, dy) in pixels."""
+        return rng.uniform(-self.shift, self.shift) * width, rng.uniform(
+            -self.shift, self.shift
+        ) * height
+
+    def matrix(self, size, rng):
+        return (
+            translation_matrix(*self.draw(size, size, rng))
+            if rng.random() < self.prob
+            else np.eye(3)
+        )
+
+    def __call__(self, image, mask, rng=None):
+        rng = rng or np.random.default_rng()
+        return (
+            translate(image, mask, *self.draw(*mask.shape, rng))
+            if rng.random() < self.prob
+            else (image, mask)
+        )

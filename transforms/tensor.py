@@ -1,0 +1,54 @@
+"""From pictures to what the network takes, and the edge label."""
+
+import cv2
+import numpy as np
+
+MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
+SCALE = 0.017
+EDGE_WIDTH = (
+    4 / 224
+)  # of the contour band, as a share of the mask's longer side; source: official code
+
+
+def to_batch(images):
+    """Normalise images of one size.
+
+    Args:
+        images: list of N (H, W, 3) uint8 BGR images, or their (N, H, W, 3) array.
+
+    Returns:
+        batch (N, 3, H, W) float32: (pixel - MEAN) * SCALE.
+    """
+    batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
+    for planes, image in zip(batch, images, strict=True):
+        for channel in range(3):
+            np.subtract(image[:, :, channel], np.float32(MEAN[channel]), out=planes[channel])
+    batch *= np.float32(SCALE)
+    return batch
+
+
+def edge_of(mask, inside=None, width=None):
+    """The contour of a mask as a band, half of it on either side.
+
+    Where the body is cut by the frame there is no contour: neither along the border of `mask` nor, when the photo
+    lies letterboxed or turned in the square, along the border of `inside`.
+
+    Args:
+        mask: (H, W) uint8 0/1.
+        inside: (H, W) uint8 0/1, which pixels show the photo; None for all.
+        width: of the band in pixels; None for 4 at 224, in proportion to the longer side.
+
+    Returns:
+        edge (H, W) uint8 0/1.
+    """
+    width = max(2, round(EDGE_WIDTH * max(mask.shape))) if width is None else width
+    inner, outer = (_disc(r) for r in (width // 2, width - width // 2))
+    # OpenCV's default border keeps the frame of the picture out of both
+    if inside is None:
+        return cv2.dilate(mask, outer) - cv2.erode(mask, inner)
+    shown = mask & inside
+    return (cv2.dilate(shown, outer) - cv2.erode(mask | (1 - inside), inner)) * inside
+
+
+def _disc(radius):
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
