@@ -39,6 +39,12 @@ def _decode(data, flags, path):
     return picture
 
 
+def _read_bytes(path):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}: check its name.")
+    return Path(path).read_bytes()
+
+
 def read_image(path):
     """A photo as a viewer shows it: EXIF orientation applied, transparency over white.
 
@@ -55,7 +61,7 @@ def read_image(path):
         FileNotFoundError: there is no such file.
         ValueError: the file is no whole picture, or has 2**30 pixels or more.
     """
-    data = Path(path).read_bytes()
+    data = _read_bytes(path)
     if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
         raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
         if raw.ndim == 3 and raw.shape[2] == 4:
@@ -91,7 +97,7 @@ def read_mask(path):
         FileNotFoundError: there is no such file.
         ValueError: not a picture, or its values are neither 0/1 nor 0/255.
     """
-    picture = _decode(Path(path).read_bytes(), cv2.IMREAD_UNCHANGED, path)
+    picture = _decode(_read_bytes(path), cv2.IMREAD_UNCHANGED, path)
     if picture.ndim == 3 and picture.shape[2] == 4:
         alpha = picture[:, :, 3]
         picture = alpha if alpha.min() < alpha.max() else picture[:, :, :3]

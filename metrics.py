@@ -26,9 +26,9 @@ PROTOCOLS = {
     f"exp(-d^2 / 2 sigma^2), sigma {SIGMA:g} px, mean over photos, letterbox 224, "
     "5x5 majority mask (PortraitNet paper's boundary metric, our sigma)",
     "person_iou_full": "person IoU, mean over photos, photo's size, raw mask",
-    "boundary_iou": f"boundary IoU, band {BAND:.0%} of the diagonal, without the frame, "
+    "boundary_iou": f"boundary IoU, band {BAND:.0%} of the diagonal, no frame, "
     "mean over photos, photo's size, raw mask (Cheng 2021)",
-    "boundary_f": f"boundary F-score, tolerance {TOLERANCE:.2%} of the diagonal, without the frame, "
+    "boundary_f": f"boundary F-score, tolerance {TOLERANCE:.2%} of the diagonal, no frame, "
     "mean over photos, photo's size, raw mask (Csurka 2013)",
 }
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 import paddle.distributed as dist
-from effects import overlay
 from tqdm import tqdm
 from visualdl import LogWriter
 
-import kernels  # before paddle: it settles how memory is allocated
+import kernels
 from dataset import PortraitDataset, default_cache_dir, worker_init
+from effects import overlay
 from losses import portrait_loss
 from metrics import batch_counts, mean_iou, person_iou, pixel_accuracy
 from models import PortraitNet, count_parameters
@@ -309,12 +309,12 @@ def validate(model, dataset, batch_size, num_workers):
         with paddle.no_grad():
             logits = model.mask_logits(paddle.to_tensor(to_batch(image.numpy())))
         counts = batch_counts(logits.argmax(1).numpy(), mask.numpy())
-        totals += [*counts.sum(0).ravel(), person_iou(counts).sum(), len(counts)]
+        totals += [*counts.sum(0), person_iou(counts).sum(), len(counts)]
     if world > 1:
         totals = paddle.to_tensor(totals)
         dist.all_reduce(totals)
         totals = totals.numpy()
-    counts = totals[:4].reshape(2, 2)
+    counts = totals[:4]
     return {
         "accuracy": float(pixel_accuracy(counts)),
         "mean_iou": float(mean_iou(counts)),
@@ -409,6 +409,7 @@ def build_run(args):
 
 def train(args):
     """Run all epochs; returns the exit code."""
+    kernels.keep_memory()
     device = choose_device(args)
     if int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1:
         dist.init_parallel_env()

@@ -25,8 +25,8 @@ def consistency_kl(texture_logits, clean_logits, temperature):
     """
     if texture_logits.shape != clean_logits.shape:
         raise ValueError(
-            f"the two outputs must have one shape, but texture is {texture_logits.shape} "
-            f"and clean {clean_logits.shape}: run the same photos through both"
+            f"the two outputs must have one shape, but texture is {list(texture_logits.shape)} "
+            f"and clean {list(clean_logits.shape)}: run the same photos through both"
         )
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: it must be above 0")

@@ -9,7 +9,7 @@ def check_shapes(logits, label):
     n, _, *size = logits.shape
     if list(label.shape) != [n, *size]:
         raise ValueError(
-            f"the label's shape must be {[n, *size]} for logits of shape {logits.shape}, "
+            f"the label's shape must be {[n, *size]} for logits {list(logits.shape)}, "
             f"but it is {list(label.shape)}: give (N, H, W) class numbers without a channel axis"
         )
 

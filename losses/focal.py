@@ -7,7 +7,7 @@ from losses.cross_entropy import check_shapes, class_costs, class_shares, weight
 
 
 def class_weights(alpha, n_class):
-    """`alpha` as one float a class: None is 1 for all, a float is class 1's and 1 - it class 0's."""
+    """`alpha` as C floats: None is 1 for all, a float is class 1 and leaves class 0 the rest."""
     if alpha is None:
         return [1.0] * n_class
     weights = [1 - alpha, alpha] if isinstance(alpha, (int, float)) else [float(a) for a in alpha]

@@ -24,7 +24,9 @@ def draw_portrait(rng, height=96, width=80):
     cv2.ellipse(mask, (x, height), (int(width * 0.35), int(height * 0.45)), 0, 0, 360, 1, -1)
     person = rng.integers((20, 40, 150), (80, 100, 255))
     background = rng.integers((120, 60, 0), (255, 140, 60))
-    image = np.where(mask[:, :, None] == 1, person, background) + rng.normal(0, 8, (height, width, 3))
+    image = np.where(mask[:, :, None] == 1, person, background) + rng.normal(
+        0, 8, (height, width, 3)
+    )
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 

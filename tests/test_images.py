@@ -109,6 +109,7 @@ ENCODINGS = {
     "0/1": MASK,
     "0/255": MASK * 255,
     "16 bit": MASK.astype(np.uint16) * 65535,
+    "16 bit, dark background": np.where(MASK, 65535, 10_000).astype(np.uint16),
     "16 bit 0/1": MASK.astype(np.uint16),
     "three channels": np.dstack([MASK * 255] * 3),
     "colored class": np.dstack([CLEAR, CLEAR, MASK * 128]),

@@ -20,12 +20,24 @@ SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --log_iter 2 --wa
 
 
 def command(data_root, output, *flags):
-    return [*SMALL, "--cache_dir", "", "--data_root", str(data_root), "--output", str(output), *flags]
+    return [
+        *SMALL,
+        "--cache_dir",
+        "",
+        "--data_root",
+        str(data_root),
+        "--output",
+        str(output),
+        *flags,
+    ]
 
 
 def run_train(arguments, **options):
     return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *arguments], capture_output=True, text=True, **options
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        **options,
     )
 
 
@@ -56,7 +68,9 @@ def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ["--epoch", "3"]
     assert run_train(command(data_root, whole, *flags)).returncode == 0
-    process = subprocess.Popen([sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT
+    )
     wait_for(killed / train.RESUME_FILE, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -103,7 +117,9 @@ def test_two_processes_train_like_one(tmp_path):
     losses = []
     for procs in ("1", "2"):
         output = tmp_path / procs
-        done = run_train(command(data_root, output, "--epoch", "4", "--lr", "0.005", "--procs", procs))
+        done = run_train(
+            command(data_root, output, "--epoch", "4", "--lr", "0.005", "--procs", procs)
+        )
         assert done.returncode == 0, done.stderr + done.stdout
         lines = (output / "log.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"]["total"] for line in lines])
@@ -138,12 +154,15 @@ def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, ca
     assert "edge" in (told := capsys.readouterr().err) and "not finite" in told
 
 
-@pytest.mark.parametrize("flags, told", [
-    (["--size", "100"], "multiple of 32"),
-    (["--size_schedule", "128"], "SIZE:EPOCHS"),
-    (["--size_schedule", "100:2"], "multiples of 32"),
-    (["--epo", "1"], "unrecognized"),
-])
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--size", "100"], "multiple of 32"),
+        (["--size_schedule", "128"], "SIZE:EPOCHS"),
+        (["--size_schedule", "100:2"], "multiples of 32"),
+        (["--epo", "1"], "unrecognized"),
+    ],
+)
 def test_wrong_flags_are_usage_errors(flags, told, capsys):
     with pytest.raises(SystemExit) as stopped:
         train.parse_args(["--data_root", "x", *flags])

@@ -35,11 +35,17 @@ def test_saved_weights_come_back(saved):
     assert not path.with_name("net.pdparams.tmp").exists()
 
 
-@pytest.mark.parametrize("change, told", [
-    (lambda s: s.pop("mask_head.weight"), r"1 missing \(mask_head.weight\)"),
-    (lambda s: s.update(extra=paddle.zeros([1])), r"1 surplus \(extra\)"),
-    (lambda s: s.update({"mask_head.weight": paddle.zeros([3, 8, 3, 3])}), r"1 misshapen \(mask_head.weight \[3"),
-])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda s: s.pop("mask_head.weight"), r"1 missing \(mask_head.weight\)"),
+        (lambda s: s.update(extra=paddle.zeros([1])), r"1 surplus \(extra\)"),
+        (
+            lambda s: s.update({"mask_head.weight": paddle.zeros([3, 8, 3, 3])}),
+            r"1 misshapen \(mask_head.weight \[3",
+        ),
+    ],
+)
 def test_weights_that_do_not_fit_are_named(saved, change, told):
     model, _ = saved
     state = dict(model.state_dict())

@@ -1,3 +1,5 @@
+import cv2
+
 from transforms.color import (
     RandomBlur,
     RandomBrightness,
@@ -19,8 +21,8 @@ from transforms.tensor import MEAN, SCALE, edge_of, to_batch
 
 SIZE = 224  # side of the network's square input, pixels
 
-# The two training lists. Deformation moves image, mask and edge alike; texture touches only the second copy of the
-# image, whose output must agree with that of the clean one.
+# The two training lists. Deformation moves image, mask and edge alike; texture touches only the
+# second copy of the image, whose output must agree with that of the clean one.
 DEFORMATION = (RandomHorizontalFlip(), RandomRotation(), RandomTranslate())
 TEXTURE = (
     RandomSaturation(),
@@ -57,18 +59,21 @@ __all__ = [
 ]
 
 
-def degrade(image, rng):
+def degrade(image, rng, inside=None):
     """Every texture transform in turn, each with its probability.
 
-    Used for the second copy of a training image, and, seeded by index, to degrade validation photos reproducibly.
+    For the second copy of a training image and, seeded by index, for degraded validation photos.
 
     Args:
         image: (H, W, 3) uint8 BGR.
         rng: np.random.Generator, the only source of chance.
+        inside: (H, W) uint8 0/1, which pixels show the photo; the others, such as the bars of a
+            letterbox, keep their values, as if the photo had been bad before it was letterboxed.
 
     Returns:
-        (H, W, 3) uint8 BGR.
+        (H, W, 3) uint8 BGR, a new array.
     """
+    texture = image.copy()
     for transform in TEXTURE:
-        image = transform(image, rng)
-    return image
+        texture = transform(texture, rng)
+    return texture if inside is None else cv2.copyTo(image, 1 - inside, texture)

@@ -1,18 +1,19 @@
-"""What the pixels look like: colour, contrast, sharpness, blur and noise; nothing here moves a pixel.
+"""What the pixels look like: colour, contrast, sharpness, blur and noise; no pixel moves.
 
-Every function takes and returns an (H, W, 3) uint8 BGR image, computes in float (or in OpenCV's saturating
-arithmetic) and clips to 0..255. Every class applies its function with probability `prob` and draws the strength
-evenly from (least, most).
+Every function takes and returns an (H, W, 3) uint8 BGR image, computes in float (or in OpenCV's
+saturating arithmetic), rounds and clips to 0..255. Every class applies its function with
+probability `prob` and draws the strength evenly from (least, most).
 
-Source: PortraitNet's official training recipe: brightness and colour 0.4..1.6, contrast 0.6..1.4, sharpness
-0.8..1.2, blur 3 or 5 pixels, noise of standard deviation 0..10, each with probability 0.5.
+Source: PortraitNet's official training recipe: brightness and colour 0.4..1.6, contrast 0.6..1.4,
+sharpness 0.8..1.2, blur 3 or 5 pixels, noise of standard deviation 0..10, each with probability
+one half.
 """
 
 import cv2
 import numpy as np
 
 LEVELS = np.arange(256, dtype=np.float32)
-# PIL's SMOOTH kernel, what its sharpness enhancement starts from
+# what PIL's sharpness enhancement, used by the official code, starts from
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
@@ -21,12 +22,13 @@ def _table(levels):
 
 
 def hsv(image, hue=0.0, saturation=1.0, value=1.0):
-    """Turn the hue by `hue` (OpenCV's half degrees, a circle of 180) and multiply saturation and value."""
+    """Turn the hue by `hue` (OpenCV's circle of 180) and multiply saturation and value."""
     table = np.empty((1, 256, 3), np.uint8)
     table[0, :, 0] = np.rint(LEVELS + hue) % 180
     table[0, :, 1] = _table(LEVELS * saturation)
     table[0, :, 2] = _table(LEVELS * value)
-    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table), cv2.COLOR_HSV2BGR)
+    turned = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table)
+    return cv2.cvtColor(turned, cv2.COLOR_HSV2BGR)
 
 
 def brightness(image, factor):
@@ -35,7 +37,7 @@ def brightness(image, factor):
 
 
 def contrast(image, factor):
-    """Stretch by `factor` about the image's mean grey, the same for all three channels: no colour cast."""
+    """Stretch by `factor` about the image's mean grey, all channels alike: no colour cast."""
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0]
     return cv2.LUT(image, _table(mean + factor * (LEVELS - mean)))
 
@@ -52,29 +54,29 @@ def sharpness(image, factor):
 
 
 def blur(image, kernel):
-    """Gaussian blur over `kernel` pixels; odd, for an even kernel would shift the image against its mask.
+    """Gaussian blur over `kernel` pixels.
 
     Raises:
-        ValueError: an even kernel.
+        ValueError: an even kernel, which would shift the image against its mask.
     """
     if kernel % 2 == 0:
         raise ValueError(
-            f"A blur kernel of {kernel} shifts the image by half a pixel: give an odd one."
+            f"A blur kernel of {kernel} shifts the image half a pixel: give an odd one."
         )
     return cv2.GaussianBlur(image, (kernel, kernel), 0)
 
 
 def noise(image, sigma, rng):
-    """Add Gaussian noise of standard deviation `sigma` (0..255 scale), independent in every pixel and channel."""
-    return cv2.add(
-        image, rng.standard_normal(image.shape, np.float32) * np.float32(sigma), dtype=cv2.CV_8U
-    )
+    """Add Gaussian noise of standard deviation `sigma`, independent in every pixel and channel."""
+    values = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
+    return cv2.add(image, values, dtype=cv2.CV_8U)
 
 
 class RandomHSV:
-    """`hsv` with strengths from hue (half degrees), saturation and value.
+    """`hsv` with strengths from `hue`, `saturation` and `value`.
 
-    The recipe has no hue; a slight turn, our addition, stands for coloured light.
+    The recipe turns no hue; its slight turn here is our addition and stands for coloured light.
+    Saturation and value stay: RandomSaturation and RandomBrightness have the recipe's ranges.
     """
 
     def __init__(self, prob=0.5, hue=(-8, 8), saturation=(1.0, 1.0), value=(1.0, 1.0)):
@@ -84,9 +86,8 @@ class RandomHSV:
         rng = rng or np.random.default_rng()
         if rng.random() >= self.prob:
             return image
-        return hsv(
-            image, rng.uniform(*self.hue), rng.uniform(*self.saturation), rng.uniform(*self.value)
-        )
+        strengths = [rng.uniform(*limits) for limits in (self.hue, self.saturation, self.value)]
+        return hsv(image, *strengths)
 
 
 class RandomBrightness:
@@ -141,15 +142,11 @@ class RandomBlur:
 
     def __call__(self, image, rng=None):
         rng = rng or np.random.default_rng()
-        return (
-            blur(image, self.kernels[rng.integers(len(self.kernels))])
-            if rng.random() < self.prob
-            else image
-        )
+        return blur(image, int(rng.choice(self.kernels))) if rng.random() < self.prob else image
 
 
 class RandomNoise:
-    """`noise` of a standard deviation from `sigma`."""
+    """`noise` of a standard deviation from `sigma`, 0..255 scale."""
 
     def __init__(self, prob=0.5, sigma=(0.0, 10.0)):
         self.prob, self.sigma = prob, sigma

@@ -1,13 +1,20 @@
-"""Where the pixels go: flip, rotation with scale, translation and the letterbox, alone or as one warp.
+"""Where the pixels go: flip, rotation with scale, translation, letterbox, alone or as one warp.
 
-Matrices are 3x3 and act on (x, y, 1) in continuous coordinates: pixel (0, 0) covers [0, 1) x [0, 1), so the
-centre of a picture is (width / 2, height / 2) and matrices multiply without half-pixel corrections.
+Matrices are 3x3 and act on (x, y, 1) in continuous coordinates: pixel (0, 0) covers [0, 1) in x and
+y, so a picture's centre is (width / 2, height / 2) and matrices multiply without half-pixel terms.
 """
 
 import cv2
 import numpy as np
 
 IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed
+
+
+def resize(picture, height, width):
+    """Area averaging where the picture shrinks, bilinear where it grows; (H, W) or (H, W, C)."""
+    shrinks = height < picture.shape[0] or width < picture.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(picture, (width, height), interpolation=interpolation)
 
 
 def letterbox_box(height, width, size):
@@ -19,14 +26,6 @@ def letterbox_box(height, width, size):
     ratio = size / max(height, width)
     inner_height, inner_width = max(1, round(height * ratio)), max(1, round(width * ratio))
     return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
-
-
-def resize(picture, height, width):
-    """Area averaging where the picture shrinks, bilinear where it grows; (H, W) or (H, W, C)."""
-    shrinks = height < picture.shape[0] or width < picture.shape[1]
-    return cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
 
 
 def letterbox(image, size, border=IMAGE_BORDER):
@@ -78,10 +77,14 @@ def unletterbox(probability, box, shape, interpolation=cv2.INTER_LINEAR):
 
 
 def letterbox_matrix(height, width, size):
-    """The matrix from a photo to its letterboxed square, without the rounding to whole pixels."""
+    """From a photo to its letterboxed square, without the rounding to whole pixels."""
     ratio = size / max(height, width)
     return np.array(
-        [[ratio, 0, (size - ratio * width) / 2], [0, ratio, (size - ratio * height) / 2], [0, 0, 1]]
+        [
+            [ratio, 0, (size - ratio * width) / 2],
+            [0, ratio, (size - ratio * height) / 2],
+            [0, 0, 1],
+        ]
     )
 
 
@@ -92,10 +95,14 @@ def flip_matrix(width):
 
 def rotation_matrix(height, width, degrees, scale=1.0):
     """Turn about the centre, counter-clockwise as seen, and enlarge by `scale`."""
-    cos, sin = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
-    x, y = width / 2, height / 2
+    angle, x, y = np.radians(degrees), width / 2, height / 2
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     return np.array(
-        [[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y], [0, 0, 1]]
+        [
+            [cos, sin, x - cos * x - sin * y],
+            [-sin, cos, y + sin * x - cos * y],
+            [0, 0, 1],
+        ]
     )
 
 
@@ -104,11 +111,16 @@ def translation_matrix(dx, dy):
     return np.array([[1.0, 0, dx], [0, 1, dy], [0, 0, 1]])
 
 
+def stack(image, mask):
+    """(H, W, 3) image and (H, W) mask 0/1 -> (H, W, 4) uint8, the `photo` of `warp`."""
+    return cv2.merge([image, mask * np.uint8(255)])
+
+
 def warp(photo, matrix, height, width):
     """Move a photo and its mask by one matrix, in one interpolation.
 
     Args:
-        photo: (H, W, 4) uint8: image in BGR and, as fourth channel, its mask as 0..255 (soft values allowed).
+        photo: (H, W, 4) uint8: image in BGR and its mask 0..255, which may be soft.
         matrix: (3, 3), from `photo` to the result.
         height, width: of the result.
 
@@ -116,40 +128,34 @@ def warp(photo, matrix, height, width):
         image: (height, width, 3) uint8, 128 outside the photo.
         mask: (height, width) uint8 0/1, 0 outside: the bilinear mask thresholded at one half.
     """
-    if np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < 0.6:  # bilinear alone would skip pixels
-        half_height, half_width = (photo.shape[0] + 1) // 2, (photo.shape[1] + 1) // 2
-        matrix = matrix @ np.diag([photo.shape[1] / half_width, photo.shape[0] / half_height, 1])
-        photo = resize(photo, half_height, half_width)
+    while np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < 0.6:  # bilinear alone would skip pixels
+        old_height, old_width = photo.shape[:2]
+        photo = resize(photo, (old_height + 1) // 2, (old_width + 1) // 2)
+        matrix = matrix @ np.diag([old_width / photo.shape[1], old_height / photo.shape[0], 1])
     # OpenCV counts from pixel centres
     centred = translation_matrix(-0.5, -0.5) @ matrix @ translation_matrix(0.5, 0.5)
-    moved = cv2.warpAffine(
-        photo, centred[:2], (width, height), borderValue=(IMAGE_BORDER,) * 3 + (0,)
-    )
-    return moved[:, :, :3].copy(), cv2.threshold(moved[:, :, 3], 127, 1, cv2.THRESH_BINARY)[1]
+    border = (IMAGE_BORDER, IMAGE_BORDER, IMAGE_BORDER, 0)
+    moved = cv2.warpAffine(photo, centred[:2], (width, height), borderValue=border)
+    mask = cv2.threshold(cv2.extractChannel(moved, 3), 127, 1, cv2.THRESH_BINARY)[1]
+    return cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR), mask
 
 
-def stack(image, mask):
-    """(H, W, 3) image and (H, W) mask 0/1 -> (H, W, 4) uint8, the `photo` of `warp`."""
-    return np.dstack([image, mask * np.uint8(255)])
-
-
-def inside(photo_height, photo_width, matrix, size):
-    """Which pixels of a warped square show the photo, its outermost pixel row excepted.
+def inside_of(photo_height, photo_width, matrix, size):
+    """Which pixels of a square show the photo that `matrix` brought there.
 
     Args:
         photo_height, photo_width: of the photo before the warp.
         matrix: (3, 3), from the photo to the square.
 
     Returns:
-        (size, size) uint8 0/1.
+        inside: (size, size) uint8 0/1.
     """
-    corners = np.array(
-        [[0, 0, 1], [photo_width, 0, 1], [photo_width, photo_height, 1], [0, photo_height, 1]]
-    )
-    points = (corners @ matrix.T)[:, :2] - 0.5
-    polygon = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(polygon, np.round(points * 16).astype(np.int32), 1, shift=4)
-    return cv2.erode(polygon, np.ones((3, 3), np.uint8))
+    x, y = photo_width, photo_height
+    corners = np.array([[0, 0, 1], [x, 0, 1], [x, y, 1], [0, y, 1]])
+    points = (corners @ matrix.T)[:, :2] - 0.5  # OpenCV counts from pixel centres
+    inside = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(inside, np.round(points * 16).astype(np.int32), 1, shift=4)
+    return inside
 
 
 def flip(image, mask):
@@ -158,21 +164,21 @@ def flip(image, mask):
 
 
 def rotate(image, mask, degrees, scale=1.0):
-    """Turn image (H, W, 3) and mask (H, W) about their centre, counter-clockwise, and enlarge them by `scale`."""
-    height, width = mask.shape
-    return warp(stack(image, mask), rotation_matrix(height, width, degrees, scale), height, width)
+    """Turn image (H, W, 3) and mask (H, W) counter-clockwise about the centre and enlarge them."""
+    matrix = rotation_matrix(*mask.shape, degrees, scale)
+    return warp(stack(image, mask), matrix, *mask.shape)
 
 
 def translate(image, mask, dx, dy):
-    """Shift image (H, W, 3) and mask (H, W) by `dx` pixels to the right and `dy` down; fractions allowed."""
+    """Shift image (H, W, 3) and mask (H, W) by `dx` pixels to the right and `dy` down."""
     return warp(stack(image, mask), translation_matrix(dx, dy), *mask.shape)
 
 
 class RandomHorizontalFlip:
     """Mirrors with probability `prob`.
 
-    `matrix(size, rng)` draws for a size x size square, so that a dataset can join several transforms in one
-    warp; calling the transform draws and applies it to a photo of any shape.
+    Like the other two: calling it draws and applies it to a photo of any shape; `matrix(size, rng)`
+    only draws, for a size x size square, so that a data set can join several in one warp.
     """
 
     def __init__(self, prob=0.5):
@@ -200,18 +206,17 @@ class RandomRotation:
     def __init__(self, prob=1.0, angle=45.0, scale=(0.5, 1.5)):
         self.prob, self.angle, self.scale = prob, angle, scale
 
-    def draw(self, rng):
-        """(degrees, scale)."""
+    def _draw(self, rng):
         return rng.uniform(-self.angle, self.angle), rng.uniform(*self.scale)
 
     def matrix(self, size, rng):
-        return (
-            rotation_matrix(size, size, *self.draw(rng)) if rng.random() < self.prob else np.eye(3)
-        )
+        if rng.random() >= self.prob:
+            return np.eye(3)
+        return rotation_matrix(size, size, *self._draw(rng))
 
     def __call__(self, image, mask, rng=None):
         rng = rng or np.random.default_rng()
-        return rotate(image, mask, *self.draw(rng)) if rng.random() < self.prob else (image, mask)
+        return rotate(image, mask, *self._draw(rng)) if rng.random() < self.prob else (image, mask)
 
 
 class RandomTranslate:
@@ -227,23 +232,17 @@ class RandomTranslate:
     def __init__(self, prob=1.0, shift=0.25):
         self.prob, self.shift = prob, shift
 
-    def draw(self, height, width, rng):
-        """(dx, dy) in pixels."""
-        return rng.uniform(-self.shift, self.shift) * width, rng.uniform(
-            -self.shift, self.shift
-        ) * height
+    def _draw(self, height, width, rng):
+        x, y = rng.uniform(-self.shift, self.shift, 2)
+        return x * width, y * height
 
     def matrix(self, size, rng):
-        return (
-            translation_matrix(*self.draw(size, size, rng))
-            if rng.random() < self.prob
-            else np.eye(3)
-        )
+        if rng.random() >= self.prob:
+            return np.eye(3)
+        return translation_matrix(*self._draw(size, size, rng))
 
     def __call__(self, image, mask, rng=None):
         rng = rng or np.random.default_rng()
-        return (
-            translate(image, mask, *self.draw(*mask.shape, rng))
-            if rng.random() < self.prob
-            else (image, mask)
-        )
+        if rng.random() >= self.prob:
+            return image, mask
+        return translate(image, mask, *self._draw(*mask.shape, rng))

@@ -5,9 +5,7 @@ import numpy as np
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
 SCALE = 0.017
-EDGE_WIDTH = (
-    4 / 224
-)  # of the contour band, as a share of the mask's longer side; source: official code
+EDGE_WIDTH = 4 / 224  # of the contour band, as a share of the longer side; source: official code
 
 
 def to_batch(images):
@@ -20,7 +18,7 @@ def to_batch(images):
         batch (N, 3, H, W) float32: (pixel - MEAN) * SCALE.
     """
     batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
-    for planes, image in zip(batch, images, strict=True):
+    for planes, image in zip(batch, images):
         for channel in range(3):
             np.subtract(image[:, :, channel], np.float32(MEAN[channel]), out=planes[channel])
     batch *= np.float32(SCALE)
@@ -30,8 +28,8 @@ def to_batch(images):
 def edge_of(mask, inside=None, width=None):
     """The contour of a mask as a band, half of it on either side.
 
-    Where the body is cut by the frame there is no contour: neither along the border of `mask` nor, when the photo
-    lies letterboxed or turned in the square, along the border of `inside`.
+    Where the body is cut by the frame there is no contour: neither along the border of `mask` nor,
+    when the photo lies letterboxed or turned in the square, along the border of `inside`.
 
     Args:
         mask: (H, W) uint8 0/1.
@@ -42,12 +40,13 @@ def edge_of(mask, inside=None, width=None):
         edge (H, W) uint8 0/1.
     """
     width = max(2, round(EDGE_WIDTH * max(mask.shape))) if width is None else width
-    inner, outer = (_disc(r) for r in (width // 2, width - width // 2))
-    # OpenCV's default border keeps the frame of the picture out of both
+    inner, outer = _disc(width // 2), _disc(width - width // 2)
+    # OpenCV's default border value keeps the frame of the picture out of both
     if inside is None:
         return cv2.dilate(mask, outer) - cv2.erode(mask, inner)
-    shown = mask & inside
-    return (cv2.dilate(shown, outer) - cv2.erode(mask | (1 - inside), inner)) * inside
+    # interpolation blurs the outermost pixels of a turned photo: leave them out
+    inside = cv2.erode(inside, np.ones((3, 3), np.uint8))
+    return (cv2.dilate(mask & inside, outer) - cv2.erode(mask | (1 - inside), inner)) * inside
 
 
 def _disc(radius):

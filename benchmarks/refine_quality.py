@@ -1,0 +1,82 @@
+"""How far the guided filter moves the mask's boundary towards the true one, and what it costs.
+
+    python -m benchmarks.refine_quality --data_root EG1800/
+
+prints a table of boundary scores at the photos' own size for bilinear and bicubic upsampling and
+for `predictor.guided_upsample`, over one pass of the network.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset import PortraitDataset
+from effects import mask_of
+from metrics import boundary_f_score, boundary_iou, confusion, person_iou
+from predictor import MODEL_PATH, Predictor, guided_upsample
+from transforms import SIZE, letterbox, unletterbox
+
+METHODS = {  # name -> function of the square, its box and the photo
+    "bilinear": lambda square, box, image: unletterbox(square, box, image.shape[:2]),
+    "bicubic": lambda square, box, image: unletterbox(
+        square, box, image.shape[:2], cv2.INTER_CUBIC
+    ),
+    "guided": guided_upsample,
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Boundary scores of three ways to bring a mask to the photo's size.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data_root", nargs="+", required=True, help="one or more data folders (docs/data.md)")
+    add("--split", choices=["train", "val", "test"], default="val", help="which photos")
+    add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
+    add(
+        "--true_mask",
+        action="store_true",
+        help="upsample the true mask, reduced to the network's square, instead of the network's",
+    )
+    return parser.parse_args(argv)
+
+
+def reduced(mask):
+    """(H, W) uint8 0/1 -> its (SIZE, SIZE) float32 square, the best answer a network can give."""
+    return letterbox(mask * np.uint8(255), SIZE, border=0)[0].astype(np.float32) / 255
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    cv2.setNumThreads(1)
+    dataset = PortraitDataset(args.data_root, args.split)
+    predictor = None if args.true_mask else Predictor(args.model_path)
+    scores = {name: [] for name in METHODS}
+    for index in tqdm(range(len(dataset))):
+        image, mask = dataset.photo(index)
+        picture, box = letterbox(image, SIZE)
+        square = reduced(mask) if args.true_mask else predictor.run([picture])[0]
+        for name, upsample in METHODS.items():
+            start = time.perf_counter()
+            prediction = mask_of(upsample(square, box, image))
+            milliseconds = 1000 * (time.perf_counter() - start)
+            iou = person_iou(confusion(prediction, mask))
+            edges = boundary_iou(prediction, mask), boundary_f_score(prediction, mask)
+            scores[name].append((100 * edges[0], 100 * edges[1], 100 * iou, milliseconds))
+    source = "the true mask" if args.true_mask else args.model_path
+    print(f"{len(dataset)} photos ({args.split}), {source}")
+    print("| upsampling | boundary IoU | boundary F | person IoU | ms |\n|---|---|---|---|---|")
+    for name, rows in scores.items():
+        boundary, contour, iou, _ = np.mean(rows, axis=0)
+        milliseconds = np.median(rows, axis=0)[3]
+        print(f"| {name} | {boundary:.2f} | {contour:.2f} | {iou:.2f} | {milliseconds:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The same network, losses and step in PyTorch, written the way its users write them: the rival of train_speed.py.
+
+Needs PyTorch and nothing of this project. Prints the seconds of each step.
+"""
+
+import argparse
+import copy
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+STAGES = ((16, 1, 1, 1), (24, 2, 2, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6))
+
+
+def conv_bn(input_c, output_c, kernel=1, stride=1, groups=1, activation=None):
+    conv = nn.Conv2d(input_c, output_c, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(output_c), activation or nn.Identity())
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, input_c, output_c, stride, expansion):
+        super().__init__()
+        hidden = input_c * expansion
+        self.has_shortcut = stride == 1 and input_c == output_c
+        self.layers = nn.Sequential(
+            conv_bn(input_c, hidden, activation=nn.ReLU6(True)),
+            conv_bn(hidden, hidden, 3, stride, hidden, nn.ReLU6(True)),
+            conv_bn(hidden, output_c),
+        )
+
+    def forward(self, x):
+        return x + self.layers(x) if self.has_shortcut else self.layers(x)
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, input_c, output_c):
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv_bn(input_c, input_c, 3, 1, input_c, nn.ReLU(True)),
+            conv_bn(input_c, output_c, activation=nn.ReLU(True)),
+            conv_bn(output_c, output_c, 3, 1, output_c, nn.ReLU(True)),
+            conv_bn(output_c, output_c),
+        )
+        self.shortcut = conv_bn(input_c, output_c)
+        self.up = nn.ConvTranspose2d(output_c, output_c, 4, 2, 1, bias=False)
+
+    def forward(self, x):
+        return self.up(F.relu(self.layers(x) + self.shortcut(x)))
+
+
+class PortraitNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, input_c, stages = conv_bn(3, 32, 3, 2, activation=nn.ReLU6(True)), 32, []
+        for channels, repeats, stride, expansion in STAGES:
+            blocks = []
+            for i in range(repeats):
+                blocks.append(InvertedResidual(input_c, channels, stride if i == 0 else 1, expansion))
+                input_c = channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(a, b) for a, b in ((320, 96), (96, 32), (32, 24), (24, 16), (16, 8))
+        )
+        self.mask_head, self.edge_head = (nn.Conv2d(8, 2, 3, padding=1, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        x, skips = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        for block, skip in zip(self.decoder, (skips[4], skips[2], skips[1], 0, 0)):
+            x = block(x) + skip
+        return self.mask_head(x), self.edge_head(x)
+
+
+def portrait_loss(masks, edges, mask, edge):
+    """CE of both views + 0.1 focal(edge of the augmented one) + 2 KL(augmented from clean)."""
+    clean, texture = masks.chunk(2)
+    cost = F.cross_entropy(edges.chunk(2)[1], edge, reduction="none")
+    focal = ((1 - torch.exp(-cost)) ** 2 * cost).mean()
+    kl = F.kl_div(texture.log_softmax(1), clean.detach().softmax(1), reduction="none").sum(1).mean()
+    return F.cross_entropy(clean, mask) + F.cross_entropy(texture, mask) + 0.1 * focal + 2 * kl
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=32, help="photos a step; each passes twice")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=3, help="measured, after one that is not")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = PortraitNet().to(memory_format=torch.channels_last)
+    assert sum(p.numel() for p in model.parameters()) == 2_080_904 
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    batch = torch.randn(2 * args.batch, 3, args.size, args.size).contiguous(memory_format=torch.channels_last)
+    mask, edge = (torch.randint(0, 2, (args.batch, args.size, args.size)) for _ in range(2))
+    for _ in range(args.steps + 1):
+        start = time.perf_counter()
+        portrait_loss(*model(batch), mask, edge).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1e-3)
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Training PortraitNet on a CPU several times faster than with Paddle's own kernels.
+
+`accelerate(model)` gives the model's blocks another `forward` and changes nothing else: the definition in `models/`,
+its parameters and its checkpoints stay as they are. Between the blocks the activations are (N, H, W, C); the model
+takes and returns what it always did. The arithmetic is in `kernels.h`, its way into Paddle in `ops.cpp`.
+"""
+
+import ctypes
+import math
+import os
+import types
+
+import paddle
+import paddle.nn.functional as F
+from paddle.autograd import PyLayer
+
+from kernels.build import BuildError, load_operators
+from models import D_block, InvertedResidual, PortraitNet
+from models.portraitnet import Upsample
+
+POINTWISE, DEPTHWISE, STEM = 0, 1, 2  # `Kind` in ops.cpp
+LIMITS = {None: (-math.inf, math.inf), F.relu: (0.0, math.inf), F.relu6: (0.0, 6.0)}
+
+_operators = None
+_threads = 1
+
+
+def keep_memory():
+    """Ask the C library to keep freed memory instead of giving it back; call it before the first large tensor.
+
+    By default every tensor above 128 KB is mapped anew and its pages are cleared on first use, again and again.
+
+    Returns:
+        bool, whether the C library is one that listens (glibc).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    never = 2**31 - 1
+    return all(mallopt(*option) for option in ((mmap_max, 0), (trim_threshold, never), (top_pad, 64 * 2**20)))
+
+
+def accelerate(model, threads=None):
+    """Give a model the fast kernels where the machine allows it.
+
+    Args:
+        model: PortraitNet with float32 parameters; changed in place.
+        threads: of the kernels; None takes every core that this process may use.
+
+    Returns:
+        str, one sentence for the run to print: which path it takes and why.
+    """
+    global _operators, _threads
+    if not isinstance(model, PortraitNet):
+        raise TypeError(f"accelerate() wants a PortraitNet, got {type(model).__name__}: pass the model before wrapping.")
+    stock = "Kernels: Paddle's own, because "
+    place = paddle.framework._current_expected_place()
+    if not place.is_cpu_place():
+        return f"{stock}this runs on {place} and ours are for a CPU."
+    if any(p.dtype != paddle.float32 for p in model.parameters()):
+        return f"{stock}ours are for float32 parameters."
+    if _operators is None:
+        try:
+            _operators = load_operators()
+        except BuildError as error:
+            return f"{stock}{error}."
+    _threads = threads or len(os.sched_getaffinity(0))
+    _replace_forwards(model)
+    return f"Kernels: this project's fused C++ ones, {_threads} thread{'s' if _threads > 1 else ''}."
+
+
+def _replace_forwards(model):
+    """Bind the functions below as `forward` of the model's blocks (a deep copy of the model keeps them)."""
+
+    def replace(layer, function):
+        layer.forward = types.MethodType(function, layer)
+
+    replace(model, _network_forward)
+    replace(model.encoder.stem, _stem_forward)
+    replace(model.mask_head, _head_forward)
+    replace(model.edge_head, _head_forward)
+    for layer in model.sublayers():
+        if isinstance(layer, InvertedResidual):
+            replace(layer, _inverted_residual_forward)
+        elif isinstance(layer, D_block):
+            replace(layer, _d_block_forward)
+        elif isinstance(layer, Upsample):
+            replace(layer, _upsample_forward)
+
+
+def _network_forward(self, batch):
+    return Heads.apply(self.features(batch), self.mask_head.weight, self.edge_head.weight)
+
+
+def _head_forward(self, x):
+    return Heads.apply(x, self.weight)
+
+
+def _stem_forward(self, batch):
+    return chain(batch, [self], self.activation)
+
+
+def _inverted_residual_forward(self, x):
+    return chain(x, [self.expand, self.depthwise, self.project], None, x if self.has_shortcut else None)
+
+
+def _d_block_forward(self, x):
+    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], None)
+    return chain(x, list(self.block), F.relu, shortcut)
+
+
+def _upsample_forward(self, x):
+    return UpsampleFunction.apply(x, self.weight)
+
+
+def chain(x, layers, activation, residual=None):
+    """activation(ConvBN layers of x, the last without its own activation, + residual).
+
+    Args:
+        x: (N, H, W, C) float32; (N, 3, H, W) where the first layer is the stem.
+        layers: list of ConvBN.
+        activation: `F.relu6`, `F.relu` or None, after the sum.
+        residual: None or a tensor with the shape of the result.
+
+    Returns:
+        (N, H', W', C') float32.
+    """
+    parameters = [p for layer in layers for p in (layer.conv.weight, layer.bn.weight, layer.bn.bias)]
+    return Chain.apply(x, residual, layers, activation, *parameters)
+
+
+def select_wanted(*inputs):
+    """A function that puts None for the gradient of every input that takes none, as a PyLayer must."""
+    wanted = [not tensor.stop_gradient for tensor in inputs]
+    return lambda *gradients: tuple(g if want else None for want, g in zip(wanted, gradients))
+
+
+class Chain(PyLayer):
+    """A row of ConvBN layers. Kept for the backward pass: raw convolution outputs and (4, C) norms, nothing else."""
+
+    @staticmethod
+    def forward(ctx, x, residual, layers, activation, *parameters):
+        ctx.wanted = select_wanted(x, *((residual,) if residual is not None else ()), *parameters)
+        ctx.steps, raw, norm, limits = [], x, None, LIMITS[None]
+        for layer, weight, gamma, beta in zip(layers, parameters[::3], parameters[1::3], parameters[2::3]):
+            bn, conv = layer.bn, layer.conv
+            kind = DEPTHWISE if conv._groups > 1 else POINTWISE if weight.shape[2] == 1 else STEM
+            training = bn.training and not bn._use_global_stats
+            y, y_norm = _operators.conv_forward(
+                raw, norm, weight, gamma, beta, bn._mean, bn._variance,
+                kind, conv._stride[0], *limits, training, bn._momentum, bn._epsilon, _threads,
+            )  # fmt: skip
+            ctx.steps.append((y, y_norm, raw, norm, weight, kind, conv._stride[0], *limits, training, _threads))
+            raw, norm, limits = y, y_norm, LIMITS[layer.activation]
+        ctx.limits, ctx.has_residual = LIMITS[activation], residual is not None
+        ctx.out = _operators.finish_forward(raw, norm, residual, *ctx.limits, _threads)[0]
+        return ctx.out
+
+    @staticmethod
+    def backward(ctx, dout):
+        y, y_norm = ctx.steps[-1][:2]
+        dz, sums = _operators.finish_backward(dout, ctx.out, y, y_norm, *ctx.limits, _threads)
+        dresidual, gradients = dz, []
+        for step in reversed(ctx.steps):
+            dz, sums, *layer_gradients = _operators.conv_backward(dz, sums, *step)
+            gradients = layer_gradients + gradients
+        return ctx.wanted(dz, *((dresidual,) if ctx.has_residual else ()), *gradients)
+
+
+class UpsampleFunction(PyLayer):
+    """The 4x4 stride-2 transposed convolution: (N, H, W, C) -> (N, 2H, 2W, C)."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.saved, ctx.wanted = (x, weight), select_wanted(x, weight)
+        return _operators.upsample_forward(x, weight, _threads)[0]
+
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.wanted(*_operators.upsample_backward(dy, *ctx.saved, _threads))
+
+
+class Heads(PyLayer):
+    """One or two 3x3 heads: (N, H, W, C) -> logits (N, n, H, W) each."""
+
+    @staticmethod
+    def forward(ctx, x, *weights):
+        ctx.counts, ctx.wanted = [weight.shape[0] for weight in weights], select_wanted(x, *weights)
+        ctx.saved = x, paddle.concat(weights)
+        logits = _operators.heads_forward(*ctx.saved, ctx.counts, _threads)
+        return tuple(logits) if len(weights) == 2 else logits[0]
+
+    @staticmethod
+    def backward(ctx, *dlogits):
+        first, second = (*dlogits, None)[:2]
+        dx, dweight = _operators.heads_backward(first, second, *ctx.saved, _threads)
+        return ctx.wanted(dx, *paddle.split(dweight, ctx.counts))

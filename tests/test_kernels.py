@@ -1,0 +1,298 @@
+"""The fast kernels say the same as Paddle's own, whatever the shape, the mode and the number of threads."""
+
+import copy
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+import kernels
+from models import D_block, InvertedResidual, MobileNetV2, PortraitNet
+from models.mobilenetv2 import STAGES, STEM
+from models.portraitnet import Upsample
+
+ROOT = pathlib.Path(__file__).parents[1]
+STATISTICS = ("bn._mean", "bn._variance")
+FAST = "Kernels: this project's"
+BLOCKS = sorted(
+    {(i, o, s, t) for i, (o, _, s, t) in zip([STEM, *(stage[0] for stage in STAGES)], STAGES)}
+)
+BLOCKS += sorted({(o, o, 1, t) for o, repeats, _, t in STAGES if repeats > 1})
+
+
+def accelerated(model, threads=2):
+    sentence = kernels.accelerate(model, threads)
+    if not sentence.startswith(FAST):
+        pytest.skip(sentence)
+    return model
+
+
+def run_python(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def passes(forward, state, layer, x):
+    """Output, input gradient, parameter gradients and running statistics of one forward and backward pass."""
+    layer.set_state_dict(state)
+    layer.clear_gradients()
+    x = x.clone().detach()
+    x.stop_gradient = False
+    y = forward(x)
+    paddle.seed(1)
+    (y * paddle.randn(y.shape)).sum().backward()
+    result = {"output": y, "input gradient": x.grad}
+    result |= {
+        f"{name} gradient": p.grad for name, p in layer.named_parameters() if p.grad is not None
+    }
+    result |= {
+        name: tensor for name, tensor in layer.state_dict().items() if name.endswith(STATISTICS)
+    }
+    return {name: tensor.numpy() for name, tensor in result.items()}
+
+
+def random_state(layer):
+    """Weights of any sign, BatchNorm scales and variances that are positive: nothing at its neutral start."""
+    paddle.seed(0)
+    state = {name: paddle.randn(tensor.shape) for name, tensor in layer.state_dict().items()}
+    for name in state:
+        if name.endswith(("bn.weight", "bn._variance")):
+            state[name] = 0.5 + paddle.rand(state[name].shape)
+    return state
+
+
+def assert_same_passes(fast_forward, layer, shape):
+    """A block's own forward on (N, C, H, W) against the fast one on (N, H, W, C)."""
+    state = random_state(layer)
+    x = paddle.randn(shape)
+    stock = passes(layer, state, layer, x)
+
+    def through_nhwc(x):
+        return fast_forward(layer, x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
+
+    fast = passes(through_nhwc, state, layer, x)
+    assert fast.keys() == stock.keys()
+    for name, expected in stock.items():
+        np.testing.assert_allclose(
+            fast[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max(), err_msg=name
+        )
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("input_c, output_c, stride, bn_scale", BLOCKS)
+def test_inverted_residual_equals_stock(input_c, output_c, stride, bn_scale, mode):
+    accelerated(PortraitNet())
+    layer = InvertedResidual(input_c, output_c, stride, bn_scale)
+    getattr(layer, mode)()
+    assert_same_passes(kernels._inverted_residual_forward, layer, [2, input_c, 8, 8])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 9), (7, 7), (6, 14), (31, 18)])
+def test_odd_sizes_equal_stock(height, width, stride):
+    accelerated(PortraitNet())
+    layer = InvertedResidual(8, 24, stride, 6)
+    assert_same_passes(kernels._inverted_residual_forward, layer, [3, 8, height, width])
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize(
+    "input_c, output_c", [(320, 96), (96, 32), (32, 24), (24, 16), (16, 8), (24, 24)]
+)
+def test_decoder_block_equals_stock(input_c, output_c, mode):
+    accelerated(PortraitNet())
+    layer = D_block(input_c, output_c)
+    getattr(layer, mode)()
+    assert_same_passes(kernels._d_block_forward, layer, [2, input_c, 5, 7])
+
+
+@pytest.mark.parametrize("channels", [8, 16, 24, 32, 96])
+@pytest.mark.parametrize("height, width", [(1, 1), (4, 4), (3, 7)])
+def test_upsampling_equals_stock(channels, height, width):
+    accelerated(PortraitNet())
+    layer = Upsample(channels)
+    layer.weight.set_value(paddle.randn(layer.weight.shape))
+    assert_same_passes(kernels._upsample_forward, layer, [2, channels, height, width])
+
+
+def test_stem_and_heads_equal_stock():
+    accelerated(PortraitNet())
+    stem = MobileNetV2(0.5).stem
+    state = random_state(stem)
+    x = paddle.randn([2, 3, 10, 13])
+    results = []
+    for forward in (stem.forward, lambda x: kernels._stem_forward(stem, x).transpose([0, 3, 1, 2])):
+        stem.set_state_dict(state)
+        stem.clear_gradients()
+        y = forward(x)
+        paddle.seed(1)
+        (y * paddle.randn(y.shape)).sum().backward()
+        results.append(
+            [y.numpy(), *(p.grad.numpy() for p in stem.parameters() if p.grad is not None)]
+        )
+    for stock, fast in zip(*results):
+        np.testing.assert_allclose(fast, stock, rtol=1e-4, atol=1e-4 * np.abs(stock).max())
+
+    model = PortraitNet(n_class=3)  # any number of classes
+    for head in (model.mask_head, model.edge_head):
+        assert_same_passes(
+            lambda head, x: kernels.Heads.apply(x, head.weight).transpose([0, 2, 3, 1]),
+            head,
+            [2, 8, 5, 6],
+        )
+
+
+def test_gradient_is_the_slope():
+    """The transposed convolution and the heads are linear: a step along the gradient gains its squared length."""
+    accelerated(PortraitNet())
+    paddle.seed(0)
+    x, weight = paddle.randn([2, 3, 4, 8]), paddle.randn([8, 8, 4, 4])
+    heads = paddle.randn([2, 8, 3, 3]), paddle.randn([2, 8, 3, 3])
+
+    def loss(x):
+        mask, edge = kernels.Heads.apply(kernels.UpsampleFunction.apply(x, weight), *heads)
+        return mask.sum() - 2 * edge.sum()
+
+    x.stop_gradient = False
+    value = loss(x)
+    value.backward()
+    gain = loss(x.detach() + x.grad) - value
+    assert gain.item() == pytest.approx((x.grad**2).sum().item(), rel=1e-4)
+
+
+def training_step(model, batch):
+    mask, edge = model(batch)
+    ((mask**2).mean() + edge.abs().mean()).backward()
+    gradients = [p.grad.numpy().ravel() for p in model.parameters() if p.grad is not None]
+    model.clear_gradients()
+    statistics = [
+        t.numpy().ravel() for name, t in model.state_dict().items() if name.endswith(STATISTICS)
+    ]
+    return [
+        np.concatenate(x)
+        for x in ([mask.numpy().ravel(), edge.numpy().ravel()], gradients, statistics)
+    ]
+
+
+def distance(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def test_whole_network_equals_stock():
+    paddle.seed(0)
+    stock = PortraitNet()
+    # Every activation far from ReLU's kinks: at a kink the last bit of a sum decides over a whole gradient.
+    for name, p in stock.named_parameters():
+        if name.endswith(("bn.weight", "bn.bias")):
+            p.set_value(paddle.full_like(p, 3 if name.endswith("bias") else 0.5))
+    fast = accelerated(copy.deepcopy(stock))
+    for _ in range(2):
+        batch = paddle.randn([4, 3, 96, 64])
+        for ours, truth in zip(training_step(fast, batch), training_step(stock, batch)):
+            assert distance(ours, truth) < 1e-5
+    for model in (stock, fast):
+        model.eval()
+    with paddle.no_grad():
+        for ours, truth in zip(fast(batch), stock(batch)):
+            assert distance(ours.numpy(), truth.numpy()) < 1e-4
+        assert distance(fast.mask_logits(batch).numpy(), stock.mask_logits(batch).numpy()) < 1e-4
+
+
+def test_every_number_of_threads_gives_the_same_bits():
+    paddle.seed(0)
+    model, batch = PortraitNet(), paddle.randn([3, 3, 64, 32])
+    results = [
+        training_step(accelerated(copy.deepcopy(model), threads), batch) for threads in (1, 2, 3)
+    ]
+    for other in results[1:]:
+        for a, b in zip(results[0], other):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_deep_copy_runs_on_its_own_weights():
+    model = accelerated(PortraitNet())
+    average = copy.deepcopy(model)
+    for p in average.parameters():
+        p.set_value(paddle.zeros_like(p))
+    average.eval()
+    assert average(paddle.ones([1, 3, 32, 32]))[0].abs().max().item() == 0
+
+
+def test_gradients_stay_with_a_frozen_encoder():
+    model = accelerated(PortraitNet())
+    for p in model.encoder.parameters():
+        p.stop_gradient = True
+    mask, _ = model(paddle.ones([1, 3, 32, 32]))
+    mask.sum().backward()
+    assert model.up1.weight.grad is not None and model.encoder.stem.conv.weight.grad is None
+
+
+def test_only_a_portraitnet_can_be_accelerated():
+    with pytest.raises(TypeError, match="wants a PortraitNet, got Linear"):
+        kernels.accelerate(paddle.nn.Linear(2, 2))
+
+
+def test_stock_kernels_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(kernels, "_operators", None)
+    model = PortraitNet()
+    assert "Paddle's own, because there is no C++ compiler (install g++)." in kernels.accelerate(
+        model
+    )
+    assert "forward" not in vars(model)
+
+
+def test_stock_kernels_for_another_dtype():
+    assert "ours are for float32" in kernels.accelerate(PortraitNet().to(dtype="float64"))
+
+
+def test_stock_kernels_when_the_build_fails(tmp_path):
+    code = "import kernels, models; print(kernels.accelerate(models.PortraitNet()))"
+    output = run_python(code, CXX="false", CC="false", XDG_CACHE_HOME=str(tmp_path))
+    assert output.startswith("Kernels: Paddle's own, because the C++ kernels did not build (see ")
+    assert (tmp_path / "portraitnet" / "build.log").read_text()
+
+
+@pytest.mark.slow  # two processes, one build: 25 s
+def test_two_processes_build_once(tmp_path):
+    code = "import kernels, models; print(kernels.accelerate(models.PortraitNet()))"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    sentences = [process.communicate(timeout=300)[0] for process in both]
+    assert all(FAST in sentence for sentence in sentences), sentences
+    assert len([path for path in (tmp_path / "portraitnet").iterdir() if path.is_dir()]) == 1
+
+
+def test_kept_memory_is_not_mapped_again():
+    code = """
+import kernels
+assert kernels.keep_memory()
+import paddle, resource
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    paddle.ones([64, 1024, 1024])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults(), faults())
+"""
+    first, _, third = map(int, run_python(code).split())
+    assert first > 10000 and third < 1000

@@ -1,0 +1,224 @@
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait
+
+import effects
+import predict
+from images import read_image
+from models import PortraitNet
+from predictor import Predictor
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    paddle.seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
+    paddle.save(PortraitNet(width=0.25).state_dict(), str(path))
+    return str(path)
+
+
+def draw(path, seed=0, height=60, width=50):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image, _ = draw_portrait(np.random.default_rng(seed), height, width)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1])
+    return path
+
+
+def run(model_path, *arguments):
+    return predict.main([*map(str, arguments), "--model_path", model_path])
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_one_photo_gets_its_overlay_and_is_told(model_path, tmp_path, capsys):
+    photo = draw(tmp_path / "me.jpg")
+    before = photo.read_bytes()
+    assert run(model_path, photo) == 0
+    image = read_image(photo)
+    probability = Predictor(model_path).probability(image)
+    written = cv2.imread(str(tmp_path / "me_overlay.png"))
+    assert np.array_equal(written, effects.overlay(image, probability))
+    told = capsys.readouterr()
+    share = effects.mask_of(probability).mean()
+    assert f"me_overlay.png: {share:.1%} person, " in told.out and told.out.endswith(" ms\n")
+    assert photo.read_bytes() == before and files(tmp_path) == ["me.jpg", "me_overlay.png"]
+    assert "photo/s" not in told.err, "a progress bar for one photo"
+
+
+def test_a_folder_is_searched_and_its_tree_kept(model_path, tmp_path, capsys):
+    names = ["a.jpg", "b.PNG", "sub/a.png", "sub/deep/c.bmp", "фото.webp"]
+    for seed, name in enumerate(names):
+        draw(tmp_path / "in" / name, seed)
+    draw(tmp_path / "in" / ".hidden.jpg")
+    (tmp_path / "in" / "notes.txt").write_text("no photo")
+    assert run(model_path, tmp_path / "in", "--output", tmp_path / "out", "--batch_size", 2) == 0
+    expected = [str(Path(name).with_suffix("")) + "_overlay.png" for name in names]
+    assert files(tmp_path / "out") == sorted(expected)
+    assert "5/5" in capsys.readouterr().err
+
+
+def test_results_do_not_depend_on_the_batch(model_path, tmp_path):
+    photos = [draw(tmp_path / f"{i}.png", i, 60 + 9 * i) for i in range(5)]
+    for size in (1, 4):
+        run(model_path, *photos, "--output", tmp_path / str(size), "--batch_size", size)
+    for photo in photos:
+        one, four = (
+            read_image(tmp_path / size / f"{photo.stem}_overlay.png").astype(int) for size in "14"
+        )
+        assert np.abs(one - four).max() <= 1
+
+
+def test_a_second_run_passes_over_results_of_the_first(model_path, tmp_path):
+    draw(tmp_path / "a.png"), draw(tmp_path / "my_blur.png")
+    for _ in range(2):
+        assert run(model_path, tmp_path) == 0
+    assert files(tmp_path) == ["a.png", "a_overlay.png", "my_blur.png", "my_blur_overlay.png"]
+
+
+@pytest.mark.parametrize("mode", predict.MODES)
+def test_every_mode_writes_its_file(model_path, tmp_path, mode):
+    photo = draw(tmp_path / "a.png")
+    assert run(model_path, photo, "--mode", mode) == 0
+    written = cv2.imread(str(tmp_path / f"a_{mode}.png"), cv2.IMREAD_UNCHANGED)
+    channels = {"cutout": (4,), "mask": ()}.get(mode, (3,))
+    assert written.shape == (60, 50, *channels)
+
+
+def test_save_mask_writes_a_mask_of_0_and_255_too(model_path, tmp_path):
+    photo = draw(tmp_path / "a.png")
+    assert run(model_path, photo, "--mode", "grey", "--save_mask") == 0
+    mask = cv2.imread(str(tmp_path / "a_mask.png"), cv2.IMREAD_UNCHANGED)
+    expected = effects.mask_of(Predictor(model_path).probability(read_image(photo)))
+    assert np.array_equal(mask, 255 * expected)
+    assert files(tmp_path) == ["a.png", "a_grey.png", "a_mask.png"]
+
+
+def test_background_takes_names_codes_and_photos(tmp_path):
+    assert predict.background("red").tolist() == [0, 0, 255]
+    assert predict.background("#0a1420").tolist() == [32, 20, 10]
+    photo = draw(tmp_path / "wall.png")
+    assert np.array_equal(predict.background(str(photo)), read_image(photo))
+
+
+def test_a_background_that_is_nothing_is_told(capsys):
+    for text in ("mauve", "#12345g"):
+        with pytest.raises(SystemExit) as stop:
+            predict.parse_args(["a.png", "--background", text])
+        assert stop.value.code == 2
+        assert f"neither color nor photo: There is no file {text}" in capsys.readouterr().err
+
+
+def test_refinement_can_be_switched_off(model_path, tmp_path):
+    photo = draw(tmp_path / "a.png", height=120, width=100)
+    assert run(model_path, photo, "--mode", "mask", "--no-refine") == 0
+    probability = Predictor(model_path, refine=False).probability(read_image(photo))
+    mask = cv2.imread(str(tmp_path / "a_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(mask, 255 * effects.mask_of(probability))
+
+
+def test_blur_is_given_in_percent(model_path, tmp_path):
+    photo = draw(tmp_path / "a.png")
+    assert run(model_path, photo, "--mode", "blur", "--blur", 5) == 0
+    image = read_image(photo)
+    expected = effects.blur(image, Predictor(model_path).probability(image), 0.05)
+    assert np.array_equal(read_image(tmp_path / "a_blur.png"), expected)
+
+
+def test_skip_existing_leaves_results_as_they_are(model_path, tmp_path, capsys):
+    photos = [draw(tmp_path / "a.png"), draw(tmp_path / "b.png")]
+    (tmp_path / "a_overlay.png").write_text("done before")
+    assert run(model_path, *photos, "--skip_existing") == 0
+    assert (tmp_path / "a_overlay.png").read_text() == "done before"
+    assert (tmp_path / "b_overlay.png").exists()
+    assert "1 photos skipped" in capsys.readouterr().out
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(model_path, tmp_path, capsys):
+    good = [draw(tmp_path / f"{i}.png", i) for i in range(3)]
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    assert run(model_path, good[0], bad, tmp_path / "none.png", *good[1:]) == 1
+    told = capsys.readouterr().err
+    assert "bad.jpg is not a readable picture" in told
+    assert "There is no file" in told and "none.png" in told
+    assert "2 of 5 photos failed." in told and "Traceback" not in told
+    assert all((tmp_path / f"{i}_overlay.png").exists() for i in range(3))
+
+
+def test_a_folder_that_cannot_be_written_is_named(model_path, tmp_path, capsys):
+    (tmp_path / "out").write_text("a file, no folder")
+    assert run(model_path, draw(tmp_path / "a.png"), "--output", tmp_path / "out") == 1
+    assert f"{tmp_path / 'out'}" in capsys.readouterr().err
+
+
+def test_an_input_is_never_overwritten(model_path, tmp_path, capsys):
+    photos = [draw(tmp_path / "a.png"), draw(tmp_path / "a_overlay.png", 1)]
+    before = photos[1].read_bytes()
+    assert run(model_path, *photos) == 1
+    assert photos[1].read_bytes() == before
+    assert "a_overlay.png is an input and is kept: give another --output" in capsys.readouterr().err
+
+
+def test_two_photos_never_share_a_result(model_path, tmp_path, capsys):
+    photos = [draw(tmp_path / "a.png"), draw(tmp_path / "a.jpg", 1)]
+    assert run(model_path, *photos) == 1
+    told = capsys.readouterr().err
+    assert f"{photos[1]}: its result" in told and f"already that of {photos[0]}" in told
+    assert (tmp_path / "a_overlay.png").exists()
+
+
+def test_an_empty_folder_and_missing_weights_are_one_sentence(tmp_path, capsys):
+    assert predict.main([str(tmp_path)]) == 1
+    assert "No photo in" in capsys.readouterr().err
+    photo = draw(tmp_path / "a.png")
+    assert run(str(tmp_path / "none.pdparams"), photo) == 1
+    assert "none.pdparams" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--batch_size", "0"], ["--blur", "-1"], ["--mode", "x"], []])
+def test_wrong_usage_exits_with_2(flags):
+    with pytest.raises(SystemExit) as stop:
+        predict.parse_args(["a.png", *flags] if flags else [])
+    assert stop.value.code == 2
+
+
+def test_processes_share_the_list(model_path, tmp_path, monkeypatch):
+    for i in range(5):
+        draw(tmp_path / "in" / f"{i}.png", i)
+    done = []
+    for rank in range(2):
+        monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+        assert run(model_path, tmp_path / "in", "--output", tmp_path / str(rank)) == 0
+        done.append(files(tmp_path / str(rank)))
+    assert list(map(len, done)) == [3, 2] and not set(done[0]) & set(done[1])
+
+
+def test_few_photos_are_in_memory_at_a_time():
+    """The loaders are never more than `depth` photos ahead of what was taken from them."""
+    started = []
+    with ThreadPoolExecutor(2) as pool:
+        for taken, (item, future) in enumerate(predict.ahead(pool, started.append, range(50), 4)):
+            future.result()
+            assert item == taken and len(started) <= taken + 4
+    assert sorted(started) == list(range(50))
+
+
+def test_the_script_runs_from_another_folder(model_path, tmp_path):
+    draw(tmp_path / "a.png")
+    command = [sys.executable, str(ROOT / "predict.py"), "a.png", "--model_path", model_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a_overlay.png: ")

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait
+
+from images import read_image
+from models import PortraitNet
+from models.weights import load_model
+from predictor import MODEL_PATH, Predictor, guided_upsample, person_probability
+from transforms import letterbox, to_batch, unletterbox
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    paddle.seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
+    paddle.save(PortraitNet(width=0.25).state_dict(), str(path))
+    return path
+
+
+def portrait(height=150, width=110, seed=0):
+    return draw_portrait(np.random.default_rng(seed), height, width)
+
+
+def test_person_probability_is_the_softmax_of_channel_one():
+    logits = np.array([[[[0, 1, -1000]], [[0, 3, 1000]]]], np.float32)
+    assert person_probability(logits)[0, 0] == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1])
+    assert np.isfinite(person_probability(-logits)).all()
+
+
+def test_without_refinement_it_is_the_network_between_letterbox_and_its_inverse(model_path):
+    image, _ = portrait()
+    square, box = letterbox(image, 64)
+    with paddle.no_grad():
+        logits = load_model(model_path).mask_logits(paddle.to_tensor(to_batch([square]))).numpy()
+    expected = unletterbox(np.exp(logits[0, 1]) / np.exp(logits[0]).sum(0), box, image.shape[:2])
+    probability = Predictor(model_path, refine=False, size=64).probability(image)
+    assert probability.dtype == np.float32
+    assert np.abs(probability - expected).max() < 1e-5
+
+
+def test_refinement_is_the_default(model_path):
+    image, _ = portrait()
+    predictor = Predictor(model_path, size=64)
+    square, box = predictor.prepare(image)
+    expected = guided_upsample(predictor.run([square])[0], box, image)
+    assert np.array_equal(predictor.probability(image), expected)
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_batch_of_several_sizes_equals_one_by_one(model_path, refine):
+    images = [portrait(*shape)[0] for shape in ((150, 110), (64, 200), (30, 30))]
+    predictor = Predictor(model_path, refine=refine, size=64)
+    for image, together in zip(images, predictor.probabilities(images)):
+        assert together.shape == image.shape[:2]
+        assert np.abs(together - predictor.probability(image)).max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
+def test_tiny_and_thin_photos(model_path, shape):
+    image = np.full((*shape, 3), 77, np.uint8)
+    probability = Predictor(model_path, size=64).probability(image)
+    assert probability.shape == shape and 0 <= probability.min() <= probability.max() <= 1
+
+
+@pytest.mark.parametrize("value", [0, 0.3, 1])
+def test_a_flat_answer_stays_flat(value):
+    image, _ = portrait()
+    box = letterbox(image, 56)[1]
+    refined = guided_upsample(np.full((56, 56), value, np.float32), box, image)
+    assert refined == pytest.approx(value, abs=1e-4)
+
+
+def test_refinement_stays_between_0_and_1():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (200, 300, 3), np.uint8)
+    square = (rng.random((56, 56)) > 0.5).astype(np.float32)
+    refined = guided_upsample(square, letterbox(image, 56)[1], image)
+    assert refined.min() >= 0 and refined.max() <= 1
+
+
+def test_refinement_moves_the_mask_to_the_edge_of_the_photo():
+    """A mask a few pixels off, and coarse, is drawn to where the photo changes."""
+    image, mask = portrait(640, 480, seed=3)
+    square, box = letterbox(np.roll(mask, (5, 5), (0, 1)) * np.uint8(255), 56, border=0)
+    square = square.astype(np.float32) / 255
+
+    def wrong(probability):
+        return ((probability > 0.5) != mask).mean()
+
+    bilinear = wrong(unletterbox(square, box, mask.shape))
+    assert wrong(guided_upsample(square, box, image)) < 0.6 * bilinear
+
+
+def test_missing_weights_and_unknown_formats_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.pdparams"):
+        Predictor(tmp_path / "none.pdparams")
+    with pytest.raises(ValueError, match="model.xyz is of no known model format: .*pdparams"):
+        Predictor(tmp_path / "model.xyz")
+
+
+def test_paddle_is_imported_only_to_run_it():
+    code = "import sys, predictor, effects; sys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.skipif(not MODEL_PATH.exists(), reason="no trained weights in weights/")
+def test_the_astronaut_is_found():
+    image = read_image(ROOT / "examples" / "astronaut.png")
+    mask = Predictor().probability(image) > 0.5
+    assert 0.2 < mask.mean() < 0.6
+    assert mask[100, 220], "her face"
+    assert not mask[:40, :100].any(), "the flag in the corner"
+    assert cv2.connectedComponents(mask.astype(np.uint8))[0] - 1 <= 5
