@@ -5,17 +5,18 @@ or wrong. docs/data.md describes the layouts.
 """
 
 import argparse
+import ctypes
 import hashlib
+import multiprocessing
 import os
 import signal
 import sys
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
-from paddle.io import Dataset
 from tqdm import tqdm
 
 from images import SUFFIXES, read_image, read_mask
@@ -31,6 +32,7 @@ from transforms import (
 )
 from transforms.geometry import inside_of, letterbox_box, letterbox_matrix, resize, warp
 
+PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
 SPLITS = ("train", "val", "test")
 OFFICIAL_LIST = "eg1800_{}.txt"  # lines are names, photos in Images/, masks in Labels/
 PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
@@ -322,7 +324,7 @@ def _random_part(picture, height, width, rng):
     return cv2.flip(part, 1) if rng.random() < 0.5 else part
 
 
-class PortraitDataset(Dataset):
+class PortraitDataset:
     """Photos of people with their masks, letterboxed to a square.
 
     Item i is (image, texture, mask, edge): (S, S, 3), (S, S, 3), (S, S), (S, S) uint8. With
@@ -438,15 +440,52 @@ class PortraitDataset(Dataset):
         return swap_background(self.cache.photo(*self.pairs[index]), background, rng)
 
 
-def worker_init(_worker_id):
-    """For a DataLoader's `worker_init_fn`: one thread a worker, the cores are for the training.
+def load_batches(dataset, batches, num_workers):
+    """Read and augment batches in worker processes, at most two a worker ahead of their use.
 
-    Ctrl-C reaches the whole process group, and is the training's to handle; SIGTERM is how the loader
-    ends a worker, whatever handler the training has set.
+    The workers are forked here, so they see the dataset as it is now: call this once an epoch.
+
+    Args:
+        dataset: PortraitDataset.
+        batches: list of lists of indices.
+        num_workers: processes; 0 reads in this one.
+
+    Yields:
+        [image, texture, mask, edge], uint8 arrays with a leading batch axis, in the order of `batches`.
+
+    Raises:
+        FileNotFoundError, ValueError: a photo cannot be read.
     """
+    if num_workers == 0:
+        yield from (load_batch(dataset, batch) for batch in batches)
+        return
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(num_workers, context, worker_init) as pool:
+        ahead = deque()
+        try:
+            for batch in batches:
+                ahead.append(pool.submit(load_batch, dataset, batch))
+                if len(ahead) > 2 * num_workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def load_batch(dataset, batch):
+    """[image, texture, mask, edge] of a list of indices, stacked."""
+    return [np.stack(arrays) for arrays in zip(*(dataset[index] for index in batch))]
+
+
+def worker_init():
+    """A worker is one thread, leaves Ctrl-C to the training, and ends with it, however that ends."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check_pair(image_path, mask_path):

@@ -18,7 +18,8 @@ from dataset import SPLITS, PortraitDataset
 from images import write_image
 from metrics import PROTOCOLS, Scores
 from predictor import MODEL_PATH, Predictor
-from transforms import degrade, letterbox, letterbox_mask
+from transforms import SIZE, degrade, letterbox, letterbox_mask
+from transforms.geometry import letterbox_box, resize
 
 SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 
@@ -76,6 +77,13 @@ def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
     return scores, seconds
 
 
+def degrade_photo(image, seed):
+    """The training's texture transforms at the network's resolution, where they were tuned."""
+    height, width = letterbox_box(*image.shape[:2], SIZE)[2:]
+    small = degrade(resize(image, height, width), np.random.default_rng(seed))
+    return resize(small, *image.shape[:2])
+
+
 def worst_sheet(predictor, dataset, scores, count, vary=None):
     """Rows of photo, truth, prediction and error (red: invented, blue: missed), the worst first.
 
@@ -116,10 +124,7 @@ def main(argv=None):
         return 1
     print(*dataset.notes, f"{len(dataset)} photos of {args.split}, {args.model_path}", sep="\n")
 
-    def vary(image, index):
-        return degrade(image, np.random.default_rng((args.seed, index)))
-
-    vary = vary if args.degrade else None
+    vary = (lambda image, index: degrade_photo(image, (args.seed, index))) if args.degrade else None
     scores, seconds = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
     values = scores.summary()
     told = f"acc: {values['accuracy']:.4f}, miou: {values['miou_raw']:.4f}"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from visualdl import LogWriter
 
 import kernels
-from dataset import PortraitDataset, default_cache_dir, worker_init
+from dataset import PortraitDataset, default_cache_dir, load_batches
 from effects import overlay
 from losses import portrait_loss
 from metrics import batch_counts, mean_iou, person_iou, pixel_accuracy
@@ -117,22 +117,6 @@ def epoch_batches(count, batch_size, seed, epoch):
     return batches if len(batches) == 1 or len(batches[-1]) == batch_size else batches[:-1]
 
 
-def stack_samples(samples):
-    """List of (image, texture, mask, edge) -> four uint8 arrays with a leading batch axis."""
-    return [np.stack(arrays) for arrays in zip(*samples)]
-
-
-def make_loader(dataset, batches, num_workers):
-    """Batches of given indices; made anew each epoch, so that workers see its number and size."""
-    return paddle.io.DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=stack_samples,
-        num_workers=num_workers,
-        worker_init_fn=worker_init,
-    )
-
-
 def make_optimizer(model, args):
     """AdamW; weight decay on convolution weights alone, the encoder at its own learning rate."""
     decayed = {p.name for p in model.parameters() if p.ndim > 1}
@@ -201,7 +185,7 @@ def train_one_epoch(run, epoch, args, dataset, writer, stop):
     own = [batch[rank::world] for batch in batches[run["batch"] :]]
     bar = tqdm(total=len(batches), initial=run["batch"], desc=f"epoch {epoch}", disable=rank > 0)
     sums, waited, images, started = {}, 0.0, 0, time.perf_counter()
-    loader = iter(make_loader(dataset, own, args.num_workers))
+    loader = load_batches(dataset, own, args.num_workers)
     for _ in own:
         asked = time.perf_counter()
         sample = next(loader)
@@ -227,6 +211,7 @@ def train_one_epoch(run, epoch, args, dataset, writer, stop):
         bar.update()
         if stop.asked:
             break
+    loader.close()
     bar.close()
     seconds = time.perf_counter() - started
     return {
@@ -241,14 +226,14 @@ def forward(model, sample, args):
     clean, texture, mask, edge = sample
     # Without the consistency term nothing needs the clean copy, and it is not computed.
     copies = [clean, texture] if args.consistency_weight else [texture]
-    batch = paddle.to_tensor(to_batch(np.concatenate([copy.numpy() for copy in copies])))
+    batch = paddle.to_tensor(to_batch(np.concatenate(copies)))
     with paddle.amp.auto_cast(enable=args.amp):
         mask_logits, edge_logits = model(batch)
     terms = portrait_loss(
         mask_logits.astype("float32"),
         edge_logits.astype("float32"),
-        mask,
-        edge,
+        paddle.to_tensor(mask),
+        paddle.to_tensor(edge),
         edge_weight=args.edge_weight,
         consistency_weight=args.consistency_weight,
         temperature=args.temperature,
@@ -285,7 +270,7 @@ def finite_values(terms, epoch, batch):
 
 def log_iteration(run, values, mask_logits, sample, rate, bar, writer):
     """The report's line, the bar's figures and VisualDL's curves, from the augmented half."""
-    mask = sample[2].numpy()
+    mask = sample[2]
     counts = batch_counts(mask_logits[-len(mask) :].argmax(1).numpy(), mask).sum(0)
     accuracy, miou = pixel_accuracy(counts), mean_iou(counts)
     told = f"loss:{values['total']:.4f} , acc: {accuracy:.4f}, miou: {miou:.4f}"
@@ -305,10 +290,10 @@ def validate(model, dataset, batch_size, num_workers):
     own = list(range(rank, len(dataset), world))
     batches = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
     totals = np.zeros(6)  # confusion counts, sum of the person IoUs, photos
-    for image, _, mask, _ in make_loader(dataset, batches, num_workers) if own else []:
+    for image, _, mask, _ in load_batches(dataset, batches, num_workers):
         with paddle.no_grad():
-            logits = model.mask_logits(paddle.to_tensor(to_batch(image.numpy())))
-        counts = batch_counts(logits.argmax(1).numpy(), mask.numpy())
+            logits = model.mask_logits(paddle.to_tensor(to_batch(image)))
+        counts = batch_counts(logits.argmax(1).numpy(), mask)
         totals += [*counts.sum(0), person_iou(counts).sum(), len(counts)]
     if world > 1:
         totals = paddle.to_tensor(totals)

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -7,16 +6,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
+from conftest import draw_data_root, draw_portrait
 
 import train
-from conftest import draw_data_root, draw_portrait
-from models.weights import load_model, read_state
+from models.weights import read_state
 from predictor import Predictor
 
 ROOT = Path(__file__).parent.parent
-SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --log_iter 2 --warmup 0.1 --seed 3".split()
+SMALL = ["--width", "0.25", "--size", "64", "--batch_size", "4", "--num_workers", "0", "--log_iter", "2", "--warmup", "0.1", "--seed", "3"]
 
 
 def command(data_root, output, *flags):
@@ -50,7 +48,7 @@ def same_weights(one, other):
 
 def test_training_learns_drawn_portraits(tmp_path):
     data_root = draw_data_root(tmp_path / "drawn", train=32, val=6)
-    flags = "--epoch 12 --lr 0.005 --ema 0.9 --rotation 10 --scale 0.9 1.1".split()
+    flags = ["--epoch", "12", "--lr", "0.005", "--ema", "0.9", "--rotation", "10", "--scale", "0.9", "1.1"]
     assert train.main(command(data_root, tmp_path / "out", *flags)) == 0
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == list(range(12))
@@ -127,7 +125,7 @@ def test_two_processes_train_like_one(tmp_path):
 
 
 def test_weights_of_zero_drop_their_terms(data_root, tmp_path):
-    flags = "--epoch 1 --edge_weight 0 --consistency_weight 0".split()
+    flags = ["--epoch", "1", "--edge_weight", "0", "--consistency_weight", "0"]
     assert train.main(command(data_root, tmp_path / "out", *flags)) == 0
     loss = json.loads((tmp_path / "out" / "log.jsonl").read_text())["loss"]
     assert loss["edge"] == 0 and loss["consistency"] == 0
@@ -170,10 +168,10 @@ def test_wrong_flags_are_usage_errors(flags, told, capsys):
 
 
 def test_learning_rate_warms_up_and_falls():
-    args = train.parse_args("--data_root x --epoch 10 --lr 1 --warmup 2".split())
+    args = train.parse_args(["--data_root", "x", "--epoch", "10", "--lr", "1", "--warmup", "2"])
     rates = [train.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([0.0005, 0.5005, 1, 0.5, 0], abs=1e-6)
-    args = train.parse_args("--data_root x --lr 1 --warmup 0 --schedule step".split())
+    args = train.parse_args(["--data_root", "x", "--lr", "1", "--warmup", "0", "--schedule", "step"])
     assert train.learning_rate(45, args) == pytest.approx(0.95**2)
 
 
