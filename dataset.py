@@ -451,7 +451,7 @@ def load_batches(dataset, batches, num_workers):
         num_workers: processes; 0 reads in this one.
 
     Yields:
-        [image, texture, mask, edge], uint8 arrays with a leading batch axis, in the order of `batches`.
+        [image, texture, mask, edge] for each list in order: uint8 with a leading batch axis.
 
     Raises:
         FileNotFoundError, ValueError: a photo cannot be read.
@@ -480,7 +480,7 @@ def load_batch(dataset, batch):
 
 
 def worker_init():
-    """A worker is one thread, leaves Ctrl-C to the training, and ends with it, however that ends."""
+    """A worker is one thread, leaves Ctrl-C to the training, and ends with it, come what may."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

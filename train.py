@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -193,7 +194,7 @@ def train_one_epoch(run, epoch, args, dataset, writer, stop):
         lr = learning_rate(epoch + run["batch"] / len(batches), args)
         optimizer.set_lr(lr)
         mask_logits, terms = forward(model, sample, args)
-        backward_and_step(terms["total"], run, world)
+        backward_and_step(terms["total"], run, world, stop)
         if run["average"] is not None:
             update_average(run["average"], model, args.ema, run["step"])
 
@@ -243,12 +244,18 @@ def forward(model, sample, args):
     return mask_logits, terms
 
 
-def backward_and_step(loss, run, world):
-    """Backward pass, gradients averaged over the processes, optimiser step."""
+def backward_and_step(loss, run, world, stop):
+    """Backward pass, gradients averaged over the processes, optimiser step.
+
+    A stop that one process was asked for travels with the gradients, so that all stop together.
+    """
     optimizer, scaler = run["optimizer"], run["scaler"]
     (loss if scaler is None else scaler.scale(loss)).backward()
     if world > 1:
-        all_reduce_mean([p.grad for p in run["model"].parameters() if p.grad is not None])
+        asked = paddle.to_tensor([float(stop.asked)])
+        gradients = [p.grad for p in run["model"].parameters() if p.grad is not None]
+        all_reduce_mean([*gradients, asked])
+        stop.asked = asked.item() > 0
     if scaler is None:
         optimizer.step()
     else:
@@ -376,12 +383,13 @@ def build_run(args):
     """Model, averaged copy, optimiser, scaler and place of a fresh run, in one dict."""
     paddle.seed(args.seed)
     model = PortraitNet(width=args.width)
-    notes = [load_pretrained(model, args.pretrained), kernels.accelerate(model)]
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None
+    notes = [load_pretrained(model, args.pretrained), kernels.accelerate(model, threads)]
     average = None
     if args.ema:
         average = PortraitNet(width=args.width)
         average.set_state_dict(model.state_dict())
-        kernels.accelerate(average)
+        kernels.accelerate(average, threads)
     scaler = paddle.amp.GradScaler() if args.amp else None
     run = {
         "model": model,
@@ -442,7 +450,7 @@ def train(args):
         run["batch"] = 0
         if world > 1:  # each process kept the BatchNorm statistics of its own share
             for model in filter(None, (run["model"], run["average"])):
-                all_reduce_mean([buffer for _, buffer in model.named_buffers()])
+                all_reduce_mean([t for t in model.state_dict().values() if t.stop_gradient])
         if (epoch + 1) % args.val_interval == 0 or epoch + 1 == args.epoch:
             result |= validate(evaluated, validation, args.batch_size, args.num_workers)
         if first:
@@ -492,28 +500,24 @@ def log_epoch(writer, epoch, result, model, validation):
 
 
 def launch(argv, procs):
-    """Start this command again as `procs` processes of Paddle's launcher, the cores shared out."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // procs)))
-    launcher = [
-        "-m",
-        "paddle.distributed.launch",
-        "--nproc_per_node",
-        str(procs),
-        "--backend",
-        "auto",
-    ]
+    """Run this command as `procs` processes of Paddle's launcher; returns its exit code."""
+    environment = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // procs))} | os.environ
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(procs)]
     if not paddle.is_compiled_with_cuda():
-        launcher[-1] = "gloo"
-    os.execv(
-        sys.executable,
-        [sys.executable, *launcher, __file__, *(sys.argv[1:] if argv is None else argv)],
-    )
+        command += ["--backend", "gloo"]
+    process = subprocess.Popen([*command, __file__, *argv], env=environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes hear it too, and save
+    code = process.wait()
+    if code:
+        told = "the error is above" if code > 0 else f"signal {-code}"
+        print(f"train.py: a process ended ({told}); go on with --resume.", file=sys.stderr)
+    return code
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.procs > 1 and "PADDLE_TRAINER_ID" not in os.environ:
-        launch(argv, args.procs)
+        return launch(sys.argv[1:] if argv is None else argv, args.procs)
     try:
         # Names from zero: the optimiser's state must not depend on what was built before.
         with paddle.utils.unique_name.guard():

@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-STAGES = ((16, 1, 1, 1), (24, 2, 2, 6), (32, 3, 2, 6), (64, 4, 2, 6), (96, 3, 1, 6), (160, 3, 2, 6), (320, 1, 1, 6))
+STAGES = (
+    (16, 1, 1, 1),
+    (24, 2, 2, 6),
+    (32, 3, 2, 6),
+    (64, 4, 2, 6),
+    (96, 3, 1, 6),
+    (160, 3, 2, 6),
+    (320, 1, 1, 6),
+)
 
 
 def conv_bn(input_c, output_c, kernel=1, stride=1, groups=1, activation=None):
@@ -57,14 +65,18 @@ class PortraitNet(nn.Module):
         for channels, repeats, stride, expansion in STAGES:
             blocks = []
             for i in range(repeats):
-                blocks.append(InvertedResidual(input_c, channels, stride if i == 0 else 1, expansion))
+                blocks.append(
+                    InvertedResidual(input_c, channels, stride if i == 0 else 1, expansion)
+                )
                 input_c = channels
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
         self.decoder = nn.ModuleList(
             DecoderBlock(a, b) for a, b in ((320, 96), (96, 32), (32, 24), (24, 16), (16, 8))
         )
-        self.mask_head, self.edge_head = (nn.Conv2d(8, 2, 3, padding=1, bias=False) for _ in range(2))
+        self.mask_head, self.edge_head = (
+            nn.Conv2d(8, 2, 3, padding=1, bias=False) for _ in range(2)
+        )
 
     def forward(self, x):
         x, skips = self.stem(x), []
@@ -95,10 +107,12 @@ def main(argv=None):
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = PortraitNet().to(memory_format=torch.channels_last)
-    assert sum(p.numel() for p in model.parameters()) == 2_080_904 
+    assert sum(p.numel() for p in model.parameters()) == 2_080_904
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    batch = torch.randn(2 * args.batch, 3, args.size, args.size).contiguous(memory_format=torch.channels_last)
+    batch = torch.randn(2 * args.batch, 3, args.size, args.size).contiguous(
+        memory_format=torch.channels_last
+    )
     mask, edge = (torch.randint(0, 2, (args.batch, args.size, args.size)) for _ in range(2))
     for _ in range(args.steps + 1):
         start = time.perf_counter()

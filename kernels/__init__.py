@@ -2,7 +2,8 @@
 
 `accelerate(model)` gives the model's blocks another `forward` and changes nothing else: the definition in `models/`,
 its parameters and its checkpoints stay as they are. Between the blocks the activations are (N, H, W, C); the model
-takes and returns what it always did. The arithmetic is in `kernels.h`, its way into Paddle in `ops.cpp`.
+takes and returns what it always did. An accelerated model is for training and evaluation in Python: count or export
+one that is not. The arithmetic is in `kernels.h`, its way into Paddle in `ops.cpp`.
 """
 
 import ctypes
@@ -45,12 +46,18 @@ def keep_memory():
         return False
     libc.mallopt(top_pad, 64 * 2**20)
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
     block = libc.malloc(size)
     if not block:
         return False
     start = -(-block // huge_page) * huge_page
-    done = libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(block + size - start), 14)  # MADV_HUGEPAGE
+    done = libc.madvise(
+        ctypes.c_void_p(start), ctypes.c_size_t(block + size - start), 14
+    )  # MADV_HUGEPAGE
     libc.free(block)
     return done == 0
 
@@ -67,7 +74,9 @@ def accelerate(model, threads=None):
     """
     global _operators, _threads
     if not isinstance(model, PortraitNet):
-        raise TypeError(f"accelerate() wants a PortraitNet, got {type(model).__name__}: pass the model before wrapping.")
+        raise TypeError(
+            f"accelerate() wants a PortraitNet, got {type(model).__name__}: pass the model before wrapping."
+        )
     stock = "Kernels: Paddle's own, because "
     place = paddle.framework._current_expected_place()
     if not place.is_cpu_place():
@@ -81,7 +90,9 @@ def accelerate(model, threads=None):
             return f"{stock}{error}."
     _threads = threads or len(os.sched_getaffinity(0))
     _replace_forwards(model)
-    return f"Kernels: this project's fused C++ ones, {_threads} thread{'s' if _threads > 1 else ''}."
+    return (
+        f"Kernels: this project's fused C++ ones, {_threads} thread{'s' if _threads > 1 else ''}."
+    )
 
 
 def _replace_forwards(model):
@@ -112,11 +123,17 @@ def _head_forward(self, x):
 
 
 def _stem_forward(self, batch):
+    if (
+        not batch.stop_gradient
+    ):  # our stem has no gradient for the photo, which training never asks for
+        return type(self).forward(self, batch).transpose([0, 2, 3, 1])
     return chain(batch, [self], self.activation)
 
 
 def _inverted_residual_forward(self, x):
-    return chain(x, [self.expand, self.depthwise, self.project], None, x if self.has_shortcut else None)
+    return chain(
+        x, [self.expand, self.depthwise, self.project], None, x if self.has_shortcut else None
+    )
 
 
 def _d_block_forward(self, x):
@@ -140,7 +157,9 @@ def chain(x, layers, activation, residual=None):
     Returns:
         (N, H', W', C') float32.
     """
-    parameters = [p for layer in layers for p in (layer.conv.weight, layer.bn.weight, layer.bn.bias)]
+    parameters = [
+        p for layer in layers for p in (layer.conv.weight, layer.bn.weight, layer.bn.bias)
+    ]
     return Chain.apply(x, residual, layers, activation, *parameters)
 
 
@@ -157,7 +176,9 @@ class Chain(PyLayer):
     def forward(ctx, x, residual, layers, activation, *parameters):
         ctx.wanted = select_wanted(x, *((residual,) if residual is not None else ()), *parameters)
         ctx.steps, raw, norm, limits = [], x, None, LIMITS[None]
-        for layer, weight, gamma, beta in zip(layers, parameters[::3], parameters[1::3], parameters[2::3]):
+        for layer, weight, gamma, beta in zip(
+            layers, parameters[::3], parameters[1::3], parameters[2::3]
+        ):
             bn, conv = layer.bn, layer.conv
             kind = DEPTHWISE if conv._groups > 1 else POINTWISE if weight.shape[2] == 1 else STEM
             training = bn.training and not bn._use_global_stats
@@ -165,7 +186,9 @@ class Chain(PyLayer):
                 raw, norm, weight, gamma, beta, bn._mean, bn._variance,
                 kind, conv._stride[0], *limits, training, bn._momentum, bn._epsilon, _threads,
             )  # fmt: skip
-            ctx.steps.append((y, y_norm, raw, norm, weight, kind, conv._stride[0], *limits, training, _threads))
+            ctx.steps.append(
+                (y, y_norm, raw, norm, weight, kind, conv._stride[0], *limits, training, _threads)
+            )
             raw, norm, limits = y, y_norm, LIMITS[layer.activation]
         ctx.limits, ctx.has_residual = LIMITS[activation], residual is not None
         ctx.out = _operators.finish_forward(raw, norm, residual, *ctx.limits, _threads)[0]

@@ -1,6 +1,5 @@
 """Builds the C++ operators once and loads them; the result is kept in the user's cache folder."""
 
-import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -16,6 +15,11 @@ import types
 import paddle
 from paddle import _C_ops
 from paddle.base import core
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = ("kernels.h", "ops.cpp")
@@ -35,18 +39,27 @@ def load_operators():
         Namespace with one function an operator of `ops.cpp`; each returns a list of tensors.
 
     Raises:
-        BuildError: no compiler, no setuptools, or the compiler fails.
+        BuildError: another system than Linux, no compiler, no setuptools, no place to write, or the compiler fails.
     """
+    if sys.platform != "linux":
+        raise BuildError("ours are built on Linux only")
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise BuildError("there is no C++ compiler (install g++)")
     folder = _cache_folder(compiler)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Whoever comes second waits for the first one's build; the lock goes with its process.
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _build(folder)
+    if not folder.exists():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(f"{folder}.lock", "w")
+        except OSError as error:
+            raise BuildError(
+                f"{folder.parent} cannot be written (set XDG_CACHE_HOME to a folder that can)"
+            ) from error
+        with lock:
+            # Whoever comes second waits for the first one's build; the lock goes with its process.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                _build(folder)
     return _import(folder)
 
 
@@ -87,5 +100,8 @@ def _build(folder):
 def _import(folder):
     """Register the operators with Paddle; one function each, under its name without the project's prefix."""
     names = core.load_op_meta_info_and_register_op(str(folder / NAME / f"{NAME}.so"))
-    calls = {name.removeprefix("portraitnet_"): functools.partial(_C_ops._run_custom_op, name) for name in names}
+    calls = {
+        name.removeprefix("portraitnet_"): functools.partial(_C_ops._run_custom_op, name)
+        for name in names
+    }
     return types.SimpleNamespace(**calls)

@@ -17,9 +17,6 @@
 #include <cstring>
 #include <numeric>
 #include <vector>
-#ifdef __AVX__
-#include <immintrin.h>
-#endif
 
 namespace portraitnet {
 
@@ -74,19 +71,6 @@ inline float* scratch(size_t size) {
 inline int64_t chunk_pixels(int floats_per_pixel) {
   return std::min<int64_t>(256, std::max<int64_t>(32, 96 * 1024 / floats_per_pixel / 8 * 8));
 }
-
-// Copies a finished chunk to its tensor. A tensor larger than the last cache goes past the caches: else every line
-// would first be read from memory only to be overwritten.
-inline void write(float* to, const float* from, int64_t count, bool large) {
-#ifdef __AVX__
-  if (large && reinterpret_cast<uintptr_t>(to) % 32 == 0) {
-    for (int64_t i = 0; i < count; i += 8) _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
-    return;
-  }
-#endif
-  std::memcpy(to, from, count * sizeof(float));
-}
-inline bool is_large(int64_t floats) { return floats * sizeof(float) > (size_t(24) << 20); }
 
 // ---- matrix product ----
 
@@ -265,16 +249,14 @@ inline void pointwise_forward(const float* x, const Norm& norm, const float* wei
     for (int i = 0; i < input_c; ++i) matrix[size_t(i) * output_c + o] = weight[size_t(o) * input_c + i];
   const int64_t chunk = chunk_pixels(input_c + output_c);
   parallel(threads, [&](int task) {
-    float* active = scratch(chunk * (input_c + output_c));
-    float* product = active + chunk * input_c;
+    float* buffer = scratch(chunk * input_c);
     const Range range = task_range(pixels, task);
     for (int64_t p = range.begin; p < range.end; p += chunk) {
       const int64_t count = std::min(chunk, range.end - p);
       const float* a = x + p * input_c;
-      if (norm.scale) activate(a, count, input_c, norm, active), a = active;
-      gemm(count, output_c, input_c, a, input_c, 1, matrix.data(), output_c, product, output_c, false);
-      add_moments(product, count, task, sums);
-      write(y + p * output_c, product, count * output_c, is_large(pixels * output_c));
+      if (norm.scale) activate(a, count, input_c, norm, buffer), a = buffer;
+      gemm(count, output_c, input_c, a, input_c, 1, matrix.data(), output_c, y + p * output_c, output_c, false);
+      add_moments(y + p * output_c, count, task, sums);
     }
   });
 }
@@ -294,12 +276,12 @@ inline void pointwise_backward(const float* dz, const float* y, const Gradient& 
     for (int64_t p = range.begin; p < range.end; p += chunk) {
       const int64_t count = std::min(chunk, range.end - p);
       const float* a = x + p * input_c;
+      float* out = dx + p * input_c;
       raw_gradient(dz + p * output_c, y + p * output_c, count, output_c, gradient, g);
       if (norm.scale) activate(a, count, input_c, norm, active), a = active;
       gemm(output_c, input_c, count, g, 1, output_c, a, input_c, partials.task(task), input_c, true);
-      gemm(count, input_c, output_c, g, output_c, 1, weight, input_c, product, input_c, false);
-      if (norm.scale) store_gradient(product, active, x + p * input_c, count, norm, product, task, sums);
-      write(dx + p * input_c, product, count * input_c, is_large(pixels * input_c));
+      gemm(count, input_c, output_c, g, output_c, 1, weight, input_c, norm.scale ? product : out, input_c, false);
+      if (norm.scale) store_gradient(product, active, x + p * input_c, count, norm, out, task, sums);
     }
   });
   partials.total(threads, dweight);
@@ -317,7 +299,7 @@ struct Grid {
 // The last three rows that were asked for, each made once by `fill(row, destination)`, with zeros left and right.
 class RowRing {
  public:
-  RowRing(float* memory, int padded_width, int channels)
+  RowRing(float* memory, int width, int padded_width, int channels)
       : memory_(memory), size_(int64_t(padded_width) * channels), channels_(channels) {
     std::memset(memory, 0, 3 * size_ * sizeof(float));
   }
@@ -376,19 +358,18 @@ void depthwise_forward(const float* x, const Norm& norm, const float* weight, co
   const std::vector<float> taps = transpose(weight, channels, 9);
   const int padded = grid.width + 2;
   parallel(threads, [&](int task) {
-    float* out = scratch(out_row + 3 * int64_t(padded) * channels);
-    RowRing ring(out + out_row, padded, channels);
+    RowRing ring(scratch(3 * int64_t(padded) * channels), grid.width, padded, channels);
     auto fill = [&](int64_t row, float* out) { activate(x + row * in_row, grid.width, channels, norm, out); };
     const Range range = task_range(grid.batch * out_height, task);
     for (int64_t row = range.begin; row < range.end; ++row) {
       const float* rows[3];
       for (int ky = 0; ky < 3; ++ky)
         rows[ky] = ring.get(row / out_height, int(row % out_height) * STRIDE - 1 + ky, grid.height, fill);
+      float* out = y + row * out_row;
       int j = 0;
       for (; j + 4 <= out_width; j += 4) depthwise_block<STRIDE, 4>(rows, taps.data(), j, channels, out);
       for (; j < out_width; ++j) depthwise_block<STRIDE, 1>(rows, taps.data(), j, channels, out);
       add_moments(out, out_width, task, sums);
-      write(y + row * out_row, out, out_row, is_large(grid.batch * out_height * out_row));
     }
   });
 }
@@ -442,7 +423,7 @@ void depthwise_backward(const float* dz, const float* y, const Gradient& gradien
     float* active = scratch((2 * int64_t(whole) + 3 * int64_t(padded)) * channels);
     float* product = active + int64_t(whole) * channels;
     std::memset(active, 0, int64_t(whole) * channels * sizeof(float));
-    RowRing ring(product + int64_t(whole) * channels, padded, channels);
+    RowRing ring(product + int64_t(whole) * channels, out_width, padded, channels);
     auto fill = [&](int64_t row, float* out) {
       raw_gradient(dz + row * out_row, y + row * out_row, out_width, channels, gradient, out);
     };
@@ -456,8 +437,10 @@ void depthwise_backward(const float* dz, const float* y, const Gradient& gradien
       activate(x + row * in_row, grid.width, channels, norm, active);
       for (int j = 0; j < whole; j += 4)
         depthwise_backward_block<STRIDE>(rows, active, taps.data(), j, channels, product, partials.task(task));
-      if (norm.scale) store_gradient(product, active, x + row * in_row, grid.width, norm, product, task, sums);
-      write(dx + row * in_row, product, in_row, is_large(grid.batch * grid.height * in_row));
+      if (norm.scale)
+        store_gradient(product, active, x + row * in_row, grid.width, norm, dx + row * in_row, task, sums);
+      else
+        std::memcpy(dx + row * in_row, product, in_row * sizeof(float));
     }
   });
   std::vector<float> total(size_t(9) * channels);
@@ -516,8 +499,8 @@ class Window {
       float* out = memory_ + (int64_t(left_ + j) * count_ + r) * channels_ + first;
       if (!row)
         std::memset(out, 0, channels * sizeof(float));
-      else if (step == 1)
-        std::memcpy(out, row + j * pixel, channels * sizeof(float));
+      else if (step == 1)  // channels last, a multiple of 8
+        for (int c = 0; c < channels; c += 8) store(out + c, load8(row + j * pixel + c));
       else
         for (int c = 0; c < channels; ++c) out[c] = row[j * pixel + c * step];
     }
@@ -558,16 +541,14 @@ struct Stem {
           for (int o = 0; o < output_c; ++o)
             matrix[size_t((kx * 3 + ky) * C + c) * output_c + o] = weight[place(o, c, ky, kx)];
     parallel(threads, [&](int task) {
-      const int64_t size = int64_t(out_width()) * output_c;
-      float* out = scratch(window_size() + size);
-      Window window(out + size, 3, C, width, 1, 1);
+      Window window(scratch(window_size()), 3, C, width, 1, 1);
       const Range range = task_range(batch * out_height(), task);
       for (int64_t row = range.begin; row < range.end; ++row) {
         fill(window, x, row);
+        float* out = y + row * out_width() * output_c;
         gemm(out_width(), output_c, K, window.column(0), 2 * window.pitch(), 1, matrix.data(), output_c, out, output_c,
              false);
         add_moments(out, out_width(), task, sums);
-        write(y + row * size, out, size, is_large(batch * out_height() * size));
       }
     });
   }

@@ -1,7 +1,7 @@
 """MobileNetV2 as PortraitNet's encoder.
 
-Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2;
-the extra 1x1 expansion of the first stage is the homework report's.
+Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018,
+table 2; the extra 1x1 expansion of the first stage is the homework report's.
 """
 
 import paddle.nn as nn
@@ -22,13 +22,13 @@ SKIP_STAGES = (1, 2, 4, 6)
 
 
 def scaled_channels(channels, width):
-    """Round `channels * width` to a multiple of 8, never losing more than a tenth (MobileNetV2's rule)."""
+    """`channels * width` as a multiple of 8 that loses at most a tenth (MobileNetV2's rule)."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
 
 class ConvBN(nn.Layer):
-    """Bias-free convolution, BatchNorm and an optional activation, the unit that the whole network is made of.
+    """Bias-free convolution, BatchNorm, optional activation: what the network is made of.
 
     Args:
         input_c, output_c: channels of the (N, C, H, W) input and output.
@@ -106,7 +106,7 @@ class MobileNetV2(nn.Layer):
         self.channels = [scaled_channels(STAGES[i][0], width) for i in SKIP_STAGES]
 
     def forward(self, x):
-        """(N, 3, H, W) float32 batch, H and W multiples of 32 -> list of four (N, C, H/4.., W/4..) features."""
+        """(N, 3, H, W) batch, H and W multiples of 32 -> four (N, C, h, w) features, float32."""
         x = self.stem(x)
         features = []
         for i, stage in enumerate(self.stages):

@@ -36,7 +36,7 @@ class D_block(nn.Layer):
 
 
 class Upsample(nn.Conv2DTranspose):
-    """4x4 stride-2 transposed convolution that doubles the grid and starts as bilinear interpolation.
+    """4x4 stride-2 transposed convolution: doubles the grid, starts as bilinear interpolation.
 
     Args:
         channels: of the (N, C, H, W) input and of the (N, C, 2H, 2W) output.
@@ -106,13 +106,13 @@ def count_parameters(model):
 def count_macs(model, size=224):
     """Multiply-accumulates of the convolutions for one (size, size) photo, both heads included.
 
-    BatchNorm folds into the convolutions and is not counted. Paddle's own `paddle.flops` fails with numpy 2.4.
+    BatchNorm folds into the convolutions and is not counted. `paddle.flops` fails with numpy 2.4.
     """
     macs = 0
 
     def count(layer, inputs, output):
         nonlocal macs
-        # A transposed convolution multiplies its kernel with each input pixel, a convolution with each output pixel.
+        # A transposed convolution applies its kernel at each input pixel, others at each output's.
         grid = inputs[0] if isinstance(layer, nn.Conv2DTranspose) else output
         macs += int(np.prod(layer.weight.shape)) * grid.shape[2] * grid.shape[3]
 

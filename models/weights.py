@@ -51,7 +51,7 @@ def load_model(path):
 
 
 def read_state(path):
-    """Read a `.pdparams` file as {name: tensor}, checked against a SHA256SUMS file beside it if that names it.
+    """Read a `.pdparams` file as {name: tensor}; a SHA256SUMS file beside it is checked.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,9 +59,7 @@ def read_state(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no weights file {path}; check --model_path or train one with train.py."
-        )
+        raise FileNotFoundError(f"There is no weights file {path}; check the path or train one.")
     check_sha256(path)
     try:
         state = paddle.load(str(path))
@@ -77,7 +75,7 @@ def read_state(path):
 
 
 def check_sha256(path):
-    """Raise ValueError if a SHA256SUMS file (the format of sha256sum) beside `path` names it with another sum."""
+    """Raise ValueError if a SHA256SUMS file (of sha256sum) beside `path` has another sum for it."""
     sums = path.parent / "SHA256SUMS"
     if not sums.is_file():
         return
@@ -85,7 +83,7 @@ def check_sha256(path):
         expected, name = line.split(maxsplit=1)
         if name == path.name and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise ValueError(
-                f"{path} is not the file that {sums} describes (SHA-256 differs); download it again."
+                f"{path} is not the file that {sums} names (SHA-256 differs); download it again."
             )
 
 
@@ -112,13 +110,13 @@ def load_state(model, state, source="the given weights"):
             if v
         ]
         raise ValueError(
-            f"{source} does not fit this network: {'; '.join(told)}; use the file of the same network."
+            f"{source} does not fit this network: {'; '.join(told)}; use a file of this network."
         )
     model.set_state_dict(state)
 
 
 def save_atomically(value, path):
-    """`paddle.save` under a temporary name, then rename: a killed run leaves no half-written file."""
+    """`paddle.save` under a temporary name, then rename: no file is ever half written."""
     temporary = f"{path}.tmp"
     paddle.save(value, temporary)
     os.replace(temporary, path)
@@ -129,8 +127,8 @@ def load_pretrained(model, source):
 
     Args:
         model: PortraitNet.
-        source: "none"; "imagenet" (what `paddle.vision.models.mobilenet_v2(pretrained=True)` downloads, into
-            the encoder); or a path: such a file for the encoder, or PortraitNet weights for all of it.
+        source: "none"; "imagenet" (what `paddle.vision.models.mobilenet_v2(pretrained=True)`
+            downloads, for the encoder); or a path: such a file, or PortraitNet weights for all.
 
     Returns:
         One sentence on what was loaded.
@@ -152,12 +150,12 @@ def load_pretrained(model, source):
 
 
 def download_imagenet(width):
-    """State of `paddle.vision.models.mobilenet_v2(pretrained=True)`, from Paddle's cache or its server."""
+    """State of `paddle.vision.models.mobilenet_v2(pretrained=True)`, from its cache or server."""
     try:
         return paddle.vision.models.mobilenet_v2(pretrained=True, scale=width).state_dict()
     except (OSError, RuntimeError, AssertionError) as error:
         raise RuntimeError(
-            f"The ImageNet weights of MobileNetV2 (scale {width:g}) could not be downloaded ({type(error).__name__}): "
+            f"The ImageNet weights of MobileNetV2 (scale {width:g}) could not be downloaded: "
             "give a copy of the file with --pretrained PATH, or start fresh with --pretrained none."
         ) from error
 
@@ -165,11 +163,11 @@ def download_imagenet(width):
 def load_imagenet_encoder(encoder, state, source):
     """Fill an encoder from `paddle.vision`'s MobileNetV2 so that its features stay the same.
 
-    Two things differ and are folded in. Our batch is BGR and (pixel - MEAN) * SCALE where the file expects RGB
-    and ImageNet's mean and deviation: the stem's weights are reordered and scaled, and the remaining offset
-    goes into its BatchNorm's running mean (exact but for the outermost pixel ring, where zero padding means MEAN
-    here and IMAGENET_MEAN there: half a grey level apart). And our first stage has an expansion that the file
-    lacks: it becomes the identity.
+    Two things differ and are folded in. Our batch is BGR and (pixel - MEAN) * SCALE where the file
+    expects RGB and ImageNet's mean and deviation: the stem's weights are reordered and scaled, and
+    the remaining offset goes into its BatchNorm's running mean (exact but for the outermost pixel
+    ring, where zero padding means MEAN here and IMAGENET_MEAN there: half a grey level apart). And
+    our first stage has an expansion that the file lacks: it becomes the identity.
 
     Raises:
         ValueError: names that are missing or misshapen.
@@ -206,7 +204,7 @@ def load_imagenet_encoder(encoder, state, source):
 
 
 def imagenet_names():
-    """Yield (our ConvBN, the file's convolution, the file's BatchNorm) for every layer that both have."""
+    """Yield (our ConvBN, the file's convolution, its BatchNorm) for each layer that both have."""
     yield "stem", "features.0.0", "features.0.1"
     index = 1
     for stage, (_, repeats, _, bn_scale) in enumerate(STAGES):
@@ -223,11 +221,12 @@ def imagenet_names():
 
 
 def identity_expansion(gamma, beta, own):
-    """Weights that make the first stage's extra expansion the identity, in training as in evaluation.
+    """Weights that make the first stage's extra expansion the identity, in training too.
 
-    The convolution is the identity matrix; BatchNorm must then give back the mean and deviation that it takes
-    out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and deviation `gamma`
-    (taken as Gaussian), so that training, which uses the batch's own moments, starts near the identity too.
+    The convolution is the identity matrix; BatchNorm must then give back the mean and deviation that
+    it takes out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and
+    deviation `gamma` (taken as Gaussian), so that training, which uses the batch's own moments,
+    starts near the identity too.
     """
     name = "stages.0.0.expand"
     z = np.linspace(-6, 6, 2001)

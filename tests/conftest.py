@@ -1,4 +1,4 @@
-"""Drawn portraits: a person-like shape of one colour family on a noisy background, in an EG1800 tree."""
+"""Drawn portraits: a person-like shape on a noisy background, in an EG1800 tree."""
 
 import sys
 from pathlib import Path

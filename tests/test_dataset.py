@@ -3,7 +3,6 @@ import shutil
 
 import cv2
 import numpy as np
-import paddle
 import pytest
 from conftest import draw_portrait
 
@@ -14,10 +13,10 @@ from dataset import (
     cache_name,
     decode,
     find_pairs,
+    load_batches,
     main,
     split_backgrounds,
     swap_background,
-    worker_init,
 )
 from images import read_image, read_mask
 from transforms.geometry import letterbox, letterbox_mask
@@ -175,13 +174,25 @@ def test_sample_depends_on_seed_epoch_and_index_alone(data_root, backgrounds):
 def test_workers_give_the_same_samples(data_root):
     dataset = augmented(data_root)
     dataset.set_epoch(2)
-    loader = paddle.io.DataLoader(
-        dataset, batch_size=3, num_workers=2, worker_init_fn=worker_init, places=paddle.CPUPlace()
-    )
-    batches = [[np.asarray(array) for array in batch] for batch in loader]
+    order = [[7, 0, 3], [11, 2, 5], [1, 4, 6], [8, 9, 10]]
+    batches = list(load_batches(dataset, order, num_workers=2))
     loaded = [np.concatenate(arrays) for arrays in zip(*batches)]
-    for i in range(12):
-        assert same([array[i] for array in loaded], dataset[i])
+    for place, i in enumerate(sum(order, [])):
+        assert same([array[place] for array in loaded], dataset[i])
+
+
+def test_a_photo_that_a_worker_cannot_read_is_named(data_root):
+    (data_root / "Images" / "00002.png").write_bytes(b"no picture")
+    dataset = augmented(data_root)
+    with pytest.raises(ValueError, match="00002.png is not a readable picture"):
+        list(load_batches(dataset, [[0, 1], [2, 3], [4, 5]], num_workers=2))
+
+
+def test_workers_end_with_an_interrupted_epoch(data_root):
+    loader = load_batches(augmented(data_root), [[0, 1]] * 20, num_workers=2)
+    next(loader)
+    loader.close()
+    assert not multiprocessing.active_children()
 
 
 def test_size_changes_between_epochs(data_root):

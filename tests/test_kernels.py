@@ -31,6 +31,11 @@ def accelerated(model, threads=2):
     return model
 
 
+@pytest.fixture(scope="module")
+def operators():
+    accelerated(PortraitNet())
+
+
 def run_python(code, **environment):
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -91,8 +96,7 @@ def assert_same_passes(fast_forward, layer, shape):
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("input_c, output_c, stride, bn_scale", BLOCKS)
-def test_inverted_residual_equals_stock(input_c, output_c, stride, bn_scale, mode):
-    accelerated(PortraitNet())
+def test_inverted_residual_equals_stock(operators, input_c, output_c, stride, bn_scale, mode):
     layer = InvertedResidual(input_c, output_c, stride, bn_scale)
     getattr(layer, mode)()
     assert_same_passes(kernels._inverted_residual_forward, layer, [2, input_c, 8, 8])
@@ -100,8 +104,7 @@ def test_inverted_residual_equals_stock(input_c, output_c, stride, bn_scale, mod
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (5, 9), (7, 7), (6, 14), (31, 18)])
-def test_odd_sizes_equal_stock(height, width, stride):
-    accelerated(PortraitNet())
+def test_odd_sizes_equal_stock(operators, height, width, stride):
     layer = InvertedResidual(8, 24, stride, 6)
     assert_same_passes(kernels._inverted_residual_forward, layer, [3, 8, height, width])
 
@@ -110,8 +113,7 @@ def test_odd_sizes_equal_stock(height, width, stride):
 @pytest.mark.parametrize(
     "input_c, output_c", [(320, 96), (96, 32), (32, 24), (24, 16), (16, 8), (24, 24)]
 )
-def test_decoder_block_equals_stock(input_c, output_c, mode):
-    accelerated(PortraitNet())
+def test_decoder_block_equals_stock(operators, input_c, output_c, mode):
     layer = D_block(input_c, output_c)
     getattr(layer, mode)()
     assert_same_passes(kernels._d_block_forward, layer, [2, input_c, 5, 7])
@@ -119,15 +121,13 @@ def test_decoder_block_equals_stock(input_c, output_c, mode):
 
 @pytest.mark.parametrize("channels", [8, 16, 24, 32, 96])
 @pytest.mark.parametrize("height, width", [(1, 1), (4, 4), (3, 7)])
-def test_upsampling_equals_stock(channels, height, width):
-    accelerated(PortraitNet())
+def test_upsampling_equals_stock(operators, channels, height, width):
     layer = Upsample(channels)
     layer.weight.set_value(paddle.randn(layer.weight.shape))
     assert_same_passes(kernels._upsample_forward, layer, [2, channels, height, width])
 
 
-def test_stem_and_heads_equal_stock():
-    accelerated(PortraitNet())
+def test_stem_and_heads_equal_stock(operators):
     stem = MobileNetV2(0.5).stem
     state = random_state(stem)
     x = paddle.randn([2, 3, 10, 13])
@@ -153,9 +153,8 @@ def test_stem_and_heads_equal_stock():
         )
 
 
-def test_gradient_is_the_slope():
+def test_gradient_is_the_slope(operators):
     """The transposed convolution and the heads are linear: a step along the gradient gains its squared length."""
-    accelerated(PortraitNet())
     paddle.seed(0)
     x, weight = paddle.randn([2, 3, 4, 8]), paddle.randn([8, 8, 4, 4])
     heads = paddle.randn([2, 8, 3, 3]), paddle.randn([2, 8, 3, 3])
@@ -238,6 +237,19 @@ def test_gradients_stay_with_a_frozen_encoder():
     assert model.up1.weight.grad is not None and model.encoder.stem.conv.weight.grad is None
 
 
+def test_gradient_of_the_photo_equals_stock():
+    paddle.seed(0)
+    stock = PortraitNet()
+    stock.eval()
+    fast, gradients = accelerated(copy.deepcopy(stock)), []
+    for model in (stock, fast):
+        batch = paddle.ones([1, 3, 32, 32])
+        batch.stop_gradient = False
+        model.mask_logits(batch).sum().backward()
+        gradients.append(batch.grad.numpy())
+    assert distance(*gradients) < 1e-4
+
+
 def test_only_a_portraitnet_can_be_accelerated():
     with pytest.raises(TypeError, match="wants a PortraitNet, got Linear"):
         kernels.accelerate(paddle.nn.Linear(2, 2))
@@ -262,6 +274,13 @@ def test_stock_kernels_when_the_build_fails(tmp_path):
     output = run_python(code, CXX="false", CC="false", XDG_CACHE_HOME=str(tmp_path))
     assert output.startswith("Kernels: Paddle's own, because the C++ kernels did not build (see ")
     assert (tmp_path / "portraitnet" / "build.log").read_text()
+
+
+def test_stock_kernels_when_the_cache_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(kernels, "_operators", None)
+    assert "cannot be written (set XDG_CACHE_HOME" in kernels.accelerate(PortraitNet())
 
 
 @pytest.mark.slow  # two processes, one build: 25 s

@@ -106,7 +106,7 @@ def test_imagenet_encoder_gives_the_features_of_paddle_vision():
         x = layer(x)
         if index in (3, 6, 13, 17):
             ours, scale = features[at], x.abs().max().item()
-            # Zero padding means another grey there and here (models/weights.py), so the frame differs a little.
+            # Zero padding means another grey there (models/weights.py): the frame differs a little.
             assert (x - ours).abs().max().item() < 0.03 * scale
             if index == 3:
                 inner = (slice(None), slice(None), slice(6, -6), slice(6, -6))

@@ -1,0 +1,117 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from conftest import draw_data_root
+
+import evaluate
+from benchmarks import robustness
+from dataset import PortraitDataset
+from metrics import PROTOCOLS
+from models import PortraitNet
+from models.weights import save_atomically
+
+
+class ColorPredictor:
+    """Calls red pixels person, which is right for drawn portraits; the interface of Predictor."""
+
+    size = 64
+
+    def prepare(self, image):
+        return evaluate.letterbox(image, self.size)
+
+    def run(self, squares):
+        return np.stack([self.red(square) for square in squares])
+
+    def restore(self, square, box, image):
+        return self.red(image)
+
+    def probability(self, image):
+        return self.red(image)
+
+    @staticmethod
+    def red(image):
+        image = cv2.blur(image, (3, 3)).astype(np.float32)
+        return (image[:, :, 2] > image[:, :, 0]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    root = draw_data_root(tmp_path_factory.mktemp("drawn"), train=1, val=3, test=5)
+    model = root / "net.pdparams"
+    save_atomically(PortraitNet(width=0.25).state_dict(), model)
+    return root, model
+
+
+def test_right_masks_score_high_and_inverted_ones_low(drawn):
+    dataset = PortraitDataset(str(drawn[0]), "test")
+    scores, seconds = evaluate.evaluate(ColorPredictor(), dataset, batch_size=2)
+    values = scores.summary()
+    assert len(scores.photos) == 5 and seconds > 0
+    assert values["miou_raw"] > 0.95 and values["boundary_iou"] > 0.8
+    inverted = evaluate.evaluate(ColorPredictor(), dataset, vary=lambda image, i: 255 - image)[0]
+    assert inverted.summary()["miou_raw"] < 0.1
+
+
+def test_batch_size_changes_nothing(drawn):
+    dataset = PortraitDataset(str(drawn[0]), "test")
+    one, all_ = (evaluate.evaluate(ColorPredictor(), dataset, n)[0].summary() for n in (1, 5))
+    assert one == all_
+
+
+def test_command_prints_and_writes_every_score(drawn, tmp_path, capsys):
+    root, model = drawn
+    arguments = ["--data_root", str(root), "--model_path", str(model), "--batch_size", "2"]
+    report, sheet = tmp_path / "scores.json", tmp_path / "sheets"
+    more = ["--log_iter", "1", "--json", str(report), "--save_dir", str(sheet), "--worst", "2"]
+    assert evaluate.main(arguments + more) == 0
+    told = capsys.readouterr().out
+    assert told.count("\niter ") == 3 and "eval: acc: " in told
+    assert all(name in told for name in PROTOCOLS)
+    scores = json.loads(report.read_text())
+    assert scores["photos"] == 5 and list(scores["scores"]) == list(PROTOCOLS)
+    side = evaluate.SHEET_SIDE
+    assert cv2.imread(str(sheet / "worst_test.png")).shape == (2 * side, 4 * side, 3)
+
+
+def test_degraded_photos_are_the_same_each_time_and_keep_their_size():
+    image = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    one, again, other = (evaluate.degrade_photo(image, (0, i)) for i in (7, 7, 8))
+    assert one.shape == image.shape
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_user_errors_are_one_line(drawn, tmp_path, capsys):
+    root, model = drawn
+    root = str(root)
+    assert evaluate.main(["--data_root", root, "--model_path", str(tmp_path / "no.pdparams")]) == 1
+    assert "no.pdparams" in capsys.readouterr().err
+    (tmp_path / "test_list.txt").write_text("a.jpg b.png\n")
+    arguments = ["--data_root", str(tmp_path), "--model_path", str(model), "--split", "val"]
+    assert evaluate.main(arguments) == 1
+    assert (told := capsys.readouterr().err).startswith("evaluate.py: ") and told.count("\n") == 1
+
+
+def test_every_robustness_condition_keeps_photo_and_mask_together(drawn):
+    dataset = PortraitDataset(str(drawn[0]), "test")
+    image, mask = dataset.photo(0)
+    for name, condition in robustness.CONDITIONS.items():
+        harder, truth = condition(image, mask, np.random.default_rng(0))
+        assert harder.shape == (*truth.shape, 3) and harder.dtype == np.uint8, name
+    scores = robustness.score_conditions(ColorPredictor(), dataset)
+    assert all(scores[name][0] > 0.9 for name in ("as it is", "rotated +30", "left third cut"))
+
+
+def test_inventions_are_counted(tmp_path):
+    empty = np.full((100, 100, 3), (200, 50, 50), np.uint8)
+    invented = empty.copy()
+    invented[:20, :20] = (50, 50, 200)
+    paths = []
+    for i, image in enumerate([empty, invented, empty, empty]):
+        paths.append(tmp_path / f"{i}.png")
+        cv2.imwrite(str(paths[-1]), image)
+    scores = robustness.score_person_free(ColorPredictor(), paths)
+    assert scores["pixels"] == pytest.approx(0.01, abs=0.001)
+    assert scores["photos"] == 0.25
+    assert scores["worst"][0][1] == str(paths[1])
