@@ -49,40 +49,45 @@ def overlay(image, probability, color=OVERLAY_COLOR, strength=0.4):
     return _blend(np.full_like(image, color), image, weight)
 
 
-def cut_out(image, probability):
+def cut_out(image, probability, side=COLOR_SIDE):
     """The person alone, in the person's own colours; nothing of the old background is kept.
+
+    Args:
+        side: as for `person_colors`.
 
     Returns:
         (H, W, 4) uint8 BGRA, straight alpha; black where alpha is 0.
     """
     alpha = matte(probability)
-    colors = person_colors(image, alpha)
+    colors = person_colors(image, alpha, side)
     alpha = np.rint(alpha * 255).astype(np.uint8)
     colors[alpha == 0] = 0
     return np.dstack([colors, alpha])
 
 
-def replace(image, probability, background):
+def replace(image, probability, background, side=COLOR_SIDE):
     """The person before another background, without a halo of the old one.
 
     Args:
         background: a BGR colour, or an image of any size, cut to fill the photo.
+        side: as for `person_colors`.
     """
     if np.ndim(background) == 1:
         background = np.full_like(image, background)
     else:
         background = fill(background, *image.shape[:2])
     alpha = matte(probability)
-    return _blend(person_colors(image, alpha), background, alpha)
+    return _blend(person_colors(image, alpha, side), background, alpha)
 
 
-def blur(image, probability, strength=0.02):
+def blur(image, probability, strength=0.02, side=COLOR_SIDE):
     """The person sharp before a blurred background.
 
     The blur averages background alone, so that the person does not bleed into it.
 
     Args:
         strength: sigma of the blur as a share of the photo's longer side; 0 for none.
+        side: as for `person_colors`.
     """
     alpha = matte(probability)
     sigma = strength * max(image.shape)
@@ -94,7 +99,7 @@ def blur(image, probability, strength=0.02):
     # Deep inside the person no background is near: there the photo itself counts, a little.
     background = _mean(small, weight, lambda plane: cv2.GaussianBlur(plane, (0, 0), sigma))
     background = _like(np.rint(background).astype(np.uint8), image)
-    return _blend(person_colors(image, alpha), background, alpha)
+    return _blend(person_colors(image, alpha, side), background, alpha)
 
 
 def grey(image, probability):
@@ -114,7 +119,7 @@ def fill(background, height, width):
     )
 
 
-def person_colors(image, alpha):
+def person_colors(image, alpha, side=COLOR_SIDE):
     """The person's own colours where person and background mix.
 
     A mixed pixel is alpha * F + (1 - alpha) * B. F and B are first taken as the weighted means of
@@ -124,34 +129,39 @@ def person_colors(image, alpha):
     Args:
         image: (H, W, 3) uint8 BGR.
         alpha: (H, W) float32, 0..1.
+        side: longer side, in pixels, at which the colours are estimated; a video takes less.
 
     Returns:
         (H, W, 3) uint8 BGR, equal to `image` where alpha is 0 or 1.
 
     Source: Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021. Two departures: the
-    means, being smooth, are taken at COLOR_SIDE pixels and only the last correction at full size;
+    means, being smooth, are taken at `side` pixels and only the last correction at full size;
     and they are weighted by alpha ** PURITY, for the rim of a network's mask is wide.
     """
-    small = _limit(image, COLOR_SIDE).astype(np.float32)
+    small = _limit(image, side).astype(np.float32)
     small_alpha = _like(alpha, small)
     person = background = small
     for share in (FAR, NEAR):
-        side = 2 * max(1, round(share * max(small.shape))) + 1
+        window = (2 * max(1, round(share * max(small.shape))) + 1,) * 2
 
-        def box(plane, side=side):
-            return cv2.blur(plane, (side, side))
+        def box(plane, window=window):
+            return cv2.blur(plane, window)
 
         person_mean = _mean(person, small_alpha**PURITY, box)
         background = _mean(background, (1 - small_alpha) ** PURITY, box)
         person = _unmix(small, small_alpha[:, :, None], person_mean, background)
 
-    mixed = (alpha > 0) & (alpha < 1)
+    mixed = np.flatnonzero((alpha > 0) & (alpha < 1))
+
+    def pick(picture):
+        return picture.reshape(-1, 3).take(mixed, axis=0).astype(np.float32)
+
     person_mean, background = (
-        _like(np.rint(plane).astype(np.uint8), image)[mixed].astype(np.float32)
-        for plane in (person_mean, background)
+        pick(_like(np.rint(plane).astype(np.uint8), image)) for plane in (person_mean, background)
     )
+    weight = alpha.reshape(-1, 1).take(mixed, axis=0)
     colors = image.copy()
-    colors[mixed] = np.rint(_unmix(image[mixed], alpha[mixed][:, None], person_mean, background))
+    colors.reshape(-1, 3)[mixed] = np.rint(_unmix(pick(image), weight, person_mean, background))
     return colors
 
 

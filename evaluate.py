@@ -14,10 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from backends import AUTO, BACKENDS
 from dataset import SPLITS, PortraitDataset
 from images import write_image
 from metrics import PROTOCOLS, Scores
-from predictor import MODEL_PATH, Predictor
+from predictor import Predictor
 from transforms import SIZE, degrade, letterbox, letterbox_mask
 from transforms.geometry import letterbox_box, resize
 
@@ -32,7 +33,8 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
-    add("--model_path", default=str(MODEL_PATH), help="weights to score")
+    add("--model_path", help="what train.py or export.py wrote (default: in weights/)")
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--split", choices=SPLITS, default="test", help="which list")
     add("--batch_size", type=int, default=32, help="photos a step")
     add("--log_iter", type=int, default=10, help="iterations between progress lines")
@@ -118,11 +120,13 @@ def main(argv=None):
     args = parse_args(argv)
     try:
         dataset = PortraitDataset(args.data_root, args.split, seed=args.seed)
-        predictor = Predictor(args.model_path, refine=args.refine)
-    except (OSError, ValueError) as error:
+        predictor = Predictor(args.model_path, args.backend, refine=args.refine)
+    except (OSError, ValueError, ImportError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
-    print(*dataset.notes, f"{len(dataset)} photos of {args.split}, {args.model_path}", sep="\n")
+    model_path = str(predictor.model_path)
+    told = f"{len(dataset)} photos of {args.split}, {model_path} with {predictor.backend}"
+    print(*dataset.notes, told, sep="\n")
 
     vary = (lambda image, index: degrade_photo(image, (args.seed, index))) if args.degrade else None
     scores, seconds = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
@@ -133,7 +137,12 @@ def main(argv=None):
     print_table(values)
     if args.json:
         report = {"split": args.split, "photos": len(dataset), "degraded": args.degrade}
-        report |= {"model_path": args.model_path, "milliseconds": latency, "scores": values}
+        report |= {
+            "model_path": model_path,
+            "backend": predictor.backend,
+            "milliseconds": latency,
+            "scores": values,
+        }
         temporary = Path(f"{args.json}.tmp")
         temporary.write_text(json.dumps(report, indent=1) + "\n")
         os.replace(temporary, args.json)

@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 import effects
+from backends import AUTO, BACKENDS
 from images import SUFFIXES, read_image, write_image
-from predictor import MODEL_PATH, Predictor
+from predictor import Predictor
 
 COLORS = {  # BGR
     "black": (0, 0, 0),
@@ -45,7 +46,8 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("photos", nargs="+", type=Path, help="photos, or folders that are searched for photos")
-    add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
+    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--output", type=Path, help="folder of the results (default: beside each photo)")
     add("--mode", choices=MODES, default="overlay", help="what to write")
     add(
@@ -223,10 +225,11 @@ def main(argv=None):
         print(f"{len(tasks) - len(todo)} photos skipped: their results exist.")
         tasks = todo
     try:
-        predictor = Predictor(args.model_path, refine=args.refine)
-    except (OSError, ValueError) as error:
+        predictor = Predictor(args.model_path, args.backend, refine=args.refine)
+    except (OSError, ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
+    print(f"{predictor.model_path} with {predictor.backend}")
 
     failed = len(refused)
     for photo, reason in refused:

@@ -5,15 +5,13 @@
 >>> probability = Predictor().probability(read_image("examples/astronaut.png"))
 """
 
-import warnings
-from pathlib import Path
-
 import cv2
 import numpy as np
 
-from transforms import SIZE, letterbox, to_batch, unletterbox
+from backends import AUTO, WEIGHTS, choose, load
+from transforms import letterbox, to_batch, unletterbox
 
-MODEL_PATH = Path(__file__).parent / "weights" / "portraitnet.pdparams"
+MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # what train.py's best became
 GUIDE_SIDE = 256  # longer side at which the guided filter is fitted, pixels
 GUIDE_RADIUS = 0.015  # of its window, as a share of the longer side
 GUIDE_EPSILON = 1e-3  # luma variance (0..1 squared) below which a window counts as flat
@@ -26,24 +24,26 @@ class Predictor:
     `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
 
     Args:
-        model_path: weights; None for the ones in weights/.
-        backend: name of a function in BACKENDS, or "auto" to go by the suffix of `model_path`.
+        model_path: model file; None for the one in weights/ that the backend runs.
+        backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
         refine: let the mask follow the photo's edges (`guided_upsample`) instead of bilinear.
-        size: side of the network's square input, pixels, a multiple of 32.
+        size: side of the network's square input, pixels, a multiple of 32; None for the file's.
+        threads: that the network may use; None for the runtime's choice.
+
+    Attributes:
+        backend: name of the one that runs.
+        model_path: of the file that it runs.
+        size: as above.
 
     Raises:
-        FileNotFoundError, ValueError: one sentence on what is wrong with the weights.
+        FileNotFoundError, ValueError: one sentence on what is wrong with the model file.
+        ImportError: the backend is not installed.
     """
 
-    def __init__(self, model_path=None, backend="auto", refine=True, size=SIZE):
-        model_path = Path(model_path or MODEL_PATH)
-        if backend == "auto":
-            backend = SUFFIXES.get(model_path.suffix)
-        if backend not in BACKENDS:
-            known = ", ".join(SUFFIXES)
-            raise ValueError(f"{model_path} is of no known model format: give a file in {known}.")
-        self.size, self.refine = size, refine
-        self.run_batch = BACKENDS[backend](model_path)
+    def __init__(self, model_path=None, backend=AUTO, refine=True, size=None, threads=None):
+        self.model_path, self.backend = choose(model_path, backend)
+        self.run_batch, self.size = load(self.model_path, self.backend, size, threads)
+        self.refine = refine
 
     def probability(self, image):
         """Where the person is.
@@ -115,29 +115,3 @@ def guided_upsample(square, box, image):
     refined = cv2.multiply(slope, luma, dst=slope, dtype=cv2.CV_32F)
     refined += offset
     return np.clip(refined, 0, 1, out=refined)
-
-
-def person_probability(logits):
-    """(N, 2, H, W) float32 logits -> (N, H, W) float32: softmax over two classes, channel 1."""
-    return 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -80, 80)))
-
-
-def paddle_backend(model_path):
-    """Run a .pdparams file with Paddle: returns batch (N, 3, S, S) -> (N, S, S) probability."""
-    # Paddle tells everyone who imports it to install a C++ compiler's cache.
-    warnings.filterwarnings("ignore", message="No ccache found")
-    import paddle  # only who runs Paddle needs it
-
-    from models.weights import load_model
-
-    model = load_model(model_path)
-
-    def run_batch(batch):
-        with paddle.no_grad():
-            return person_probability(model.mask_logits(paddle.to_tensor(batch)).numpy())
-
-    return run_batch
-
-
-BACKENDS = {"paddle": paddle_backend}
-SUFFIXES = {".pdparams": "paddle"}  # of a model file -> the backend that runs it

@@ -405,6 +405,8 @@ def train(args):
     kernels.keep_memory()
     device = choose_device(args)
     if int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1:
+        if device == "cpu":  # Paddle would try NCCL
+            os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
         dist.init_parallel_env()
     first, world = is_first_process(), dist.get_world_size()
     output = Path(args.output)
@@ -464,7 +466,10 @@ def train(args):
 def finish_epoch(run, epoch, best, result, seconds, args, output):
     """Print the epoch and write its checkpoint, log and resume state; returns the best mIoU."""
     loss, rate = result["loss"].get("total", 0.0), result["images_per_second"]
-    print(f"epoch {epoch} loss:{loss:.4f}, {rate:.2f} images/s, {seconds:.0f} s")
+    pixels = np.square(args.sizes)  # an epoch's time goes with its pixels
+    left = seconds * pixels[epoch + 1 :].sum() / pixels[epoch] / 60
+    told = f"{rate:.2f} images/s, {seconds:.0f} s, about {left:.0f} min to go"
+    print(f"epoch {epoch} loss:{loss:.4f}, {told}", flush=True)
     weights = (run["average"] if args.ema else run["model"]).state_dict()
     save_atomically(weights, output / f"model_{epoch}.pdparams")
     if "mean_iou" in result:
@@ -499,25 +504,24 @@ def log_epoch(writer, epoch, result, model, validation):
     writer.add_image("val/masks", draw_panel(model, validation), epoch)
 
 
-def launch(argv, procs):
-    """Run this command as `procs` processes of Paddle's launcher; returns its exit code."""
-    environment = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // procs))} | os.environ
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(procs)]
-    if not paddle.is_compiled_with_cuda():
-        command += ["--backend", "gloo"]
+def launch(argv, args):
+    """Run this command as --procs processes of Paddle's launcher; returns the exit code."""
+    environment = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // args.procs))} | os.environ
+    command = [sys.executable, "-m", "paddle.distributed.launch"]
+    command += ["--nproc_per_node", str(args.procs), "--log_dir", f"{args.output}/launcher"]
     process = subprocess.Popen([*command, __file__, *argv], env=environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes hear it too, and save
-    code = process.wait()
-    if code:
-        told = "the error is above" if code > 0 else f"signal {-code}"
-        print(f"train.py: a process ended ({told}); go on with --resume.", file=sys.stderr)
-    return code
+    if process.wait() == 0:
+        return 0
+    told = f"A training process ended early, see {args.output}/launcher; go on with --resume."
+    print(f"train.py: {told}", file=sys.stderr)
+    return 1
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.procs > 1 and "PADDLE_TRAINER_ID" not in os.environ:
-        return launch(sys.argv[1:] if argv is None else argv, args.procs)
+        return launch(sys.argv[1:] if argv is None else argv, args)
     try:
         # Names from zero: the optimiser's state must not depend on what was built before.
         with paddle.utils.unique_name.guard():

@@ -1,15 +1,17 @@
 """Training PortraitNet on a CPU several times faster than with Paddle's own kernels.
 
-`accelerate(model)` gives the model's blocks another `forward` and changes nothing else: the definition in `models/`,
-its parameters and its checkpoints stay as they are. Between the blocks the activations are (N, H, W, C); the model
-takes and returns what it always did. An accelerated model is for training and evaluation in Python: count or export
-one that is not. The arithmetic is in `kernels.h`, its way into Paddle in `ops.cpp`.
+`accelerate(model)` gives the model's blocks another `forward` and changes nothing else: the
+definition in `models/`, its parameters and its checkpoints stay as they are. Between the blocks the
+activations are (N, H, W, C); the model takes and returns what it always did. An accelerated model
+is for training and evaluation in Python: count or export one that is not. The arithmetic is in the
+headers, `basics.h` first; its way into Paddle is in `ops.cpp`.
 """
 
 import ctypes
 import math
 import os
 import types
+from ctypes import c_size_t, c_void_p
 
 import paddle
 import paddle.nn.functional as F
@@ -29,36 +31,30 @@ _threads = 1
 def keep_memory():
     """Keep freed memory instead of giving it back, in large pages; call it before the first tensor.
 
-    By default glibc maps every large tensor anew, and its 4 KB pages are cleared on first use, again and again. Here all
-    memory comes from one heap that never shrinks, and half the machine's memory is reserved there (not used) as
-    2 MB pages, which doubles the speed at which large tensors are read.
+    By default glibc maps every large tensor anew, and its 4 KB pages are cleared on first use,
+    again and again. Here all memory comes from one heap that never shrinks; half the machine's
+    memory is reserved there, not used, as 2 MB pages, whose addresses the processor finds faster.
 
     Returns:
         bool, whether the C library and the system did as they were told (Linux with glibc).
     """
     try:
         libc = ctypes.CDLL(None)
-        libc.mallopt, libc.malloc_trim  # noqa: B018 glibc has both
+        mallopt, malloc, free, madvise = libc.mallopt, libc.malloc, libc.free, libc.madvise
     except (AttributeError, OSError, TypeError):
         return False
-    trim_threshold, top_pad, mmap_max, huge_page = -1, -2, -4, 2 * 2**20
-    if not libc.mallopt(mmap_max, 0) or not libc.mallopt(trim_threshold, -1):
+    # From malloc.h: no mmap for large blocks, never trim the heap. From mman.h: huge pages, please.
+    mmap_max, trim_threshold, madvise_hugepage, page = (-4, 0), (-1, -1), 14, 2 * 2**20
+    if not mallopt(*mmap_max) or not mallopt(*trim_threshold):
         return False
-    libc.mallopt(top_pad, 64 * 2**20)
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
-        ctypes.c_void_p,
-        [ctypes.c_size_t],
-        [ctypes.c_void_p],
-    )
-    block = libc.malloc(size)
-    if not block:
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // page * page
+    malloc.argtypes, malloc.restype, free.argtypes = [c_size_t], c_void_p, [c_void_p]
+    block = malloc(size)
+    if block is None:
         return False
-    start = -(-block // huge_page) * huge_page
-    done = libc.madvise(
-        ctypes.c_void_p(start), ctypes.c_size_t(block + size - start), 14
-    )  # MADV_HUGEPAGE
-    libc.free(block)
+    start = -(-block // page) * page
+    done = madvise(c_void_p(start), c_size_t(size - page), madvise_hugepage)
+    free(block)
     return done == 0
 
 
@@ -75,7 +71,8 @@ def accelerate(model, threads=None):
     global _operators, _threads
     if not isinstance(model, PortraitNet):
         raise TypeError(
-            f"accelerate() wants a PortraitNet, got {type(model).__name__}: pass the model before wrapping."
+            f"accelerate() wants a PortraitNet, got {type(model).__name__}: "
+            "pass the model before wrapping it"
         )
     stock = "Kernels: Paddle's own, because "
     place = paddle.framework._current_expected_place()
@@ -96,7 +93,7 @@ def accelerate(model, threads=None):
 
 
 def _replace_forwards(model):
-    """Bind the functions below as `forward` of the model's blocks (a deep copy of the model keeps them)."""
+    """Bind the functions below as `forward` of the blocks; a deep copy of the model keeps them."""
 
     def replace(layer, function):
         layer.forward = types.MethodType(function, layer)
@@ -164,13 +161,17 @@ def chain(x, layers, activation, residual=None):
 
 
 def select_wanted(*inputs):
-    """A function that puts None for the gradient of every input that takes none, as a PyLayer must."""
+    """A function that puts None for the gradient of each input without one, as PyLayers must."""
     wanted = [not tensor.stop_gradient for tensor in inputs]
     return lambda *gradients: tuple(g if want else None for want, g in zip(wanted, gradients))
 
 
 class Chain(PyLayer):
-    """A row of ConvBN layers. Kept for the backward pass: raw convolution outputs and (4, C) norms, nothing else."""
+    """A row of ConvBN layers.
+
+    Kept for the backward pass are the raw outputs of the convolutions, their (4, C) norms and the
+    result; what BatchNorm and ReLU make of the raw outputs is computed again.
+    """
 
     @staticmethod
     def forward(ctx, x, residual, layers, activation, *parameters):

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.util
 import os
 import pathlib
 import platform
@@ -22,9 +21,9 @@ except ImportError:  # not a Unix
     fcntl = None
 
 FOLDER = pathlib.Path(__file__).parent
-SOURCES = ("kernels.h", "ops.cpp")
+SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
 NAME = "portraitnet_ops"
-# Paddle compiles as strict C++17, where GCC does not contract a * b + c into one instruction unless told to.
+# Paddle compiles as strict C++17, where GCC makes no fused multiply-adds unless told to.
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-w"]
 
 
@@ -39,7 +38,7 @@ def load_operators():
         Namespace with one function an operator of `ops.cpp`; each returns a list of tensors.
 
     Raises:
-        BuildError: another system than Linux, no compiler, no setuptools, no place to write, or the compiler fails.
+        BuildError: another system than Linux, no compiler, no place to write, or the build fails.
     """
     if sys.platform != "linux":
         raise BuildError("ours are built on Linux only")
@@ -50,16 +49,11 @@ def load_operators():
     if not folder.exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = open(f"{folder}.lock", "w")
+            _build_once(folder)
         except OSError as error:
             raise BuildError(
                 f"{folder.parent} cannot be written (set XDG_CACHE_HOME to a folder that can)"
             ) from error
-        with lock:
-            # Whoever comes second waits for the first one's build; the lock goes with its process.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
-                _build(folder)
     return _import(folder)
 
 
@@ -70,21 +64,29 @@ def _cache_folder(compiler):
     if os.path.exists("/proc/cpuinfo"):
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         cpu += [line for line in dict.fromkeys(lines) if line.startswith(("model name", "flags"))]
-    parts = [(FOLDER / name).read_text() for name in SOURCES]
+    parts = [path.read_text() for path in SOURCES]
     parts += [paddle.__version__, platform.python_version(), version, *cpu, *FLAGS]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(cache) / "portraitnet" / digest
 
 
+def _build_once(folder):
+    # Whoever comes second waits for the first one's build; the lock goes with its process.
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _build(folder)
+
+
 def _build(folder):
-    """Compile into a folder beside `folder` and rename it, so that a build cut short is never taken for one."""
-    if importlib.util.find_spec("setuptools") is None:
-        raise BuildError("Paddle's extension builder needs setuptools (pip install setuptools)")
+    """Compile beside `folder` and rename, so that a build cut short is never taken for one."""
     work = tempfile.mkdtemp(prefix="build-", dir=folder.parent)
-    # A process of its own: the builder prints, warns and logs in many ways, and none belongs into a run's output.
-    command = "import sys; from paddle.utils.cpp_extension import load; load(sys.argv[1], sys.argv[2:3], sys.argv[4:],"
-    command += " extra_ldflags=['-fopenmp'], build_directory=sys.argv[3])"
+    # A process of its own, because the builder prints, warns and logs what no run should show.
+    command = (
+        "import sys; from paddle.utils.cpp_extension import load; load(sys.argv[1], "
+        "sys.argv[2:3], sys.argv[4:], extra_ldflags=['-fopenmp'], build_directory=sys.argv[3])"
+    )
     arguments = [sys.executable, "-c", command, NAME, str(FOLDER / "ops.cpp"), work, *FLAGS]
     try:
         done = subprocess.run(arguments, capture_output=True, text=True)
@@ -98,7 +100,7 @@ def _build(folder):
 
 
 def _import(folder):
-    """Register the operators with Paddle; one function each, under its name without the project's prefix."""
+    """Register the operators with Paddle: a function each, named without the project's prefix."""
     names = core.load_op_meta_info_and_register_op(str(folder / NAME / f"{NAME}.so"))
     calls = {
         name.removeprefix("portraitnet_"): functools.partial(_C_ops._run_custom_op, name)

@@ -1,8 +1,9 @@
-// Paddle's side of kernels.h: tensors in, tensors out. The backward passes are called by the PyLayers of
-// kernels/__init__.py, so these operators have no gradient of their own.
-#include "kernels.h"
-
+// Paddle's side of the kernels: tensors in, tensors out. The backward passes are called by the
+// PyLayers of kernels/__init__.py, so these operators have no gradient of their own.
+#include "dense.h"
+#include "depthwise.h"
 #include "paddle/extension.h"
+#include "pointwise.h"
 
 using paddle::Tensor;
 using namespace portraitnet;
@@ -30,9 +31,11 @@ Norm norm_of(const paddle::optional<Tensor>& tensor, float low, float high) {
   return norm;
 }
 
-// Mean and variance of this batch (training) or the running ones, as scale and shift; moves the running ones on.
-Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
-                 const Tensor& running_variance, bool training, float momentum, float epsilon) {
+// Mean and variance as scale and shift: the batch's in training, which moves the running ones on,
+// else the running ones.
+Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Tensor& beta,
+                 const Tensor& running_mean, const Tensor& running_variance, bool training,
+                 float momentum, float epsilon) {
   const int channels = sums.channels;
   Tensor out = empty({ROWS, channels});
   float* rows = out.data<float>();
@@ -49,7 +52,8 @@ Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Ten
       old_mean[c] = momentum * old_mean[c] + (1 - momentum) * float(mean);
       old_variance[c] = momentum * old_variance[c] + (1 - momentum) * float(variance);
     }
-    const double inverse_std = 1 / std::sqrt(variance + epsilon), scale = gamma.data<float>()[c] * inverse_std;
+    const double inverse_std = 1 / std::sqrt(variance + epsilon);
+    const double scale = gamma.data<float>()[c] * inverse_std;
     rows[SCALE * channels + c] = float(scale);
     rows[SHIFT * channels + c] = float(beta.data<float>()[c] - mean * scale);
     rows[MEAN * channels + c] = float(mean);
@@ -58,13 +62,15 @@ Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Ten
   return out;
 }
 
-// BatchNorm's backward, all that is per channel: see `Gradient`. `sums` (2, C) float64: of dz and dz * (raw - mean).
-Gradient make_gradient(const Tensor& norm, const Tensor& sums, int64_t count, bool training, float* dgamma,
-                       float* dbeta) {
+// BatchNorm's backward, all that is per channel: see `Gradient`. `sums` (2, C) float64: of dz and
+// dz * (raw - mean).
+Gradient make_gradient(const Tensor& norm, const Tensor& sums, int64_t count, bool training,
+                       float* dgamma, float* dbeta) {
   const int channels = int(norm.shape()[1]);
   const float* rows = norm.data<float>();
   const double *one = sums.data<double>(), *two = one + channels;
-  Gradient gradient{std::vector<float>(channels), std::vector<float>(channels), std::vector<float>(channels)};
+  Gradient gradient{std::vector<float>(channels), std::vector<float>(channels),
+                    std::vector<float>(channels)};
   for (int c = 0; c < channels; ++c) {
     const double scale = rows[SCALE * channels + c], mean = rows[MEAN * channels + c];
     const double inverse_std = rows[INVERSE_STD * channels + c];
@@ -98,10 +104,11 @@ Stem stem_of(const Tensor& x, const Tensor& weight) {
 }  // namespace
 
 // Convolution and the statistics of its BatchNorm: raw output and its norm.
-std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>& norm, const Tensor& weight,
-                                const Tensor& gamma, const Tensor& beta, const Tensor& running_mean,
-                                const Tensor& running_variance, int kind, int stride, float low, float high,
-                                bool training, float momentum, float epsilon, int threads) {
+std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>& norm,
+                                const Tensor& weight, const Tensor& gamma, const Tensor& beta,
+                                const Tensor& running_mean, const Tensor& running_variance,
+                                int kind, int stride, float low, float high, bool training,
+                                float momentum, float epsilon, int threads) {
   const Norm in = norm_of(norm, low, high);
   const auto shape = x.shape();
   const int output_c = int(weight.shape()[0]);
@@ -109,84 +116,96 @@ std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>&
   Tensor y;
   if (kind == POINTWISE) {
     y = empty({shape[0], shape[1], shape[2], output_c});
-    pointwise_forward(x.data<float>(), in, weight.data<float>(), shape[0] * shape[1] * shape[2], int(shape[3]),
-                      output_c, y.data<float>(), sums, threads);
+    pointwise_forward(x.data<float>(), in, weight.data<float>(), shape[0] * shape[1] * shape[2],
+                      int(shape[3]), output_c, y.data<float>(), sums, threads);
   } else if (kind == DEPTHWISE) {
     const Grid grid = grid_of(x, stride);
     y = empty({shape[0], grid.out_height(), grid.out_width(), output_c});
-    (stride == 1 ? depthwise_forward<1> : depthwise_forward<2>)(x.data<float>(), in, weight.data<float>(), grid,
+    (stride == 1 ? depthwise_forward<1> : depthwise_forward<2>)(x.data<float>(), in,
+                                                                weight.data<float>(), grid,
                                                                 y.data<float>(), sums, threads);
   } else {
     const Stem stem = stem_of(x, weight);
     y = empty({shape[0], stem.out_height(), stem.out_width(), output_c});
     stem.forward(x.data<float>(), weight.data<float>(), y.data<float>(), sums, threads);
   }
-  return {y, make_norm(sums, y.numel() / output_c, gamma, beta, running_mean, running_variance, training, momentum,
-                       epsilon)};
+  return {y, make_norm(sums, y.numel() / output_c, gamma, beta, running_mean, running_variance,
+                       training, momentum, epsilon)};
 }
 
-// From the gradient dz of the normalised output (its sums beside it) to that of the normalised input, and its sums.
-std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const Tensor& y, const Tensor& y_norm,
-                                 const Tensor& x, const paddle::optional<Tensor>& norm, const Tensor& weight, int kind,
-                                 int stride, float low, float high, bool training, int threads) {
+// From the gradient dz of the normalised output (its sums beside it) to that of the normalised
+// input, and its sums.
+std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const Tensor& y,
+                                 const Tensor& y_norm, const Tensor& x,
+                                 const paddle::optional<Tensor>& norm, const Tensor& weight,
+                                 int kind, int stride, float low, float high, bool training,
+                                 int threads) {
   const Norm in = norm_of(norm, low, high);
   const auto shape = x.shape();
   const int output_c = int(weight.shape()[0]);
   Tensor dweight = empty(weight.shape()), dgamma = empty({output_c}), dbeta = empty({output_c});
-  const Gradient gradient = make_gradient(y_norm, dz_sums, y.numel() / output_c, training, dgamma.data<float>(),
-                                          dbeta.data<float>());
+  const Gradient gradient = make_gradient(y_norm, dz_sums, y.numel() / output_c, training,
+                                          dgamma.data<float>(), dbeta.data<float>());
   Sums sums(kind == STEM ? 1 : int(shape[3]));
   Tensor dx = kind == STEM ? empty({1}) : empty(shape);  // nobody asks for the photo's gradient
   if (kind == POINTWISE)
-    pointwise_backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(), in, weight.data<float>(),
-                       shape[0] * shape[1] * shape[2], int(shape[3]), output_c, dx.data<float>(), sums,
-                       dweight.data<float>(), threads);
+    pointwise_backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(), in,
+                       weight.data<float>(), shape[0] * shape[1] * shape[2], int(shape[3]),
+                       output_c, dx.data<float>(), sums, dweight.data<float>(), threads);
   else if (kind == DEPTHWISE)
-    (stride == 1 ? depthwise_backward<1> : depthwise_backward<2>)(
-        dz.data<float>(), y.data<float>(), gradient, x.data<float>(), in, weight.data<float>(), grid_of(x, stride),
-        dx.data<float>(), sums, dweight.data<float>(), threads);
+    (stride == 1 ? depthwise_backward<1>
+                 : depthwise_backward<2>)(dz.data<float>(), y.data<float>(), gradient,
+                                          x.data<float>(), in, weight.data<float>(),
+                                          grid_of(x, stride), dx.data<float>(), sums,
+                                          dweight.data<float>(), threads);
   else
-    stem_of(x, weight).backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(), dweight.data<float>(),
-                                threads);
+    stem_of(x, weight).backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(),
+                                dweight.data<float>(), threads);
   return {dx, sums_tensor(sums), dweight, dgamma, dbeta};
 }
 
 // The end of a chain: activation(normalised raw + residual).
-std::vector<Tensor> FinishForward(const Tensor& raw, const Tensor& norm, const paddle::optional<Tensor>& residual,
-                                  float low, float high, int threads) {
+std::vector<Tensor> FinishForward(const Tensor& raw, const Tensor& norm,
+                                  const paddle::optional<Tensor>& residual, float low, float high,
+                                  int threads) {
   Tensor out = empty(raw.shape());
-  finish_forward(raw.data<float>(), norm_of(norm, low, high), residual ? residual->data<float>() : nullptr,
-                 raw.numel() / raw.shape()[3], int(raw.shape()[3]), out.data<float>(), threads);
+  finish_forward(raw.data<float>(), norm_of(norm, low, high),
+                 residual ? residual->data<float>() : nullptr, raw.numel() / raw.shape()[3],
+                 int(raw.shape()[3]), out.data<float>(), threads);
   return {out};
 }
 
 // Gradient of the sum before the activation, and its sums for the last BatchNorm.
-std::vector<Tensor> FinishBackward(const Tensor& dout, const Tensor& out, const Tensor& raw, const Tensor& norm,
-                                   float low, float high, int threads) {
+std::vector<Tensor> FinishBackward(const Tensor& dout, const Tensor& out, const Tensor& raw,
+                                   const Tensor& norm, float low, float high, int threads) {
   Tensor dz = empty(raw.shape());
   Sums sums(int(raw.shape()[3]));
-  finish_backward(dout.data<float>(), out.data<float>(), raw.data<float>(), norm_of(norm, low, high),
-                  raw.numel() / raw.shape()[3], dz.data<float>(), sums, threads);
+  finish_backward(dout.data<float>(), out.data<float>(), raw.data<float>(),
+                  norm_of(norm, low, high), raw.numel() / raw.shape()[3], dz.data<float>(), sums,
+                  threads);
   return {dz, sums_tensor(sums)};
 }
 
 std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, int threads) {
   const auto shape = x.shape();
   Tensor y = empty({shape[0], 2 * shape[1], 2 * shape[2], shape[3]});
-  Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.forward(x.data<float>(), weight.data<float>(),
-                                                                          y.data<float>(), threads);
+  Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.forward(
+      x.data<float>(), weight.data<float>(), y.data<float>(), threads);
   return {y};
 }
 
-std::vector<Tensor> UpsampleBackward(const Tensor& dy, const Tensor& x, const Tensor& weight, int threads) {
+std::vector<Tensor> UpsampleBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                                     int threads) {
   const auto shape = x.shape();
   Tensor dx = empty(shape), dweight = empty(weight.shape());
   Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.backward(
-      dy.data<float>(), x.data<float>(), weight.data<float>(), dx.data<float>(), dweight.data<float>(), threads);
+      dy.data<float>(), x.data<float>(), weight.data<float>(), dx.data<float>(),
+      dweight.data<float>(), threads);
   return {dx, dweight};
 }
 
-std::vector<Tensor> HeadsForward(const Tensor& x, const Tensor& weight, const std::vector<int>& counts, int threads) {
+std::vector<Tensor> HeadsForward(const Tensor& x, const Tensor& weight,
+                                 const std::vector<int>& counts, int threads) {
   const auto shape = x.shape();
   std::vector<Tensor> out;
   std::vector<float*> logits;
@@ -194,14 +213,14 @@ std::vector<Tensor> HeadsForward(const Tensor& x, const Tensor& weight, const st
     out.push_back(empty({shape[0], count, shape[1], shape[2]}));
     logits.push_back(out.back().data<float>());
   }
-  Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.forward(x.data<float>(), weight.data<float>(),
-                                                                               logits, threads);
+  Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.forward(
+      x.data<float>(), weight.data<float>(), logits, threads);
   if (out.size() == 1) out.push_back(empty({1}));
   return out;
 }
 
-std::vector<Tensor> HeadsBackward(const Tensor& first, const paddle::optional<Tensor>& second, const Tensor& x,
-                                  const Tensor& weight, int threads) {
+std::vector<Tensor> HeadsBackward(const Tensor& first, const paddle::optional<Tensor>& second,
+                                  const Tensor& x, const Tensor& weight, int threads) {
   const auto shape = x.shape();
   std::vector<const float*> dlogits{first.data<float>()};
   std::vector<int> counts{int(first.shape()[1])};
@@ -211,21 +230,24 @@ std::vector<Tensor> HeadsBackward(const Tensor& first, const paddle::optional<Te
   }
   Tensor dx = empty(shape), dweight = empty(weight.shape());
   Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.backward(
-      dlogits, x.data<float>(), weight.data<float>(), dx.data<float>(), dweight.data<float>(), threads);
+      dlogits, x.data<float>(), weight.data<float>(), dx.data<float>(), dweight.data<float>(),
+      threads);
   return {dx, dweight};
 }
 
 PD_BUILD_OP(portraitnet_conv_forward)
-    .Inputs({"x", paddle::Optional("norm"), "weight", "gamma", "beta", "running_mean", "running_variance"})
+    .Inputs({"x", paddle::Optional("norm"), "weight", "gamma", "beta", "running_mean",
+             "running_variance"})
     .Outputs({"y", "y_norm"})
-    .Attrs({"kind: int", "stride: int", "low: float", "high: float", "training: bool", "momentum: float",
-            "epsilon: float", "threads: int"})
+    .Attrs({"kind: int", "stride: int", "low: float", "high: float", "training: bool",
+            "momentum: float", "epsilon: float", "threads: int"})
     .SetKernelFn(PD_KERNEL(ConvForward));
 
 PD_BUILD_OP(portraitnet_conv_backward)
     .Inputs({"dz", "dz_sums", "y", "y_norm", "x", paddle::Optional("norm"), "weight"})
     .Outputs({"dx", "dx_sums", "dweight", "dgamma", "dbeta"})
-    .Attrs({"kind: int", "stride: int", "low: float", "high: float", "training: bool", "threads: int"})
+    .Attrs({"kind: int", "stride: int", "low: float", "high: float", "training: bool",
+            "threads: int"})
     .SetKernelFn(PD_KERNEL(ConvBackward));
 
 PD_BUILD_OP(portraitnet_finish_forward)

@@ -221,4 +221,4 @@ def test_the_script_runs_from_another_folder(model_path, tmp_path):
     command = [sys.executable, str(ROOT / "predict.py"), "a.png", "--model_path", model_path]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("a_overlay.png: ")
+    assert "\na_overlay.png: " in done.stdout

@@ -8,10 +8,11 @@ import paddle
 import pytest
 from conftest import draw_portrait
 
+from backends import person_probability
 from images import read_image
 from models import PortraitNet
 from models.weights import load_model
-from predictor import MODEL_PATH, Predictor, guided_upsample, person_probability
+from predictor import MODEL_PATH, Predictor, guided_upsample
 from transforms import letterbox, to_batch, unletterbox
 
 ROOT = Path(__file__).parent.parent

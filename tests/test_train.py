@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -122,6 +123,25 @@ def test_two_processes_train_like_one(tmp_path):
         lines = (output / "log.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"]["total"] for line in lines])
     assert np.allclose(losses[0], losses[1], rtol=0.25)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_and_resume_goes_on(tmp_path):
+    data_root = draw_data_root(tmp_path / "drawn", train=32)
+    flags = command(data_root, tmp_path / "out", "--epoch", "6", "--procs", "2")
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(tmp_path / "out" / "model_1.pdparams", process)
+    ranks = subprocess.run(
+        ["pgrep", "-f", f"python -u .*train.py.*{tmp_path}/out"], capture_output=True, text=True
+    )
+    os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and "go on with --resume" in told.splitlines()[-1]
+    assert not (tmp_path / "out" / "model_5.pdparams").exists()
+    assert run_train([*flags, "--resume"]).returncode == 0
+    assert (tmp_path / "out" / "model_5.pdparams").exists()
 
 
 def test_weights_of_zero_drop_their_terms(data_root, tmp_path):

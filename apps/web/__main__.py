@@ -1,0 +1,184 @@
+"""Serve the browser page on this machine only: `python -m apps.web`."""
+
+import argparse
+import json
+import posixpath
+import shutil
+import subprocess
+import sys
+import threading
+import webbrowser
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+FOLDER = Path(__file__).resolve().parent
+MODEL_PATH = FOLDER.parents[1] / "weights" / "portraitnet.onnx"
+TYPES = {  # suffixes that are served; nothing else is
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+}
+HEADERS = {
+    # Without these two a browser gives no shared memory, and the network runs on one thread.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    # The browser itself refuses to send anything anywhere else.
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self';"
+        " img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.web",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
+    add("--port", type=int, default=8420, help="of the address; 0 for any that is free")
+    add(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show the page in the browser",
+    )
+    return parser.parse_args(argv)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD with files of the page and with the model, and nothing else.
+
+    Args:
+        model: path of the ONNX file; its metadata lies beside it as .json.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *args, model, **kwargs):
+        self.model = model
+        super().__init__(*args, **kwargs)
+
+    def file(self):
+        """The file an address stands for, or None."""
+        address = posixpath.normpath(unquote(urlsplit(self.path).path))
+        if address in ("/model.onnx", "/model.json"):
+            return self.model.with_suffix(Path(address).suffix)
+        path = (FOLDER / address.lstrip("/") / ("index.html" if address == "/" else "")).resolve()
+        if path.suffix in TYPES and path.is_relative_to(FOLDER) and path.is_file():
+            return path
+        return None
+
+    def do_GET(self):  # noqa: N802, the name is http.server's
+        path = self.file()
+        body = path.read_bytes() if path else b"There is no such page here.\n"
+        self.send_response(200 if path else 404)
+        kind = TYPES[path.suffix] if path else "text/plain; charset=utf-8"
+        for name, value in {"Content-Type": kind, "Content-Length": len(body), **HEADERS}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *args):
+        """Be silent: the terminal shows the address alone."""
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A browser that hangs up early is no error of ours."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def make_server(model, port=0):
+    """Listen on 127.0.0.1.
+
+    Args:
+        model: path of the ONNX file.
+        port: 0 for any that is free.
+
+    Returns:
+        a server: `serve_forever()` runs it, `server_port` is its port.
+
+    Raises:
+        FileNotFoundError: the model or its .json is missing.
+        OSError: the port is in use.
+    """
+    for path in (model, model.with_suffix(".json")):
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no {path}: make it with `python export.py`.")
+    try:
+        return Server(("127.0.0.1", port), partial(Handler, model=model))
+    except OSError as error:
+        raise OSError(f"Port {port} cannot be used ({error}): give another --port.") from None
+
+
+def install_packages(folder=FOLDER):
+    """Bring the packages of package-lock.json into node_modules, if they are not there yet.
+
+    Raises:
+        RuntimeError: there is no npm, or it failed.
+    """
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    name = "node_modules/onnxruntime-web"
+    installed = folder / name / "package.json"
+    version = locked[name]["version"]
+    if installed.is_file() and json.loads(installed.read_text())["version"] == version:
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError(
+            "The page needs npm to install onnxruntime-web, and there is none: install Node.js"
+            " 20 or newer (https://nodejs.org)."
+        )
+    print(f"Installing onnxruntime-web {version}, once ...", flush=True)
+    command = [npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise RuntimeError(
+            f"`npm ci` failed in {folder} ({' '.join(reason)}): run it there to see why."
+        )
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        server = make_server(args.model, args.port)
+        install_packages()
+    except (OSError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    address = f"http://127.0.0.1:{server.server_port}/"
+    print(f"{address} shows the page, to this machine only; Ctrl-C stops.", flush=True)
+    if args.open:
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.server_close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+// What to make of a photo and of where the person is in it, as effects.py does it.
+// Each takes `photo`, a picture in RGBA, and `probability`, a picture of one channel 0..255 of the
+// same size, changes neither and returns a new RGBA Uint8ClampedArray.
+
+import { boxMean, limited, neighbours, picture, resize, stretchedRows } from "./pixels.js";
+
+export const CLEAR = 0.25; // up to it background, from SOLID on person: effects.py
+export const SOLID = 0.75;
+const OVERLAY_COLOR = [80, 200, 80];
+const OVERLAY_STRENGTH = 0.4;
+const FAR = 0.09; // half widths of the two colour estimates' windows, of the longer side: effects.py
+const NEAR = 0.006;
+const PURITY = 4;
+const BLUR_SIGMA = 6; // pixels, at which a wide blur is made
+
+// Opacity, 0..1, of each of the 256 probabilities: effects.matte.
+const MATTE = Float32Array.from({ length: 256 }, (_, value) =>
+  Math.min(1, Math.max(0, (value / 255 - CLEAR) / (SOLID - CLEAR))),
+);
+
+function matte(probability) {
+  const result = picture(probability.width, probability.height, 1);
+  for (let i = 0; i < result.data.length; i++) result.data[i] = MATTE[probability.data[i]];
+  return result;
+}
+
+/** result = other + alpha * (result - other), in place, for one pixel. */
+function blend(result, to, alpha, red, green, blue) {
+  result[to] = red + alpha * (result[to] - red);
+  result[to + 1] = green + alpha * (result[to + 1] - green);
+  result[to + 2] = blue + alpha * (result[to + 2] - blue);
+}
+
+/** White where the person is more likely than not. */
+export function mask(photo, probability) {
+  const result = new Uint8ClampedArray(photo.data.length);
+  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
+    result[to] = result[to + 1] = result[to + 2] = probability.data[i] > 127 ? 255 : 0;
+    result[to + 3] = 255;
+  }
+  return result;
+}
+
+/** The person tinted and outlined. */
+export function overlay(photo, probability) {
+  const [red, green, blue] = OVERLAY_COLOR;
+  const inside = picture(photo.width, photo.height, 1);
+  for (let i = 0; i < inside.data.length; i++) inside.data[i] = probability.data[i] > 127 ? 1 : 0;
+  const radius = Math.max(1, Math.round(Math.max(photo.width, photo.height) / 600));
+  const share = boxMean(inside, radius).data; // one half on the contour
+  const result = new Uint8ClampedArray(photo.data);
+  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
+    const line = Math.min(1, 2 * (1 - Math.abs(2 * share[i] - 1)));
+    const weight = Math.max((OVERLAY_STRENGTH * probability.data[i]) / 255, line);
+    if (weight > 0) blend(result, to, 1 - weight, red, green, blue);
+  }
+  return result;
+}
+
+/** The person alone, in the person's own colours, before nothing. */
+export function cutOut(photo, probability, { colorSide }) {
+  const result = personColors(photo, probability, colorSide);
+  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
+    const alpha = MATTE[probability.data[i]];
+    if (alpha === 0) result[to] = result[to + 1] = result[to + 2] = 0;
+    result[to + 3] = 255 * alpha;
+  }
+  return result;
+}
+
+/** The person before a colour, [red, green, blue]. */
+export function color(photo, probability, { color: [red, green, blue], colorSide }) {
+  const result = personColors(photo, probability, colorSide);
+  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
+    const alpha = MATTE[probability.data[i]];
+    if (alpha < 1) blend(result, to, alpha, red, green, blue);
+  }
+  return result;
+}
+
+/** The person before another picture: `background`, RGBA of the photo's size. */
+export function replace(photo, probability, { background, colorSide }) {
+  const result = personColors(photo, probability, colorSide);
+  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
+    const alpha = MATTE[probability.data[i]];
+    if (alpha < 1) blend(result, to, alpha, background[to], background[to + 1], background[to + 2]);
+  }
+  return result;
+}
+
+/**
+ * The person sharp before a blurred background that the person does not bleed into.
+ *
+ * @param options.sigma of the blur, as a share of the photo's longer side
+ */
+export function blur(photo, probability, { sigma: share, colorSide }) {
+  const small = limited(photo, BLUR_SIGMA / share);
+  const opacity = resize(matte(probability), ...small).data;
+  const sigma = (share * Math.max(photo.width, photo.height) * small[0]) / photo.width;
+  const weights = opacity.map((value) => 1 - value);
+  // Three box means are near a Gaussian; one of radius r has the variance r (r + 1) / 3.
+  const radius = Math.max(1, Math.round(Math.sqrt(sigma * sigma + 0.25) - 0.5));
+  const smooth = (plane) => boxMean(boxMean(boxMean(plane, radius), radius), radius);
+  const behind = weightedMean(resize(photo, ...small), weights, smooth);
+
+  const result = personColors(photo, probability, colorSide);
+  let i = 0;
+  for (const row of stretchedRows(behind, photo.width, photo.height)) {
+    for (let from = 0; from < row.length; from += 4, i++) {
+      const alpha = MATTE[probability.data[i]];
+      if (alpha < 1) blend(result, 4 * i, alpha, row[from], row[from + 1], row[from + 2]);
+    }
+  }
+  return result;
+}
+
+export const EFFECTS = { overlay, cutout: cutOut, blur, color, background: replace, mask };
+
+/** Mean of RGBA colours with one weight a pixel, in the window of `smooth`. */
+function weightedMean(colors, weights, smooth) {
+  const { width, height, data } = colors;
+  const weighted = picture(width, height, 4); // the fourth channel sums the weights
+  for (let i = 0, to = 0; to < data.length; i++, to += 4) {
+    const weight = weights[i] + 1e-4; // the plain mean where every weight is 0
+    for (let c = 0; c < 3; c++) weighted.data[to + c] = weight * data[to + c];
+    weighted.data[to + 3] = weight;
+  }
+  const result = smooth(weighted);
+  for (let to = 0; to < data.length; to += 4) {
+    for (let c = 0; c < 3; c++) result.data[to + c] /= result.data[to + 3];
+  }
+  return result;
+}
+
+const clip = (value) => Math.min(255, Math.max(0, value));
+const unmix = (mixed, alpha, person, behind) =>
+  clip(person + alpha * (mixed - alpha * person - (1 - alpha) * behind));
+
+/**
+ * The person's own colours where person and background mix: effects.person_colors.
+ *
+ * @param side longer side at which colours are estimated, pixels: fewer are faster
+ * @returns RGBA Uint8ClampedArray, equal to the photo where nothing is mixed
+ */
+export function personColors(photo, probability, side) {
+  const small = limited(photo, side);
+  const mixed = resize(photo, ...small);
+  const alpha = resize(matte(probability), ...small).data;
+  const near = alpha.map((value) => value ** PURITY);
+  const far = alpha.map((value) => (1 - value) ** PURITY);
+  let person = mixed;
+  let behind = mixed;
+  let guess;
+  for (const share of [FAR, NEAR]) {
+    const radius = Math.max(1, Math.round(share * Math.max(...small)));
+    const mean = (plane) => boxMean(plane, radius);
+    guess = weightedMean(person, near, mean);
+    behind = weightedMean(behind, far, mean);
+    person = picture(small[0], small[1], 4);
+    for (let i = 0; i < person.data.length; i++) {
+      person.data[i] = unmix(mixed.data[i], alpha[i >> 2], guess.data[i], behind.data[i]);
+    }
+  }
+
+  const result = new Uint8ClampedArray(photo.data);
+  const columns = neighbours(small[0], photo.width);
+  const rows = neighbours(small[1], photo.height);
+  for (let y = 0, i = 0; y < photo.height; y++) {
+    for (let x = 0; x < photo.width; x++, i++) {
+      const opacity = MATTE[probability.data[i]];
+      if (opacity === 0 || opacity === 1) continue;
+      for (let c = 0; c < 3; c++) {
+        const here = (plane) => between(plane, columns, x, rows, y, c);
+        result[4 * i + c] = unmix(photo.data[4 * i + c], opacity, here(guess), here(behind));
+      }
+    }
+  }
+  return result;
+}
+
+function between({ width, data }, columns, x, rows, y, channel) {
+  const left = 4 * columns.first[x] + channel;
+  const right = 4 * columns.second[x] + channel;
+  const above = 4 * width * rows.first[y];
+  const below = 4 * width * rows.second[y];
+  const along = columns.fraction[x];
+  const upper = data[above + left] + along * (data[above + right] - data[above + left]);
+  const lower = data[below + left] + along * (data[below + right] - data[below + left]);
+  return upper + rows.fraction[y] * (lower - upper);
+}

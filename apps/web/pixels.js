@@ -1,0 +1,270 @@
+// Resampling on plain arrays, equal to what transforms/geometry.py and predictor.py do with OpenCV.
+// A picture is { width, height, channels, data }: rows from the top, channels interleaved.
+
+export const BORDER = 128; // grey around a letterboxed photo: transforms/geometry.py
+export const GUIDE_SIDE = 256; // these three: predictor.py
+export const GUIDE_RADIUS = 0.015;
+export const GUIDE_EPSILON = 1e-3;
+
+/** Python's round(): halves go to the even number. */
+export function round(value) {
+  const rounded = Math.round(value);
+  return value % 1 === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+}
+
+export function picture(width, height, channels, data) {
+  return { width, height, channels, data: data ?? new Float32Array(width * height * channels) };
+}
+
+/** A canvas's ImageData as a picture of 4 channels, without a copy. */
+export const ofImageData = (image) => picture(image.width, image.height, 4, image.data);
+
+/** Width and height shrunk to at most `side` pixels. */
+export function limited({ width, height }, side) {
+  const ratio = Math.min(1, side / Math.max(width, height));
+  return [Math.max(1, round(width * ratio)), Math.max(1, round(height * ratio))];
+}
+
+/** Area averaging where the picture shrinks, bilinear where it grows; the values are not rounded. */
+export function resize(source, width, height) {
+  const shrinks = width < source.width || height < source.height;
+  return shrinks ? average(source, width, height) : interpolate(source, width, height);
+}
+
+// A source pixel covers `scale` of a target pixel: of that, `inside` falls on target `first` and
+// `rest` on the next one.
+function overlaps(length, newLength) {
+  const scale = newLength / length;
+  return Array.from({ length }, (_, i) => {
+    const first = Math.min(newLength - 1, Math.floor(i * scale + 1e-9));
+    const rest = Math.max(0, (i + 1) * scale - (first + 1));
+    return rest < 1e-6 ? { first, inside: scale, rest: 0 } : { first, inside: scale - rest, rest };
+  });
+}
+
+function add(sums, to, values, from, length, weight) {
+  for (let i = 0; i < length; i++) sums[to + i] += weight * values[from + i];
+}
+
+function average({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
+  const length = oldWidth * channels;
+  const tall = new Float32Array(length * height);
+  overlaps(oldHeight, height).forEach(({ first, inside, rest }, y) => {
+    add(tall, first * length, data, y * length, length, inside);
+    if (rest) add(tall, (first + 1) * length, data, y * length, length, rest);
+  });
+  const result = picture(width, height, channels);
+  const columns = overlaps(oldWidth, width);
+  for (let y = 0; y < height; y++) {
+    columns.forEach(({ first, inside, rest }, x) => {
+      const from = y * length + x * channels;
+      const to = (y * width + first) * channels;
+      add(result.data, to, tall, from, channels, inside);
+      if (rest) add(result.data, to + channels, tall, from, channels, rest);
+    });
+  }
+  return result;
+}
+
+/** For each of newLength pixels the two of `length` it lies between, and how near the second is. */
+export function neighbours(length, newLength) {
+  const first = new Int32Array(newLength);
+  const second = new Int32Array(newLength);
+  const fraction = new Float32Array(newLength);
+  for (let i = 0; i < newLength; i++) {
+    const at = Math.min(length - 1, Math.max(0, ((i + 0.5) * length) / newLength - 0.5));
+    first[i] = Math.floor(at);
+    second[i] = Math.min(length - 1, first[i] + 1);
+    fraction[i] = at - first[i];
+  }
+  return { first, second, fraction };
+}
+
+/** Rows of a picture stretched to (width, height), one after the other, in one reused array. */
+export function* stretchedRows({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
+  const columns = neighbours(oldWidth, width);
+  const rows = neighbours(oldHeight, height);
+  const length = oldWidth * channels;
+  const narrow = new Float32Array(length);
+  const wide = new Float32Array(width * channels);
+  for (let y = 0; y < height; y++) {
+    const above = rows.first[y] * length;
+    const below = rows.second[y] * length;
+    const down = rows.fraction[y];
+    for (let i = 0; i < length; i++) {
+      narrow[i] = data[above + i] + down * (data[below + i] - data[above + i]);
+    }
+    for (let c = 0; c < channels; c++) {
+      for (let x = 0, to = c; x < width; x++, to += channels) {
+        const left = narrow[columns.first[x] * channels + c];
+        const right = narrow[columns.second[x] * channels + c];
+        wide[to] = left + columns.fraction[x] * (right - left);
+      }
+    }
+    yield wide;
+  }
+}
+
+/** Bilinear, in both directions. */
+export function interpolate(source, width, height) {
+  const result = picture(width, height, source.channels);
+  let to = 0;
+  for (const row of stretchedRows(source, width, height)) {
+    result.data.set(row, to);
+    to += row.length;
+  }
+  return result;
+}
+
+/** Where a photo lies in its letterboxed square. */
+export function letterboxBox(width, height, size) {
+  const ratio = size / Math.max(width, height);
+  const innerWidth = Math.max(1, round(width * ratio));
+  const innerHeight = Math.max(1, round(height * ratio));
+  return {
+    left: Math.floor((size - innerWidth) / 2),
+    top: Math.floor((size - innerHeight) / 2),
+    width: innerWidth,
+    height: innerHeight,
+  };
+}
+
+/**
+ * The network's input: a photo letterboxed into a square, normalised, one plane a channel.
+ *
+ * @param photo picture, RGBA 0..255
+ * @param metadata size, mean, scale and channel_order, as export.py wrote them
+ * @returns {{ batch: Float32Array, box: object, inner: object }} box: where the photo lies in the
+ *   square; inner: the photo at that size
+ */
+export function toBatch(photo, { size, mean, scale, channel_order: order }) {
+  const box = letterboxBox(photo.width, photo.height, size);
+  const inner = resize(photo, box.width, box.height);
+  for (let i = 0; i < inner.data.length; i++) inner.data[i] = round(inner.data[i]); // as OpenCV
+  const area = size * size;
+  const batch = new Float32Array(3 * area);
+  [...order].forEach((letter, plane) => {
+    const channel = "RGB".indexOf(letter);
+    batch.fill((BORDER - mean[plane]) * scale, plane * area, (plane + 1) * area);
+    for (let y = 0; y < box.height; y++) {
+      const to = plane * area + (box.top + y) * size + box.left;
+      for (let x = 0; x < box.width; x++) {
+        const value = inner.data[4 * (y * box.width + x) + channel];
+        batch[to + x] = (value - mean[plane]) * scale;
+      }
+    }
+  });
+  return { batch, box, inner };
+}
+
+/** The part of a square picture that a box names. */
+export function crop({ width: stride, channels, data }, { left, top, width, height }) {
+  const result = picture(width, height, channels);
+  for (let y = 0; y < height; y++) {
+    const from = ((top + y) * stride + left) * channels;
+    result.data.set(data.subarray(from, from + width * channels), y * width * channels);
+  }
+  return result;
+}
+
+function reflect(i, length) {
+  while (i < 0 || i >= length) i = i < 0 ? -1 - i : 2 * length - 1 - i;
+  return i;
+}
+
+/** Mean over a square window of side 2 * radius + 1, mirrored at the border; any channels. */
+export function boxMean({ width, height, channels, data }, radius) {
+  const length = width * channels;
+  const share = 1 / (2 * radius + 1);
+  const passed = new Float32Array(data.length);
+  for (let y = 0; y < height; y++) {
+    for (let c = 0; c < channels; c++) {
+      const start = y * length + c;
+      let sum = 0;
+      for (let k = -radius; k <= radius; k++) sum += data[start + channels * reflect(k, width)];
+      for (let x = 0; x < width; x++) {
+        passed[start + channels * x] = sum * share;
+        const next = x + radius + 1;
+        const last = x - radius;
+        sum +=
+          data[start + channels * (next < width ? next : reflect(next, width))] -
+          data[start + channels * (last >= 0 ? last : reflect(last, width))];
+      }
+    }
+  }
+  const result = picture(width, height, channels);
+  const sums = new Float64Array(length);
+  for (let k = -radius; k <= radius; k++) {
+    const row = reflect(k, height) * length;
+    for (let i = 0; i < length; i++) sums[i] += passed[row + i];
+  }
+  for (let y = 0; y < height; y++) {
+    const next = reflect(y + radius + 1, height) * length;
+    const last = reflect(y - radius, height) * length;
+    for (let i = 0, to = y * length; i < length; i++, to++) {
+      result.data[to] = sums[i] * share;
+      sums[i] += passed[next + i] - passed[last + i];
+    }
+  }
+  return result;
+}
+
+/** One channel computed from pictures of equal size, pixel by pixel. */
+export function zip(formula, first, ...others) {
+  const result = picture(first.width, first.height, 1);
+  const [b, c] = others.map((other) => other.data);
+  for (let i = 0; i < result.data.length; i++) {
+    result.data[i] = formula(first.data[i], b?.[i], c?.[i]);
+  }
+  return result;
+}
+
+/** Brightness of an RGBA picture, 8 bits, as OpenCV rounds it. */
+export function luma({ width, height, data }) {
+  const result = picture(width, height, 1, new Uint8Array(width * height));
+  for (let i = 0, from = 0; i < result.data.length; i++, from += 4) {
+    result.data[i] = (4899 * data[from] + 9617 * data[from + 1] + 1868 * data[from + 2] + 8192) >> 14;
+  }
+  return result;
+}
+
+/**
+ * A probability brought to the photo's size, its edges following the photo's:
+ * predictor.guided_upsample.
+ *
+ * @param inner picture of one channel, 0..1, the network's answer without the bars of its square
+ * @param photo picture, RGBA
+ * @returns picture of one channel, Uint8ClampedArray: the probability times 255
+ */
+export function guidedUpsample(inner, photo) {
+  const { width, height } = photo;
+  const small = limited(photo, GUIDE_SIDE);
+  const gray = luma(photo);
+  const guide = zip((value) => round(value) / 255, resize(gray, ...small));
+  const probability = interpolate(inner, ...small);
+
+  const mean = (plane) => boxMean(plane, Math.max(1, round(GUIDE_RADIUS * Math.max(...small))));
+  const meanGuide = mean(guide);
+  const meanProbability = mean(probability);
+  const variance = zip((m, g) => m - g * g, mean(zip((g) => g * g, guide)), meanGuide);
+  const both = mean(zip((g, p) => g * p, guide, probability));
+  const covariance = zip((m, g, p) => m - g * p, both, meanGuide, meanProbability);
+  const slope = zip((c, v) => c / (v + GUIDE_EPSILON), covariance, variance);
+  const offset = zip((p, s, g) => p - s * g, meanProbability, slope, meanGuide);
+
+  const meanSlope = mean(slope).data;
+  const meanOffset = mean(offset).data;
+  const fit = picture(small[0], small[1], 2);
+  for (let i = 0; i < meanSlope.length; i++) {
+    fit.data[2 * i] = meanSlope[i]; // times the luma, which counts 0..255 as the result does
+    fit.data[2 * i + 1] = 255 * meanOffset[i];
+  }
+  const result = picture(width, height, 1, new Uint8ClampedArray(width * height));
+  let to = 0;
+  for (const row of stretchedRows(fit, width, height)) {
+    for (let x = 0; x < width; x++, to++) {
+      result.data[to] = row[2 * x] * gray.data[to] + row[2 * x + 1];
+    }
+  }
+  return result;
+}

@@ -1,0 +1,185 @@
+// Everything heavy, away from the page: the network, and what is made of its answer.
+// The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
+
+import { EFFECTS } from "./effects.js";
+import { crop, guidedUpsample, ofImageData, picture, toBatch } from "./pixels.js";
+import { smoother } from "./smoothing.js";
+
+const RUNTIME = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
+const PHOTO_COLOR_SIDE = 1024; // see personColors; effects.py and apps/video.py have the same
+const CAMERA_COLOR_SIDE = 256;
+
+let ort, session, metadata;
+let photo = null; // { pixels, probability }
+let backdrop = { bitmap: null, pixels: null }; // the background, and scaled as it was last wanted
+let smooth = null;
+
+const commands = { load, photo: openPhoto, draw, backdrop: openBackdrop, start, frame };
+let turn = Promise.resolve();
+
+self.onmessage = ({ data: { id, name, ...values } }) => {
+  turn = turn.then(async () => {
+    try {
+      const result = await commands[name](values);
+      self.postMessage({ id, result }, result?.pixels ? [result.pixels.buffer] : []);
+    } catch (error) {
+      self.postMessage({ id, error: error.message });
+    }
+  });
+};
+
+/** Fetch model and runtime; `progress` messages tell how far the model has come, 0..1. */
+async function load({ threads, backend }) {
+  const [response, description] = await Promise.all([fetch("model.onnx"), fetch("model.json")]);
+  if (!response.ok || !description.ok) throw new Error("The server does not give the model.");
+  metadata = await description.json();
+  const model = await readAll(response);
+  if (backend !== "wasm" && (await hasGraphicsCard())) {
+    try {
+      return await prepare(model, "webgpu", threads);
+    } catch (error) {
+      if (backend === "webgpu") throw error;
+      console.warn("WebGPU failed, the processor takes over:", error);
+    }
+  }
+  return prepare(model, "wasm", threads);
+}
+
+async function hasGraphicsCard() {
+  const adapter = await navigator.gpu?.requestAdapter();
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+}
+
+async function readAll(response) {
+  const total = Number(response.headers.get("Content-Length"));
+  const parts = [];
+  let done = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { value } = await reader.read();
+    if (!value) return new Uint8Array(await new Blob(parts).arrayBuffer());
+    parts.push(value);
+    done += value.length;
+    self.postMessage({ progress: total ? done / total : 0 });
+  }
+}
+
+async function prepare(model, backend, threads) {
+  ort = await import(`${RUNTIME}ort.${backend}.min.mjs`);
+  ort.env.wasm.wasmPaths = RUNTIME;
+  if (!self.crossOriginIsolated) threads = 1;
+  threads ??= Math.min(4, navigator.hardwareConcurrency);
+  ort.env.wasm.numThreads = threads;
+  session = await ort.InferenceSession.create(model, { executionProviders: [backend] });
+  await run(new Float32Array(3 * metadata.size ** 2)); // the first run is slow: have it now
+  return { backend, threads };
+}
+
+/** (3, size, size) normalised photo -> picture of one channel, 0..1: the probability. */
+async function run(batch) {
+  const { size, input, output } = metadata;
+  const tensor = new ort.Tensor("float32", batch, [1, 3, size, size]);
+  const answer = await session.run({ [input]: tensor });
+  return picture(size, size, 1, await answer[output].getData());
+}
+
+/** Where the person is in a picture, and the milliseconds that the network took. */
+async function segment(pixels, smoothed = (_, probability) => probability) {
+  const { batch, box, inner } = toBatch(pixels, metadata);
+  const start = performance.now();
+  const square = await run(batch);
+  const network = performance.now() - start;
+  return { probability: guidedUpsample(smoothed(inner, crop(square, box)), pixels), network };
+}
+
+let canvas = null;
+
+/** A bitmap's pixels, over white; `place` draws it, by default as it is. */
+function read(bitmap, width, height, place = (context) => context.drawImage(bitmap, 0, 0)) {
+  canvas ??= new OffscreenCanvas(width, height);
+  if (canvas.width !== width || canvas.height !== height) {
+    Object.assign(canvas, { width, height });
+  }
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  place(context);
+  return ofImageData(context.getImageData(0, 0, width, height));
+}
+
+async function openPhoto({ bitmap }) {
+  const { width, height } = bitmap;
+  const start = performance.now();
+  let pixels;
+  try {
+    pixels = read(bitmap, width, height);
+  } catch {
+    throw new Error(`A photo of ${width} × ${height} is too large for this browser.`);
+  } finally {
+    bitmap.close();
+  }
+  const { probability, network } = await segment(pixels);
+  photo = { pixels, probability };
+  let person = 0;
+  for (const value of probability.data) person += value > 127;
+  return { share: person / (width * height), network, total: performance.now() - start };
+}
+
+function openBackdrop({ bitmap }) {
+  backdrop.bitmap?.close();
+  backdrop = { bitmap, pixels: null };
+}
+
+/** The visitor's background, scaled until it covers (width, height); a plain one before that. */
+function backdropFor({ width, height }) {
+  if (backdrop.pixels?.width !== width || backdrop.pixels?.height !== height) {
+    const { bitmap } = backdrop;
+    backdrop.pixels = read(bitmap, width, height, (context) => {
+      if (!bitmap) return studio(context, width, height);
+      const ratio = Math.max(width / bitmap.width, height / bitmap.height);
+      const [w, h] = [bitmap.width * ratio, bitmap.height * ratio];
+      context.imageSmoothingQuality = "high";
+      context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
+    });
+  }
+  return backdrop.pixels.data;
+}
+
+function studio(context, width, height) {
+  const radius = Math.hypot(width, height) / 2;
+  const light = context.createRadialGradient(width / 2, height / 2, 0, width / 2, height / 2, radius);
+  light.addColorStop(0, "#c9d3dc");
+  light.addColorStop(1, "#5a6b7b");
+  context.fillStyle = light;
+  context.fillRect(0, 0, width, height);
+}
+
+function paint(pixels, probability, { mode, ...options }, colorSide) {
+  const background = mode === "background" ? backdropFor(pixels) : null;
+  const result = EFFECTS[mode](pixels, probability, { ...options, background, colorSide });
+  return { pixels: result, width: pixels.width, height: pixels.height };
+}
+
+/** The photo with an effect: { pixels, width, height }. */
+function draw({ look }) {
+  return paint(photo.pixels, photo.probability, look, PHOTO_COLOR_SIDE);
+}
+
+/** A camera begins: no mask of an earlier one counts. */
+function start() {
+  smooth = smoother();
+}
+
+/** One frame of the camera with an effect, and the milliseconds that network and all took. */
+async function frame({ bitmap, mirror, look }) {
+  const { width, height } = bitmap;
+  const start = performance.now();
+  const pixels = read(bitmap, width, height, (context) => {
+    if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
+    context.drawImage(bitmap, 0, 0);
+  });
+  bitmap.close();
+  const { probability, network } = await segment(pixels, smooth);
+  const result = paint(pixels, probability, look, CAMERA_COLOR_SIDE);
+  return { ...result, network, total: performance.now() - start };
+}

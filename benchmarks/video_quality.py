@@ -1,0 +1,194 @@
+"""Flicker and lag of the masks of a video, frame by frame and smoothed.
+
+    python -m benchmarks.video_quality clips/*.mp4
+
+prints a table for each way of smoothing. Everything is measured on the probability in the
+network's square, between frames that follow each other:
+
+- still: mean change, in thousandths, where the photo does not move or change.
+- moved: the same wherever optical flow finds a pixel again, after moving the earlier mask along.
+- noise: the same on one frame of the clip under fresh Gaussian noise (sigma NOISE).
+- lag: by how many frames the mask trails the unsmoothed one, where that moves (the shift in time
+  at which both agree best); "-" for clips in which it hardly moves.
+- pushed: the same for the clip's person pushed sideways over a still background.
+- ghost: pixels, in thousandths, that are called person while the unsmoothed mask has been sure of
+  the opposite for two frames, or the reverse.
+"""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from predictor import Predictor
+from smoothing import Smoother
+from videos import read_video
+
+STILL = 0.25  # flow up to which nothing moves, pixels a frame
+SAME = 5  # change of the luma (0..255) up to which nothing changes
+FOUND = 0.5  # flow forth and back ends this near to where it began, pixels
+NOISE = 5  # sigma, 0..255
+PUSH = 4  # pixels a frame
+MOVING = 2000  # fewer changing pixels in a whole clip say nothing of its lag
+SHIFTS = range(-1, 6)  # that are tried for the lag, frames
+COLUMNS = ("still", "moved", "noise", "lag", "pushed", "ghost")
+
+
+def average(share):
+    """Exponential averaging, the usual cure: `share` of the new mask, the rest of the old."""
+
+    def smooth(squares, probabilities):
+        smoothed = [probabilities[0]]
+        for probability in probabilities[1:]:
+            smoothed.append(smoothed[-1] + share * (probability - smoothed[-1]))
+        return np.stack(smoothed)
+
+    return smooth
+
+
+METHODS = {  # name -> function of squares and probabilities of a clip -> probabilities
+    "per frame": lambda squares, probabilities: probabilities,
+    "average of 0.5": average(0.5),
+    "average of 0.2": average(0.2),
+    "Smoother": lambda squares, probabilities: np.stack(
+        list(map(Smoother(), squares, probabilities))
+    ),
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Flicker and lag of the masks of videos, per frame and smoothed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", type=Path, help="video files with one person each")
+    add("--frames", type=int, default=150, help="first frames of each video to use")
+    add("--model_path", type=Path, help="model file (default: the one in weights/)")
+    return parser.parse_args(argv)
+
+
+def motion(squares, box):
+    """Where to look, for each pair of successive frames.
+
+    Returns:
+        list of (map, still, found): `map` (S, S, 2) float32 leads from a pixel of the later frame
+        to the earlier one; bool (S, S): nothing moves or changes; found again by `map`.
+    """
+    top, left, height, width = box
+    photo = np.zeros(squares[0].shape[:2], bool)
+    photo[top : top + height, left : left + width] = True
+    lumas = [cv2.cvtColor(square, cv2.COLOR_BGR2GRAY) for square in squares]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grid = np.dstack(np.meshgrid(*map(np.arange, photo.shape[::-1]))).astype(np.float32)
+    pairs = []
+    for before, after in zip(lumas, lumas[1:]):
+        back, forth = flow.calc(after, before, None), flow.calc(before, after, None)
+        place = grid + back
+        returns = np.linalg.norm(back + cv2.remap(forth, place, None, cv2.INTER_LINEAR), axis=2)
+        before, after = (cv2.GaussianBlur(luma, (0, 0), 1) for luma in (before, after))
+        alike = cv2.absdiff(after, cv2.remap(before, place, None, cv2.INTER_LINEAR)) < SAME
+        speed = cv2.dilate(np.linalg.norm(back, axis=2), np.ones((5, 5)))
+        still = (speed < STILL) & (cv2.absdiff(before, after) < SAME)
+        pairs.append((place, still & photo, (returns < FOUND) & alike & photo))
+    return pairs
+
+
+def flicker(smoothed, pairs):
+    """Mean change in thousandths, (where nothing moves, everywhere along the motion)."""
+    changes = np.zeros(2)
+    counts = np.zeros(2)
+    for before, after, (place, still, found) in zip(smoothed, smoothed[1:], pairs):
+        moved = cv2.remap(before, place, None, cv2.INTER_LINEAR)
+        changes += np.abs(after - before)[still].sum(), np.abs(after - moved)[found].sum()
+        counts += still.sum(), found.sum()
+    return 1000 * changes / np.maximum(counts, 1)
+
+
+def lag(smoothed, steady):
+    """Frames by which `smoothed` trails `steady`, where that changes; nan where it hardly does."""
+    errors, count = np.zeros(len(SHIFTS)), 0
+    for time in range(SHIFTS[-1], len(steady) + SHIFTS[0]):
+        moving = np.abs(steady[time] - steady[time - 2]) > 0.3
+        count += moving.sum()
+        errors += [np.abs(smoothed[time] - steady[time - shift])[moving].sum() for shift in SHIFTS]
+    best = errors.argmin()
+    if count < MOVING or best == len(SHIFTS) - 1:
+        return np.nan
+    if best == 0:
+        return float(SHIFTS[0])
+    before, least, after = errors[best - 1 : best + 2]
+    return SHIFTS[best] + (before - after) / (before - 2 * least + after) / 2
+
+
+def ghosts(smoothed, probabilities):
+    """Thousandths of the pixels that contradict what the network has been sure of."""
+    low, high = (pick(probabilities[1:], probabilities[:-1]) for pick in (np.maximum, np.minimum))
+    later = smoothed[1:]
+    return 1000 * (((later > 0.5) & (low < 0.25)) | ((later < 0.5) & (high > 0.75))).mean()
+
+
+def pushed(square, probability, steps=24):
+    """The person pushed sideways over a blurred background that stays: list of squares."""
+    behind = cv2.GaussianBlur(square, (0, 0), 20)
+    squares = []
+    for step in range(steps):
+        shift = np.float32([[1, 0, PUSH * (step - steps // 2)], [0, 1, 0]])
+        person, alpha = (
+            cv2.warpAffine(each, shift, each.shape[1::-1], borderMode=cv2.BORDER_CONSTANT)
+            for each in (square, probability)
+        )
+        squares.append(cv2.blendLinear(person, behind, alpha, 1 - alpha))
+    return squares
+
+
+def measure(path, predictor, frames):
+    """The figures of a clip: name of the method -> figures in the order of COLUMNS."""
+    squares, boxes = zip(*(predictor.prepare(i) for _, i in islice(read_video(path), frames)))
+    run = [predictor.run([square])[0] for square in tqdm(squares, desc=path.stem, leave=False)]
+    probabilities = np.stack(run)
+    pairs = motion(squares, boxes[0])
+    steady = np.stack([np.median(probabilities[max(0, t - 2) : t + 3], 0) for t in range(len(run))])
+
+    middle = len(squares) // 2
+    rng = np.random.default_rng(0)
+    noisy = [
+        np.clip(squares[middle] + rng.normal(0, NOISE, squares[0].shape), 0, 255).astype(np.uint8)
+        for _ in range(24)
+    ]
+    noisy_run = np.stack([predictor.run([square])[0] for square in noisy])
+    moving = pushed(squares[middle], probabilities[middle])
+    moving_run = np.stack([predictor.run([square])[0] for square in moving])
+
+    figures = {}
+    for name, smooth in METHODS.items():
+        smoothed = smooth(squares, probabilities)
+        figures[name] = [
+            *flicker(smoothed, pairs),
+            1000 * np.abs(np.diff(smooth(noisy, noisy_run)[8:], axis=0)).mean(),
+            lag(smoothed, steady),
+            lag(smooth(moving, moving_run), moving_run),
+            ghosts(smoothed, probabilities),
+        ]
+    return figures
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    predictor = Predictor(args.model_path)
+    figures = {path.stem: measure(path, predictor, args.frames) for path in args.videos}
+    print(f"{args.frames} frames of each clip, {predictor.model_path}, {predictor.backend}")
+    for name in METHODS:
+        rows = {clip: each[name] for clip, each in figures.items()}
+        rows["mean"] = np.nanmean(list(rows.values()), axis=0)
+        print(f"\n| {name} | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
+        for clip, row in rows.items():
+            print(f"| {clip} | {' | '.join(f'{x:.2f}' for x in row)} |".replace("nan", "-"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+// The matrix product that every dense convolution ends in.
+#pragma once
+
+#include "basics.h"
+
+namespace portraitnet {
+
+// c (ROWS x VECTORS*lanes) = or += a (ROWS x k) times b (k x VECTORS*lanes); c stays in registers.
+template <int ROWS, int VECTORS, class V>
+void tile(int k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+          float* c, int64_t c_row, bool add) {
+  constexpr int LANES = sizeof(V) / sizeof(float);
+  V sum[ROWS][VECTORS] = {};
+  if (add) {
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+      for (int v = 0; v < VECTORS; ++v) load(sum[r][v], c + r * c_row + v * LANES);
+  }
+  for (int p = 0; p < k; ++p) {
+    V line[VECTORS];
+#pragma GCC unroll 3
+    for (int v = 0; v < VECTORS; ++v) load(line[v], b + p * b_row + v * LANES);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+      for (int v = 0; v < VECTORS; ++v) sum[r][v] += a[r * a_row + p * a_col] * line[v];
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+    for (int v = 0; v < VECTORS; ++v) store(c + r * c_row + v * LANES, sum[r][v]);
+}
+
+// The rows of one panel of VECTORS*lanes columns.
+template <int VECTORS, class V>
+void panel(int64_t m, int k, const float* a, int64_t a_row, int64_t a_col, const float* b,
+           int64_t b_row, float* c, int64_t c_row, bool add) {
+  int64_t i = 0;
+  for (; i + TILE_ROWS <= m; i += TILE_ROWS)
+    tile<TILE_ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row,
+                                add);
+  for (; i + 2 <= m; i += 2)
+    tile<2, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
+  if (i < m)
+    tile<1, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
+}
+
+// c (m x n) = or += a (m x k) b (k x n). n is a multiple of 8. a's strides are free, so that a
+// transposed matrix and the overlapping windows of a convolution are read where they stand; rows of
+// b and c are contiguous.
+inline void gemm(int64_t m, int n, int k, const float* a, int64_t a_row, int64_t a_col,
+                 const float* b, int64_t b_row, float* c, int64_t c_row, bool add) {
+  constexpr int LANES = sizeof(Wide) / sizeof(float);
+  int j = 0;
+  for (; j + 3 * LANES <= n; j += 3 * LANES)
+    panel<3, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+  for (; j + 2 * LANES <= n; j += 2 * LANES)
+    panel<2, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+  for (; j + LANES <= n; j += LANES)
+    panel<1, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+  for (; j < n; j += 8) panel<1, Float8>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+}
+
+}  // namespace portraitnet

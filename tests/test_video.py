@@ -1,0 +1,225 @@
+import threading
+import time
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait
+
+import effects
+import videos
+from apps import video
+from images import write_image
+from models import PortraitNet
+from predictor import Predictor
+from videos import open_writer, read_video
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    paddle.seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
+    paddle.save(PortraitNet(width=0.25).state_dict(), str(path))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Seven frames of a portrait that moves to the right."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    image, _ = draw_portrait(np.random.default_rng(0), 48, 64)
+    with open_writer(path, image.shape, 10) as write:
+        for index in range(7):
+            write(index / 10, np.roll(image, 2 * index, axis=1))
+    return path
+
+
+def run(model_path, *arguments):
+    return video.main([*map(str, arguments), "--model_path", model_path])
+
+
+def difference(one, other):
+    return np.abs(one.astype(int) - other).mean()
+
+
+def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
+    mine = tmp_path / "mine.mov"
+    mine.write_bytes(clip.read_bytes())
+    assert run(model_path, mine, "--mode", "mask", "--no-smooth") == 0
+    predictor = Predictor(model_path)
+    expected = [255 * effects.mask_of(predictor.probability(i)) for _, i in read_video(mine)]
+    result = tmp_path / "mine_mask.mp4"
+    written = [image for _, image in read_video(result)]
+    assert len(written) == len(expected) == 7
+    for one, other in zip(written, expected):
+        assert difference(one, other[:, :, None]) < 12
+    told = capsys.readouterr()
+    share = np.mean([mask.mean() / 255 for mask in expected])
+    assert f"{result}: 7 frames, {share:.1%} person, " in told.out and "7/7" in told.err
+    assert mine.read_bytes() == clip.read_bytes()
+
+
+@pytest.mark.parametrize("mode", video.MODES)
+def test_every_mode_writes_its_video(model_path, clip, tmp_path, mode):
+    assert run(model_path, clip, "--mode", mode, "--output", tmp_path) == 0
+    suffix = ".webm" if mode == "cutout" else ".mp4"
+    frames = list(read_video(tmp_path / f"clip_{mode}{suffix}"))
+    assert len(frames) == 7 and frames[0][1].shape == (48, 64, 3)
+
+
+def test_without_pyav_the_loss_of_sound_is_told(model_path, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(videos, "av", None)
+    monkeypatch.setattr(videos.shutil, "which", lambda name: None)
+    assert run(model_path, clip, "--output", tmp_path) == 0
+    assert "Sound is lost" in capsys.readouterr().out
+    assert len(list(read_video(tmp_path / "clip_overlay.mp4"))) == 7
+
+
+def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
+    predictor = Predictor(model_path)
+    frames = [(seconds, image, None) for seconds, image in read_video(clip)]
+    smoother = video.Smoother()
+    for (seconds, image, _), result in zip(
+        frames, video.results(frames, predictor, lambda image, probability, _: probability)
+    ):
+        square, box = predictor.prepare(image)
+        expected = predictor.restore(smoother(square, predictor.run([square])[0]), box, image)
+        assert result[0] == seconds
+        assert np.allclose(result[1], expected, atol=1e-5)
+
+
+def test_items_are_made_in_a_thread_and_few_ahead():
+    made = []
+
+    def items():
+        for index in range(20):
+            made.append(threading.get_ident())
+            yield index
+
+    for taken, item in enumerate(video.in_thread(items(), 3)):
+        assert item == taken and len(made) <= taken + 3
+    assert taken == 19 and threading.get_ident() not in made
+
+
+def test_stages_overlap():
+    """Two stages of 10 ms an item take the time of one."""
+
+    def slow(items):
+        for item in items:
+            time.sleep(0.01)
+            yield item
+
+    start = time.perf_counter()
+    assert list(video.in_thread(slow(video.in_thread(slow(range(30)), 3)), 3)) == [*range(30)]
+    assert time.perf_counter() - start < 0.5  # one after the other: 0.6
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    def items():
+        yield 1
+        raise ValueError("no more")
+
+    taken = video.in_thread(items(), 2)
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(taken)
+
+
+def test_a_background_is_a_color_or_a_photo_cut_to_fill(tmp_path):
+    assert video.Backdrop("red").at(0, (4, 4, 3)).tolist() == [0, 0, 255]
+    write_image(tmp_path / "wall.png", np.full((30, 80, 3), 7, np.uint8))
+    wall = video.Backdrop(str(tmp_path / "wall.png"))
+    for shape in ((48, 64, 3), (20, 20, 3)):
+        assert wall.at(0, shape).shape == shape
+
+
+def test_a_background_video_runs_in_time_and_starts_again(tmp_path):
+    path = tmp_path / "waves.mp4"
+    with open_writer(path, (48, 64, 3), 10) as write:
+        for index in range(4):
+            write(index / 10, np.full((48, 64, 3), 60 * index, np.uint8))
+    waves = video.Backdrop(str(path))
+    seen = [waves.at(seconds, (24, 32, 3)).mean() / 60 for seconds in np.arange(0, 1.2, 0.05)]
+    # every picture is there for two steps of 0.05 s; the last returns to the first
+    assert np.rint(seen[::2]).tolist() == [0, 1, 2, 3] * 3
+
+
+def test_wrong_backgrounds_are_told(tmp_path, capsys):
+    for name, reason in (("mauve", "neither color nor photo"), ("x.mp4", "There is no file")):
+        with pytest.raises(SystemExit) as stop:
+            video.parse_args(["a.mp4", "--background", name])
+        assert stop.value.code == 2 and reason in capsys.readouterr().err
+
+
+def test_keys_switch_what_is_shown():
+    view = video.View("blur")
+    assert video.press(view, -1, 3) == view, "no key"
+    assert video.press(view, ord("x"), 3) == view, "a key without meaning"
+    assert video.press(view, ord("q"), 3) is None and video.press(view, 27, 3) is None
+    assert video.press(view, ord("f"), 3).mirror is False
+    assert video.press(view, ord("h"), 3).help is False
+    for number, mode in enumerate(video.LIVE_MODES, 1):
+        assert video.press(view, ord(str(number)), 3).mode == mode
+    assert set(video.LIVE_MODES) - {"none"} <= set(video.MODES) and len(video.LIVE_MODES) == 6
+
+
+def test_key_m_goes_through_all_effects_and_b_through_all_backgrounds():
+    view = video.View("blur")
+    modes = []
+    for _ in video.LIVE_MODES:
+        modes.append(view.mode)
+        view = video.press(view, ord("m"), 3)
+    assert modes == video.LIVE_MODES and view.mode == "blur"
+    places = []
+    for _ in range(4):
+        view = video.press(view, ord("b"), 3)
+        places.append((view.mode, view.background))
+    assert places == [("replace", 0), ("replace", 1), ("replace", 2), ("replace", 0)]
+
+
+def test_a_caption_is_drawn_on_a_copy():
+    picture = np.full((60, 200, 3), 128, np.uint8)
+    assert (video.caption(picture, ["a line"]) != picture).any() and (picture == 128).all()
+
+
+def test_no_camera_is_one_sentence(model_path, monkeypatch, capsys):
+    monkeypatch.setattr(cv2, "namedWindow", lambda *arguments: None)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+    assert run(model_path, "--camera", 99) == 1
+    assert "Camera 99 gives no picture" in capsys.readouterr().err
+
+
+def test_bad_videos_are_named_and_the_others_done(model_path, clip, tmp_path, capsys):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    assert run(model_path, bad, clip, tmp_path / "none.mp4", "--output", tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert "bad.mp4 is not a readable video" in told and "There is no file" in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip_overlay.mp4"]
+
+
+def test_an_input_is_never_overwritten_and_no_result_twice(model_path, clip, tmp_path, capsys):
+    mine, second = tmp_path / "a.mp4", tmp_path / "a_overlay.mp4"
+    mine.write_bytes(clip.read_bytes()), second.write_bytes(clip.read_bytes())
+    assert run(model_path, mine, second) == 1
+    assert second.read_bytes() == clip.read_bytes()
+    assert "a_overlay.mp4 is an input: give another --output" in capsys.readouterr().err
+    assert run(model_path, mine, clip, mine, "--output", tmp_path / "out") == 1
+    assert "is that of another video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["a.mp4", "--camera", "0"], ["a.mp4", "--blur", "-1"], ["--camera", "0", "--mode"]]
+    + [["--camera", "0", "--mode", "cutout"], ["a.mp4", "--background", "red", "blue"]],
+)
+def test_wrong_usage_exits_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        video.parse_args(arguments)
+    assert stop.value.code == 2
+
+
+def test_missing_weights_are_one_sentence(clip, tmp_path, capsys):
+    assert run(str(tmp_path / "none.pdparams"), clip) == 1
+    assert "none.pdparams" in capsys.readouterr().err

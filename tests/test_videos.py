@@ -1,0 +1,216 @@
+import struct
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+import videos
+from videos import open_writer, probe, read_video
+
+av = pytest.importorskip("av")
+RATE = 10
+
+
+def pictures(count=6, height=48, width=64, channels=3):
+    """Blocks of flat colour, large enough to survive the codecs; another one in each frame."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (count, 3, 4, channels), np.uint8)
+    size = (width, height)
+    return [cv2.resize(block, size, interpolation=cv2.INTER_NEAREST) for block in blocks]
+
+
+def write(path, frames, source=None, times=None):
+    with open_writer(path, frames[0].shape, RATE, source) as write_frame:
+        for seconds, frame in zip(times or np.arange(len(frames)) / RATE, frames):
+            write_frame(seconds, frame)
+    return path
+
+
+def add_sound(video, path, codec="aac", seconds=0.6):
+    """The same video with a tone of 440 Hz."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as output:
+        track = source.streams.video[0]
+        copy = output.add_stream_from_template(track)
+        sound = output.add_stream(codec, rate=48000, layout="mono")
+        for packet in source.demux(track):
+            if packet.pts is not None:
+                packet.stream = copy
+                output.mux(packet)
+        wave = np.sin(2 * np.pi * 440 * np.arange(int(48000 * seconds)) / 48000)
+        frame = av.AudioFrame.from_ndarray((20000 * wave).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+    return path
+
+
+def loudest_tone(path):
+    """Codec, seconds and loudest frequency of a file's sound."""
+    with av.open(str(path)) as container:
+        track = container.streams.audio[0]
+        frames = list(container.decode(track))
+        wave = np.concatenate([frame.to_ndarray().astype(float)[0] for frame in frames])
+        spectrum = np.abs(np.fft.rfft(wave))
+        rate = frames[0].sample_rate
+        name = track.codec_context.codec.canonical_name
+        return name, len(wave) / rate, spectrum.argmax() * rate / len(wave)
+
+
+@pytest.fixture(params=["PyAV", "ffmpeg", "OpenCV"])
+def way(request, monkeypatch):
+    """Run a test with each way of reading and writing that this machine has."""
+    if request.param != "PyAV":
+        monkeypatch.setattr(videos, "av", None)
+    if request.param == "OpenCV":
+        monkeypatch.setattr(videos.shutil, "which", lambda name: None)
+    if videos.way_of_writing() != request.param:
+        pytest.skip(f"no {request.param}")
+    return request.param
+
+
+def test_frames_come_back_in_order_at_their_times(way, tmp_path):
+    frames = pictures()
+    path = write(tmp_path / "sub" / "a.mp4", frames)
+    rate, count = probe(path)
+    assert rate == pytest.approx(RATE) and count == len(frames)
+    seconds, read = zip(*read_video(path))
+    assert seconds == pytest.approx(np.arange(len(frames)) / RATE)
+    for before, after in zip(frames, read):
+        assert after.dtype == np.uint8 and after.shape == before.shape
+        # The middle of a block, for codecs halve the resolution of colours.
+        differences = np.abs(after.astype(int) - before)[8::16, 8::16]
+        assert differences.mean() < 12
+    assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_odd_sides_grow_by_one(way, tmp_path):
+    path = write(tmp_path / "a.mp4", pictures(height=47, width=63))
+    assert next(read_video(path))[1].shape == (48, 64, 3)
+
+
+def test_uneven_times_are_kept(tmp_path):
+    times = [0, 0.04, 0.3, 0.35, 1, 2]
+    path = write(tmp_path / "a.mp4", pictures(), times=times)
+    assert [seconds for seconds, _ in read_video(path)] == pytest.approx(times, abs=1e-3)
+
+
+def test_colours_are_those_of_the_source(tmp_path):
+    """In flat frames, so that only the conversion between colour spaces can change them."""
+    for color in ((200, 60, 30), (20, 180, 70), (40, 50, 220)):
+        frame = np.full((64, 64, 3), color, np.uint8)
+        path = write(tmp_path / "a.mp4", [frame] * 3)
+        again = write(tmp_path / "b.mp4", [image for _, image in read_video(path)])
+        for video in (path, again):
+            for _, image in read_video(video):
+                assert np.abs(image.astype(int) - frame).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "source, codec, result, kept",
+    [("a.mp4", "aac", "b.mp4", "aac"), ("a.mkv", "pcm_s16le", "b.mp4", "aac")]
+    + [("a.mp4", "aac", "b.webm", "opus")],
+)
+def test_sound_is_kept(tmp_path, source, codec, result, kept):
+    frames = pictures()
+    source = add_sound(write(tmp_path / "silent.mp4", frames), tmp_path / source, codec)
+    result = write(tmp_path / result, frames, source)
+    name, seconds, tone = loudest_tone(result)
+    assert name == kept
+    assert seconds == pytest.approx(0.6, abs=0.1) and tone == pytest.approx(440, abs=5)
+
+
+def test_ffmpeg_keeps_sound(way, tmp_path):
+    if way != "ffmpeg":
+        pytest.skip("only for ffmpeg")
+    source = write(tmp_path / "silent.mp4", pictures())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(videos, "av", av)
+        source = add_sound(source, tmp_path / "a.mp4")
+    result = write(tmp_path / "b.mp4", pictures(), source)
+    assert loudest_tone(result)[2] == pytest.approx(440, abs=5)
+
+
+def test_a_video_without_sound_gets_none(tmp_path):
+    source = write(tmp_path / "a.mp4", pictures())
+    with av.open(str(write(tmp_path / "b.mp4", pictures(), source))) as container:
+        assert not container.streams.audio
+
+
+def test_transparency_is_kept_in_webm(tmp_path):
+    frame = np.full((64, 64, 4), (40, 50, 220, 255), np.uint8)
+    frame[:, :32, 3] = 0
+    path = write(tmp_path / "a.webm", [frame] * 3)
+    with av.open(str(path)) as container:
+        context = av.CodecContext.create("libvpx-vp9", "r")
+        packets = container.demux(container.streams.video[0])
+        shown = [f for packet in packets for f in context.decode(packet)][0]
+        alpha = shown.to_ndarray(format="bgra")[:, :, 3]
+    assert alpha[:, :28].max() < 10 and alpha[:, 36:].min() > 245
+
+
+def turned(path, result):
+    """The same file, told in its track header to be shown a quarter turn clockwise."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    struct.pack_into(">9i", data, matrix, 0, one, 0, -one, 0, 0, 48 * one, 0, 1 << 30)
+    result.write_bytes(data)
+    return result
+
+
+def test_a_turned_phone_is_held_upright(way, tmp_path):
+    frames = pictures()
+    path = turned(write(tmp_path / "a.mp4", frames), tmp_path / "turned.mp4")
+    image = next(read_video(path))[1]
+    upright = np.rot90(frames[0], -1)
+    assert image.shape == upright.shape == (64, 48, 3)
+    assert np.abs(image.astype(int) - upright)[8::16, 8::16].mean() < 12
+
+
+def test_what_is_no_video_is_told(way, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file .*none.mp4"):
+        probe(tmp_path / "none.mp4")
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 99)
+    with pytest.raises(ValueError, match="bad.mp4 is not a readable video"):
+        next(read_video(bad))
+
+
+def test_sound_alone_is_told(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as output:
+        sound = output.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), "s16", "mono")
+        frame.sample_rate = 48000
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+    with pytest.raises(ValueError, match="holds no pictures, only sound"):
+        probe(tmp_path / "a.mp4")
+
+
+def test_a_damaged_video_gives_what_is_left(tmp_path):
+    path = write(tmp_path / "a.mp4", pictures(40))
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 3
+    data[middle : middle + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    assert 10 < len(list(read_video(path))) <= 40
+
+
+def test_a_failure_leaves_neither_file_nor_the_old_one_changed(tmp_path):
+    path = write(tmp_path / "a.mp4", pictures())
+    before = path.read_bytes()
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        open_writer(path, (48, 64, 3), RATE) as write_frame,
+    ):
+        write_frame(0, pictures()[0])
+        raise RuntimeError("stop")
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_opencv_alone_cannot_write_transparency(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "av", None)
+    monkeypatch.setattr(videos.shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="needs PyAV: run `pip install av`"):
+        write(tmp_path / "a.webm", pictures(channels=4))
