@@ -128,36 +128,61 @@ class Graph:
         Returns:
             (N, 1, side, side) logits.
         """
+        half = side // 2
         weight = self.constant(joint_kernel(up, head), "head.weight")
         logits = self.node("Conv", [x, weight], "head", kernel_shape=[3, 3], pads=[1] * 4)
-        logits = self.node("DepthToSpace", [logits], "head.shuffle", blocksize=2)
-        for axis in (2, 3):
-            for first in (True, False):
-                outside = self.frame(x, up, head, side, axis, first)
-                logits = self.node("Add", [logits, outside], f"{outside}.add")
+        blocks = self.reshape(logits, [0, 2, 2, half, half], "head.blocks")
+        rows = self.node("Transpose", [blocks], "head.rows", perm=[0, 3, 1, 4, 2])
+        logits = self.reshape(rows, [0, 1, side, side], "head.logits")
+        for outside in self.frame(x, up, head, side):
+            logits = self.node("Add", [logits, outside], f"{outside}.add")
         return logits
 
-    def frame(self, x, up, head, side, axis, first):
-        """What one row or column outside the frame adds to the logits, negated.
+    def frame(self, x, up, head, side):
+        """What the ring of pixels outside the frame adds to the logits, negated.
 
-        (N, 1, side, side), zero but for the first or last row (axis 2) or column (axis 3). Rows
-        count the corners outside the frame, columns do not.
+        Returns:
+            two (N, 1, side, side), zero but for the first and last row, and column. The rows count
+            the ring's corners, the columns do not.
         """
-        name = {2: ("bottom", "top"), 3: ("right", "left")}[axis][first]
-        at, tap = (0, 0) if first else (side // 2 - 1, -1)
-        ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (at, at + 1)]
-        line = self.node("Slice", [x, *ends, f"axis{axis}"], f"{name}.line")
-        up, head = np.take(up, [tap], axis), -np.take(head, [tap], axis)
-        strides, pads = ([1, 2], [0] * 4) if axis == 2 else ([2, 1], [1, 0, 1, 0])
-        weight = self.constant(up, f"{name}.up.weight")
-        shape = {"kernel_shape": up.shape[2:], "strides": strides, "pads": pads}
-        line = self.node("ConvTranspose", [line, weight], f"{name}.up", **shape)
-        weight = self.constant(head, f"{name}.head.weight")
-        shape = {"kernel_shape": head.shape[2:], "pads": pads}
-        line = self.node("Conv", [line, weight], f"{name}.head", **shape)
-        pads = [0] * 8
-        pads[axis + 4 if first else axis] = side - 1
-        return self.node("Pad", [line, self.constant(pads, f"{name}.pads", np.int64)], name)
+        lines = []
+        for axis in (2, 3):
+            for at in (0, side // 2 - 1):
+                name = f"frame.axis{axis}.{at}"
+                ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (at, at + 1)]
+                line = self.node("Slice", [x, *ends, f"axis{axis}"], name)
+                lines.append(self.reshape(line, [0, 0, 1, side // 2], f"{name}.line"))
+        lines = self.node("Concat", lines, "frame.lines", axis=1)
+        # The kernels' outermost row or column, laid flat: (4 C, C, 1, 4) and (4, C, 1, 3).
+        taps = [(axis, tap) for axis in (2, 3) for tap in (0, -1)]
+        ups = np.concatenate([np.take(up, tap, axis)[:, :, None] for axis, tap in taps])
+        heads = np.concatenate([np.take(head, tap, axis)[:, :, None] for axis, tap in taps])
+        corners = np.ones((4, up.shape[1], 1, side + 2))
+        corners[2:, :, :, [0, -1]] = 0
+        corners = corners.reshape(1, -1, 1, side + 2)
+        ring = self.node(
+            "ConvTranspose",
+            [lines, self.constant(ups, "frame.up.weight")],
+            "frame.up",
+            kernel_shape=[1, KERNEL],
+            strides=[1, 2],
+            group=4,
+        )
+        ring = self.node("Mul", [ring, self.constant(corners, "frame.corners")], "frame.ring")
+        weight = self.constant(-heads, "frame.head.weight")
+        ring = self.node("Conv", [ring, weight], "frame.head", kernel_shape=[1, 3], group=4)
+        ring = self.reshape(ring, [0, 2, 2, side], "frame.sides")
+        place = np.zeros((side, 2))
+        place[0, 0] = place[-1, 1] = 1  # (side, 2) @ (2, side): to the first and the last row
+        placed = self.node("MatMul", [self.constant(place, "frame.place"), ring], "frame.placed")
+        self.nodes.append(
+            helper.make_node("Split", [placed], ["frame.rows", "frame.turned"], axis=1)
+        )
+        columns = self.node("Transpose", ["frame.turned"], "frame.columns", perm=[0, 1, 3, 2])
+        return "frame.rows", columns
+
+    def reshape(self, x, shape, name):
+        return self.node("Reshape", [x, self.constant(shape, f"{name}.shape", np.int64)], name)
 
 
 def joint_kernel(up, head):
@@ -254,7 +279,7 @@ def halve(proto):
 def quantize(proto, squares):
     """The same model in INT8: weights per channel, activations by their range on given photos.
 
-    The last sum and its sigmoid stay float32, and so does what corrects the frame.
+    What follows the last convolution stays float32, and so does what corrects the frame.
 
     Args:
         proto: as `onnx_model` makes it.
@@ -272,21 +297,27 @@ def quantize(proto, squares):
         def get_next(self):
             return next(self.batches, None)
 
-    exact = ("top", "bottom", "left", "right", "head.shuffle", "sigmoid", OUTPUT)
-    names = [node.name for node in proto.graph.node]
+    exact = ("frame", "head.", "sigmoid", OUTPUT)
+    names = [node.name for node in proto.graph.node if node.name.startswith(exact)]
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(proto)
+    # There is nothing left to fold: spare the user the advice to prepare the graph.
+    helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "int8.onnx")
+        source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        onnx.save(prepared, source)
         quantization.quantize_static(
-            proto,
-            path,
+            source,
+            target,
             Photos(),
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[name for name in names if name.startswith(exact)],
+            op_types_to_quantize=["Conv", "ConvTranspose", "Add", "Clip", "Relu"],
+            nodes_to_exclude=names,
             calibrate_method=quantization.CalibrationMethod.MinMax,
         )
-        quantized = onnx.load(path)
+        quantized = onnx.load(target)
     properties = {entry.key: entry.value for entry in proto.metadata_props}
     helper.set_model_props(quantized, properties)
     return quantized

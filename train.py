@@ -383,7 +383,8 @@ def build_run(args):
     """Model, averaged copy, optimiser, scaler and place of a fresh run, in one dict."""
     paddle.seed(args.seed)
     model = PortraitNet(width=args.width)
-    threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or None
+    neighbours = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
+    threads = max(1, kernels.core_count() // neighbours)
     notes = [load_pretrained(model, args.pretrained), kernels.accelerate(model, threads)]
     average = None
     if args.ema:
@@ -506,10 +507,9 @@ def log_epoch(writer, epoch, result, model, validation):
 
 def launch(argv, args):
     """Run this command as --procs processes of Paddle's launcher; returns the exit code."""
-    environment = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // args.procs))} | os.environ
     command = [sys.executable, "-m", "paddle.distributed.launch"]
     command += ["--nproc_per_node", str(args.procs), "--log_dir", f"{args.output}/launcher"]
-    process = subprocess.Popen([*command, __file__, *argv], env=environment)
+    process = subprocess.Popen([*command, __file__, *argv])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes hear it too, and save
     if process.wait() == 0:
         return 0

@@ -112,17 +112,16 @@ def flicker(smoothed, pairs):
 def lag(smoothed, steady):
     """Frames by which `smoothed` trails `steady`, where that changes; nan where it hardly does."""
     errors, count = np.zeros(len(SHIFTS)), 0
-    for time in range(SHIFTS[-1], len(steady) + SHIFTS[0]):
-        moving = np.abs(steady[time] - steady[time - 2]) > 0.3
+    for time in range(SHIFTS[-1], len(steady) - 3):
+        moving = np.abs(steady[time + 3] - steady[time - 3]) > 0.5
         count += moving.sum()
         errors += [np.abs(smoothed[time] - steady[time - shift])[moving].sum() for shift in SHIFTS]
     best = errors.argmin()
-    if count < MOVING or best == len(SHIFTS) - 1:
+    if count < MOVING or best in (0, len(SHIFTS) - 1):
         return np.nan
-    if best == 0:
-        return float(SHIFTS[0])
+    # Errors grow linearly on both sides: where two lines of equal slope meet.
     before, least, after = errors[best - 1 : best + 2]
-    return SHIFTS[best] + (before - after) / (before - 2 * least + after) / 2
+    return SHIFTS[best] + (before - after) / (max(before, after) - least) / 2
 
 
 def ghosts(smoothed, probabilities):

@@ -58,6 +58,11 @@ def keep_memory():
     return done == 0
 
 
+def core_count():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def accelerate(model, threads=None):
     """Give a model the fast kernels where the machine allows it.
 
@@ -85,7 +90,7 @@ def accelerate(model, threads=None):
             _operators = load_operators()
         except BuildError as error:
             return f"{stock}{error}."
-    _threads = threads or len(os.sched_getaffinity(0))
+    _threads = threads or core_count()
     _replace_forwards(model)
     return (
         f"Kernels: this project's fused C++ ones, {_threads} thread{'s' if _threads > 1 else ''}."

@@ -150,7 +150,7 @@ def load_pretrained(model, source):
 
 
 def download_imagenet(width):
-    """State of `paddle.vision.models.mobilenet_v2(pretrained=True)`, from its cache or server."""
+    """State of `paddle.vision`'s `mobilenet_v2(pretrained=True)`, from its cache or server."""
     try:
         return paddle.vision.models.mobilenet_v2(pretrained=True, scale=width).state_dict()
     except (OSError, RuntimeError, AssertionError) as error:
@@ -223,8 +223,8 @@ def imagenet_names():
 def identity_expansion(gamma, beta, own):
     """Weights that make the first stage's extra expansion the identity, in training too.
 
-    The convolution is the identity matrix; BatchNorm must then give back the mean and deviation that
-    it takes out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and
+    The convolution is the identity matrix; BatchNorm must give back the mean and deviation that it
+    takes out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and
     deviation `gamma` (taken as Gaussian), so that training, which uses the batch's own moments,
     starts near the identity too.
     """

@@ -127,9 +127,12 @@ def test_upsampling_equals_stock(operators, channels, height, width):
     assert_same_passes(kernels._upsample_forward, layer, [2, channels, height, width])
 
 
-@pytest.mark.parametrize("height, width", [(1, 1), (2, 2), (10, 13)])
-def test_stem_equals_stock(operators, height, width):
+@pytest.mark.parametrize(
+    "height, width, mode", [(1, 1, "eval"), (2, 3, "eval"), (10, 13, "eval"), (10, 13, "train")]
+)
+def test_stem_equals_stock(operators, height, width, mode):
     stem = MobileNetV2(0.5).stem
+    getattr(stem, mode)()
     state = random_state(stem)
     x = paddle.randn([2, 3, height, width])
     results = []

@@ -1,6 +1,7 @@
 // What to make of a photo and of where the person is in it, as effects.py does it.
 // Each takes `photo`, a picture in RGBA, and `probability`, a picture of one channel 0..255 of the
-// same size, changes neither and returns a new RGBA Uint8ClampedArray.
+// same size, changes neither and returns a new RGBA Uint8ClampedArray. `small` is the photo again,
+// shrunk: at its size colours are estimated and blurred.
 
 import { boxMean, limited, neighbours, picture, resize, stretchedRows } from "./pixels.js";
 
@@ -18,10 +19,9 @@ const MATTE = Float32Array.from({ length: 256 }, (_, value) =>
   Math.min(1, Math.max(0, (value / 255 - CLEAR) / (SOLID - CLEAR))),
 );
 
-function matte(probability) {
-  const result = picture(probability.width, probability.height, 1);
-  for (let i = 0; i < result.data.length; i++) result.data[i] = MATTE[probability.data[i]];
-  return result;
+/** Opacity at the size of `small`, 0..1. */
+function smallMatte(probability, { width, height }) {
+  return resize(probability, width, height).data.map((value) => MATTE[Math.round(value)]);
 }
 
 /** result = other + alpha * (result - other), in place, for one pixel. */
@@ -58,8 +58,8 @@ export function overlay(photo, probability) {
 }
 
 /** The person alone, in the person's own colours, before nothing. */
-export function cutOut(photo, probability, { colorSide }) {
-  const result = personColors(photo, probability, colorSide);
+export function cutOut(photo, probability, { small }) {
+  const result = personColors(photo, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const alpha = MATTE[probability.data[i]];
     if (alpha === 0) result[to] = result[to + 1] = result[to + 2] = 0;
@@ -69,8 +69,8 @@ export function cutOut(photo, probability, { colorSide }) {
 }
 
 /** The person before a colour, [red, green, blue]. */
-export function color(photo, probability, { color: [red, green, blue], colorSide }) {
-  const result = personColors(photo, probability, colorSide);
+export function color(photo, probability, { color: [red, green, blue], small }) {
+  const result = personColors(photo, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const alpha = MATTE[probability.data[i]];
     if (alpha < 1) blend(result, to, alpha, red, green, blue);
@@ -79,8 +79,8 @@ export function color(photo, probability, { color: [red, green, blue], colorSide
 }
 
 /** The person before another picture: `background`, RGBA of the photo's size. */
-export function replace(photo, probability, { background, colorSide }) {
-  const result = personColors(photo, probability, colorSide);
+export function replace(photo, probability, { background, small }) {
+  const result = personColors(photo, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const alpha = MATTE[probability.data[i]];
     if (alpha < 1) blend(result, to, alpha, background[to], background[to + 1], background[to + 2]);
@@ -93,17 +93,16 @@ export function replace(photo, probability, { background, colorSide }) {
  *
  * @param options.sigma of the blur, as a share of the photo's longer side
  */
-export function blur(photo, probability, { sigma: share, colorSide }) {
-  const small = limited(photo, BLUR_SIGMA / share);
-  const opacity = resize(matte(probability), ...small).data;
-  const sigma = (share * Math.max(photo.width, photo.height) * small[0]) / photo.width;
-  const weights = opacity.map((value) => 1 - value);
+export function blur(photo, probability, { sigma: share, small }) {
+  const tiny = resize(small, ...limited(small, BLUR_SIGMA / share));
+  const sigma = share * Math.max(tiny.width, tiny.height);
+  const weights = smallMatte(probability, tiny).map((value) => 1 - value);
   // Three box means are near a Gaussian; one of radius r has the variance r (r + 1) / 3.
   const radius = Math.max(1, Math.round(Math.sqrt(sigma * sigma + 0.25) - 0.5));
   const smooth = (plane) => boxMean(boxMean(boxMean(plane, radius), radius), radius);
-  const behind = weightedMean(resize(photo, ...small), weights, smooth);
+  const behind = weightedMean(tiny, weights, smooth);
 
-  const result = personColors(photo, probability, colorSide);
+  const result = personColors(photo, probability, small);
   let i = 0;
   for (const row of stretchedRows(behind, photo.width, photo.height)) {
     for (let from = 0; from < row.length; from += 4, i++) {
@@ -132,6 +131,9 @@ function weightedMean(colors, weights, smooth) {
   return result;
 }
 
+// A table, for powers are slow.
+const PURE = Float32Array.from({ length: 256 }, (_, value) => (value / 255) ** PURITY);
+const pure = (alpha) => PURE[Math.round(255 * alpha)];
 const clip = (value) => Math.min(255, Math.max(0, value));
 const unmix = (mixed, alpha, person, behind) =>
   clip(person + alpha * (mixed - alpha * person - (1 - alpha) * behind));
@@ -139,32 +141,29 @@ const unmix = (mixed, alpha, person, behind) =>
 /**
  * The person's own colours where person and background mix: effects.person_colors.
  *
- * @param side longer side at which colours are estimated, pixels: fewer are faster
  * @returns RGBA Uint8ClampedArray, equal to the photo where nothing is mixed
  */
-export function personColors(photo, probability, side) {
-  const small = limited(photo, side);
-  const mixed = resize(photo, ...small);
-  const alpha = resize(matte(probability), ...small).data;
-  const near = alpha.map((value) => value ** PURITY);
-  const far = alpha.map((value) => (1 - value) ** PURITY);
-  let person = mixed;
-  let behind = mixed;
+export function personColors(photo, probability, small) {
+  const alpha = smallMatte(probability, small);
+  const near = alpha.map(pure);
+  const far = alpha.map((value) => pure(1 - value));
+  let person = small;
+  let behind = small;
   let guess;
   for (const share of [FAR, NEAR]) {
-    const radius = Math.max(1, Math.round(share * Math.max(...small)));
+    const radius = Math.max(1, Math.round(share * Math.max(small.width, small.height)));
     const mean = (plane) => boxMean(plane, radius);
     guess = weightedMean(person, near, mean);
     behind = weightedMean(behind, far, mean);
-    person = picture(small[0], small[1], 4);
+    person = picture(small.width, small.height, 4);
     for (let i = 0; i < person.data.length; i++) {
-      person.data[i] = unmix(mixed.data[i], alpha[i >> 2], guess.data[i], behind.data[i]);
+      person.data[i] = unmix(small.data[i], alpha[i >> 2], guess.data[i], behind.data[i]);
     }
   }
 
   const result = new Uint8ClampedArray(photo.data);
-  const columns = neighbours(small[0], photo.width);
-  const rows = neighbours(small[1], photo.height);
+  const columns = neighbours(small.width, photo.width);
+  const rows = neighbours(small.height, photo.height);
   for (let y = 0, i = 0; y < photo.height; y++) {
     for (let x = 0; x < photo.width; x++, i++) {
       const opacity = MATTE[probability.data[i]];

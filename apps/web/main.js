@@ -146,7 +146,8 @@ async function startCamera() {
   if (!navigator.mediaDevices) {
     return say("This browser gives no camera to this address: use http://127.0.0.1.", true);
   }
-  const wanted = { width: { ideal: 1280 }, height: { ideal: 720 } };
+  const [width, height] = $("size").value.split(" × ").map(Number);
+  const wanted = { width: { ideal: width }, height: { ideal: height } };
   if ($("device").value) wanted.deviceId = { exact: $("device").value };
   say("Waiting for the camera …");
   try {
@@ -236,7 +237,7 @@ $("choose").onclick = $("another").onclick = () => $("photo_file").click();
 $("choose_backdrop").onclick = () => $("backdrop_file").click();
 $("start").onclick = startCamera;
 $("stop").onclick = stopCamera;
-$("device").onchange = startCamera;
+$("device").onchange = $("size").onchange = () => camera && startCamera();
 
 $("photo_file").onchange = ({ target }) => {
   if (target.files.length) openPhoto(target.files[0]);

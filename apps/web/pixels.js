@@ -49,9 +49,11 @@ function add(sums, to, values, from, length, weight) {
 function average({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
   const length = oldWidth * channels;
   const tall = new Float32Array(length * height);
+  const row = new Float32Array(length); // `add` is fast when it meets one kind of array only
   overlaps(oldHeight, height).forEach(({ first, inside, rest }, y) => {
-    add(tall, first * length, data, y * length, length, inside);
-    if (rest) add(tall, (first + 1) * length, data, y * length, length, rest);
+    row.set(data.subarray(y * length, (y + 1) * length));
+    add(tall, first * length, row, 0, length, inside);
+    if (rest) add(tall, (first + 1) * length, row, 0, length, rest);
   });
   const result = picture(width, height, channels);
   const columns = overlaps(oldWidth, width);
@@ -209,16 +211,6 @@ export function boxMean({ width, height, channels, data }, radius) {
   return result;
 }
 
-/** One channel computed from pictures of equal size, pixel by pixel. */
-export function zip(formula, first, ...others) {
-  const result = picture(first.width, first.height, 1);
-  const [b, c] = others.map((other) => other.data);
-  for (let i = 0; i < result.data.length; i++) {
-    result.data[i] = formula(first.data[i], b?.[i], c?.[i]);
-  }
-  return result;
-}
-
 /** Brightness of an RGBA picture, 8 bits, as OpenCV rounds it. */
 export function luma({ width, height, data }) {
   const result = picture(width, height, 1, new Uint8Array(width * height));
@@ -240,28 +232,29 @@ export function guidedUpsample(inner, photo) {
   const { width, height } = photo;
   const small = limited(photo, GUIDE_SIDE);
   const gray = luma(photo);
-  const guide = zip((value) => round(value) / 255, resize(gray, ...small));
-  const probability = interpolate(inner, ...small);
-
-  const mean = (plane) => boxMean(plane, Math.max(1, round(GUIDE_RADIUS * Math.max(...small))));
-  const meanGuide = mean(guide);
-  const meanProbability = mean(probability);
-  const variance = zip((m, g) => m - g * g, mean(zip((g) => g * g, guide)), meanGuide);
-  const both = mean(zip((g, p) => g * p, guide, probability));
-  const covariance = zip((m, g, p) => m - g * p, both, meanGuide, meanProbability);
-  const slope = zip((c, v) => c / (v + GUIDE_EPSILON), covariance, variance);
-  const offset = zip((p, s, g) => p - s * g, meanProbability, slope, meanGuide);
-
-  const meanSlope = mean(slope).data;
-  const meanOffset = mean(offset).data;
-  const fit = picture(small[0], small[1], 2);
-  for (let i = 0; i < meanSlope.length; i++) {
-    fit.data[2 * i] = meanSlope[i]; // times the luma, which counts 0..255 as the result does
-    fit.data[2 * i + 1] = 255 * meanOffset[i];
+  const guides = resize(gray, ...small).data;
+  const probabilities = interpolate(inner, ...small).data;
+  const moments = picture(small[0], small[1], 4); // guide, probability, and both times the guide
+  for (let i = 0; i < guides.length; i++) {
+    const guide = round(guides[i]) / 255;
+    moments.data[4 * i] = guide;
+    moments.data[4 * i + 1] = probabilities[i];
+    moments.data[4 * i + 2] = guide * guide;
+    moments.data[4 * i + 3] = guide * probabilities[i];
+  }
+  const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(...small)));
+  const means = boxMean(moments, radius).data;
+  const fit = picture(small[0], small[1], 2); // slope and offset
+  for (let i = 0; i < guides.length; i++) {
+    const [guide, probability] = [means[4 * i], means[4 * i + 1]];
+    const variance = means[4 * i + 2] - guide * guide;
+    const slope = (means[4 * i + 3] - guide * probability) / (variance + GUIDE_EPSILON);
+    fit.data[2 * i] = slope; // times the luma, which counts 0..255 as the result does
+    fit.data[2 * i + 1] = 255 * (probability - slope * guide);
   }
   const result = picture(width, height, 1, new Uint8ClampedArray(width * height));
   let to = 0;
-  for (const row of stretchedRows(fit, width, height)) {
+  for (const row of stretchedRows(boxMean(fit, radius), width, height)) {
     for (let x = 0; x < width; x++, to++) {
       result.data[to] = row[2 * x] * gray.data[to] + row[2 * x + 1];
     }

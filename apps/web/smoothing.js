@@ -1,6 +1,6 @@
 // What a camera adds to the masks of its frames: smoothing.py's rule, without its optical flow.
 
-import { boxMean, luma, zip } from "./pixels.js";
+import { boxMean, luma, picture } from "./pixels.js";
 
 export const FLOOR = 0.1; // these five: smoothing.py
 export const NOISE = 2;
@@ -22,19 +22,20 @@ export function smoother() {
   return (frame, probability) => {
     const gray = boxMean(luma(frame), 1);
     if (last && last.width === gray.width && last.height === gray.height) {
-      const change = boxMean(zip((a, b) => Math.abs(a - b), gray, lastLuma), 2);
-      const difference = boxMean(zip((a, b) => a - b, probability, last), 2);
-      const weight = zip(
-        (c, d) => Math.max(ramp(c, NOISE, CHANGED), ramp(Math.abs(d), DOUBT, MOVED)),
-        change,
-        difference,
-      );
-      probability = zip(
-        (now, before, w) => before + (FLOOR + (1 - FLOOR) * w) * (now - before),
-        probability,
-        last,
-        weight,
-      );
+      const changes = picture(gray.width, gray.height, 2); // of luma and of probability
+      for (let i = 0; i < last.data.length; i++) {
+        changes.data[2 * i] = Math.abs(gray.data[i] - lastLuma.data[i]);
+        changes.data[2 * i + 1] = probability.data[i] - last.data[i];
+      }
+      const around = boxMean(changes, 2).data;
+      const mixed = picture(gray.width, gray.height, 1);
+      for (let i = 0; i < last.data.length; i++) {
+        const change = ramp(around[2 * i], NOISE, CHANGED);
+        const move = ramp(Math.abs(around[2 * i + 1]), DOUBT, MOVED);
+        const weight = FLOOR + (1 - FLOOR) * Math.max(change, move);
+        mixed.data[i] = last.data[i] + weight * changes.data[2 * i + 1];
+      }
+      probability = mixed;
     }
     lastLuma = gray;
     last = probability;

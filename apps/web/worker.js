@@ -2,15 +2,15 @@
 // The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
 
 import { EFFECTS } from "./effects.js";
-import { crop, guidedUpsample, ofImageData, picture, toBatch } from "./pixels.js";
+import { crop, guidedUpsample, limited, ofImageData, picture, resize, toBatch } from "./pixels.js";
 import { smoother } from "./smoothing.js";
 
 const RUNTIME = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
-const PHOTO_COLOR_SIDE = 1024; // see personColors; effects.py and apps/video.py have the same
-const CAMERA_COLOR_SIDE = 256;
+const PHOTO_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
+const CAMERA_COLOR_SIDE = 160; // less, for the sake of frames per second
 
 let ort, session, metadata;
-let photo = null; // { pixels, probability }
+let photo = null; // { pixels, probability, small }
 let backdrop = { bitmap: null, pixels: null }; // the background, and scaled as it was last wanted
 let smooth = null;
 
@@ -82,13 +82,16 @@ async function run(batch) {
   return picture(size, size, 1, await answer[output].getData());
 }
 
-/** Where the person is in a picture, and the milliseconds that the network took. */
+const shrink = (pixels, side) => resize(pixels, ...limited(pixels, side));
+
+/** Where the person is in a picture, the picture as the network saw it, and the network's time. */
 async function segment(pixels, smoothed = (_, probability) => probability) {
   const { batch, box, inner } = toBatch(pixels, metadata);
   const start = performance.now();
   const square = await run(batch);
   const network = performance.now() - start;
-  return { probability: guidedUpsample(smoothed(inner, crop(square, box)), pixels), network };
+  const probability = guidedUpsample(smoothed(inner, crop(square, box)), pixels);
+  return { probability, inner, network };
 }
 
 let canvas = null;
@@ -119,7 +122,7 @@ async function openPhoto({ bitmap }) {
     bitmap.close();
   }
   const { probability, network } = await segment(pixels);
-  photo = { pixels, probability };
+  photo = { pixels, probability, small: shrink(pixels, PHOTO_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > 127;
   return { share: person / (width * height), network, total: performance.now() - start };
@@ -154,15 +157,15 @@ function studio(context, width, height) {
   context.fillRect(0, 0, width, height);
 }
 
-function paint(pixels, probability, { mode, ...options }, colorSide) {
+function paint({ pixels, probability, small }, { mode, ...options }) {
   const background = mode === "background" ? backdropFor(pixels) : null;
-  const result = EFFECTS[mode](pixels, probability, { ...options, background, colorSide });
+  const result = EFFECTS[mode](pixels, probability, { ...options, background, small });
   return { pixels: result, width: pixels.width, height: pixels.height };
 }
 
 /** The photo with an effect: { pixels, width, height }. */
 function draw({ look }) {
-  return paint(photo.pixels, photo.probability, look, PHOTO_COLOR_SIDE);
+  return paint(photo, look);
 }
 
 /** A camera begins: no mask of an earlier one counts. */
@@ -179,7 +182,7 @@ async function frame({ bitmap, mirror, look }) {
     context.drawImage(bitmap, 0, 0);
   });
   bitmap.close();
-  const { probability, network } = await segment(pixels, smooth);
-  const result = paint(pixels, probability, look, CAMERA_COLOR_SIDE);
-  return { ...result, network, total: performance.now() - start };
+  const { probability, inner, network } = await segment(pixels, smooth);
+  const small = shrink(inner, CAMERA_COLOR_SIDE);
+  return { ...paint({ pixels, probability, small }, look), network, total: performance.now() - start };
 }

@@ -1,0 +1,108 @@
+"""Frames a second from video file to video file, and what each stage costs.
+
+    python -m benchmarks.video_speed
+
+pans over examples/astronaut.png at two sizes, 30 frames a second. "alone" is the time of a frame in
+each stage when nothing else runs; the last columns are whole runs of apps/video.py, in which the
+stages overlap.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from apps import video
+from images import read_image
+from predictor import Predictor
+from smoothing import Smoother
+from videos import open_writer, read_video
+
+PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.png"
+SIZES = ((640, 480), (1280, 720))
+RATE = 30
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Frames a second of apps/video.py, and what each stage costs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--frames", type=int, default=150, help="length of the video")
+    add("--modes", nargs="+", choices=video.MODES, default=["overlay", "replace", "blur"])
+    add("--model_path", type=Path, help="model file (default: the one in weights/)")
+    return parser.parse_args(argv)
+
+
+def draw_video(path, size, frames):
+    """A slow pan over the photo, with camera noise."""
+    photo = read_image(PHOTO)
+    rng = np.random.default_rng(0)
+    scale = 1.2 * max(size[0] / photo.shape[1], size[1] / photo.shape[0])
+    noise = rng.normal(0, 1, (8, size[1], size[0], 3))
+    with open_writer(path, (size[1], size[0], 3), RATE) as write:
+        for index in range(frames):
+            swing = 0.05 * size[0] * np.sin(index / 15)
+            matrix = np.float32([[scale, 0, swing - 0.1 * size[0]], [0, scale, 0]])
+            image = cv2.warpAffine(photo, matrix, size, borderMode=cv2.BORDER_REFLECT)
+            write(index / RATE, np.clip(image + noise[index % 8], 0, 255).astype(np.uint8))
+
+
+def stages(path, predictor, folder, modes):
+    """Milliseconds a frame of each stage on its own: name -> median."""
+    start = time.perf_counter()
+    images = [image for _, image in read_video(path)][:60]
+    costs = {"read": [1000 * (time.perf_counter() - start) / len(images)]}
+    behind = video.Backdrop(str(PHOTO)).at(0, images[0].shape)
+    smoother = Smoother()
+
+    def timed(name, function, *arguments):
+        start = time.perf_counter()
+        result = function(*arguments)
+        costs.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+        return result
+
+    with open_writer(folder / "stage.mp4", images[0].shape, RATE) as write:
+        for index, image in enumerate(images):
+            square, box = timed("letterbox", predictor.prepare, image)
+            probability = timed("network", predictor.run, [square])[0]
+            probability = timed("smoothing", smoother, square, probability)
+            probability = timed("refinement", predictor.restore, probability, box, image)
+            for mode in modes:
+                picture = timed(mode, video.MODES[mode], image, probability, behind, 0.02)
+            timed("write", write, index / RATE, picture)
+    return {name: np.median(times) for name, times in costs.items()}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    predictor = Predictor(args.model_path)
+    print(
+        f"{predictor.model_path}, {predictor.backend}, {os.cpu_count()} cores, {args.frames} frames"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for number, size in enumerate(SIZES):
+            path = Path(folder) / f"{size[0]}x{size[1]}.mp4"
+            draw_video(path, size, args.frames)
+            row = {
+                name: f"{ms:.1f}"
+                for name, ms in stages(path, predictor, path.parent, args.modes).items()
+            }
+            for mode in args.modes:
+                chosen = video.parse_args([str(path), "--mode", mode, "--background", str(PHOTO)])
+                start = time.perf_counter()
+                frames, _ = video.convert(path, path.with_name("out.mp4"), predictor, chosen)
+                row[f"{mode}, frames/s"] = f"{frames / (time.perf_counter() - start):.1f}"
+            if number == 0:
+                print(f"| size | {' | '.join(row)} |\n|---|{'---|' * len(row)}")
+            print(f"| {path.stem} | {' | '.join(row.values())} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

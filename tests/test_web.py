@@ -1,0 +1,483 @@
+"""The browser page: its server, its arithmetic (in Node.js) and, marked slow, the page itself."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import draw_portrait
+
+import effects
+import predictor
+import smoothing
+from apps.web import __main__ as web
+from images import read_image, read_mask
+from transforms import MEAN, SCALE, SIZE, letterbox, to_batch
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "astronaut.png"
+NODE = shutil.which("node")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+METADATA = {"size": SIZE, "mean": MEAN, "scale": SCALE, "channel_order": "BGR"}
+
+
+# The server
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model" / "net.onnx"
+    path.parent.mkdir()
+    path.write_bytes(b"the network")
+    path.with_suffix(".json").write_text(json.dumps(METADATA, default=float))
+    return path
+
+
+def serve(model):
+    server = web.make_server(model)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def get(model):
+    """A function: target of a GET request, sent as it is -> status, headers, body."""
+    server = serve(model)
+
+    def get(target, method="GET"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection.request(method, target)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return answer.status, answer.headers, body
+
+    yield get
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "target, kind",
+    [
+        ("/", "text/html; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/worker.js?threads=1", "text/javascript; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/model.json", "application/json"),
+        ("/model.onnx", "application/octet-stream"),
+    ],
+)
+def test_files_come_with_their_type_and_isolated(get, target, kind):
+    status, headers, body = get(target)
+    assert (status, headers["Content-Type"]) == (200, kind)
+    assert len(body) == int(headers["Content-Length"]) > 0
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+
+
+def test_the_model_is_the_given_one(get, model):
+    assert get("/model.onnx")[2] == b"the network"
+    assert json.loads(get("/model.json")[2])["channel_order"] == "BGR"
+
+
+def test_head_has_no_body(get):
+    status, headers, body = get("/main.js", "HEAD")
+    assert (status, body) == (200, b"") and int(headers["Content-Length"]) > 0
+
+
+def test_nothing_outside_the_page_is_served(get, tmp_path):
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    climb = os.path.relpath(secret, web.FOLDER)
+    for target in (
+        f"/{climb}",
+        f"/{climb.replace('..', '%2e%2e')}",
+        f"/{climb.replace('/', '%2f')}",
+        f"/{secret}",
+        "/__main__.py",
+        "/node_modules",
+        "/missing.js",
+    ):
+        assert get(target)[0] == 404, target
+
+
+def test_only_this_machine_is_served(model):
+    server = web.make_server(model)
+    assert server.server_address[0] == "127.0.0.1"
+    server.server_close()
+
+
+def test_a_missing_model_is_one_sentence(tmp_path, model, capsys):
+    with pytest.raises(FileNotFoundError, match=r"There is no .*gone\.onnx: make it with"):
+        web.make_server(tmp_path / "gone.onnx")
+    model.with_suffix(".json").unlink()
+    assert web.main(["--model", str(model), "--no-open"]) == 1
+    assert re.fullmatch(r"There is no .*net\.json: make it with .*\n", capsys.readouterr().err)
+
+
+def test_a_taken_port_is_one_sentence(model):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"Port {port} cannot be used .*: give another --port"):
+            web.make_server(model, port)
+
+
+def test_packages_are_installed_only_when_they_are_not_there(tmp_path, monkeypatch):
+    shutil.copy(web.FOLDER / "package-lock.json", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no npm there
+    with pytest.raises(RuntimeError, match=r"needs npm .*: install Node\.js"):
+        web.install_packages(tmp_path)
+    locked = json.loads((tmp_path / "package-lock.json").read_text())["packages"]
+    package = tmp_path / "node_modules" / "onnxruntime-web" / "package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text(json.dumps(locked["node_modules/onnxruntime-web"]))
+    web.install_packages(tmp_path)
+    package.write_text('{"version": "0.0.1"}')
+    with pytest.raises(RuntimeError, match="needs npm"):
+        web.install_packages(tmp_path)
+
+
+def test_the_lock_file_fits_package_json():
+    wanted = json.loads((web.FOLDER / "package.json").read_text())
+    locked = json.loads((web.FOLDER / "package-lock.json").read_text())["packages"]
+    for kind in ("dependencies", "devDependencies"):
+        assert locked[""][kind] == wanted[kind]
+
+
+# Its arithmetic
+
+
+@pytest.mark.parametrize(
+    "file, module, names",
+    [
+        ("pixels.js", predictor, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON"]),
+        ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
+        ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
+    ],
+)
+def test_constants_are_those_of_python(file, module, names):
+    found = dict(re.findall(r"const ([A-Z_]+) = ([\d.e-]+);", (web.FOLDER / file).read_text()))
+    assert {name: float(found[name]) for name in names} == {
+        name: getattr(module, name) for name in names
+    }
+
+
+SCRIPT = """
+import { readFileSync, writeFileSync } from "node:fs";
+import { EFFECTS } from "FOLDER/effects.js";
+import { crop, guidedUpsample, limited, picture, resize, toBatch } from "FOLDER/pixels.js";
+import { smoother } from "FOLDER/smoothing.js";
+const { width, height, metadata } = JSON.parse(readFileSync("in.json"));
+const floats = (name) => new Float32Array(new Uint8Array(readFileSync(name)).buffer);
+const photo = picture(width, height, 4, new Uint8ClampedArray(readFileSync("photo")));
+const { batch, box, inner } = toBatch(photo, metadata);
+writeFileSync("batch", batch);
+const square = crop(picture(metadata.size, metadata.size, 1, floats("square")), box);
+const probability = guidedUpsample(square, photo);
+writeFileSync("probability", probability.data);
+const small = resize(photo, ...limited(photo, 1024));
+const options = { color: [10, 200, 90], sigma: 0.02, small };
+for (const mode of ["blur", "color", "cutout", "mask", "overlay"]) {
+  writeFileSync(mode, EFFECTS[mode](photo, probability, options));
+}
+const smooth = smoother();
+smooth(inner, picture(box.width, box.height, 1));
+writeFileSync("given", square.data);
+writeFileSync("still", smooth(inner, square).data);
+inner.data.fill(255);
+writeFileSync("cut", smooth(inner, square).data);
+"""
+
+
+@pytest.fixture(params=[(300, 200), (150, 611), (97, 60), (448, 448), (224, 31)])
+def portrait(request, tmp_path):
+    """A drawn photo, a square of probabilities and what Node.js makes of both."""
+    if not NODE:
+        pytest.skip("Node.js is not installed")
+    height, width = request.param
+    image, mask = draw_portrait(np.random.default_rng(height), height, width)
+    square = letterbox(mask * np.uint8(255), SIZE, border=0)[0]
+    square = cv2.GaussianBlur(square, (0, 0), 3).astype(np.float32) / 255
+    (tmp_path / "photo").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
+    (tmp_path / "square").write_bytes(square.tobytes())
+    description = {"width": width, "height": height, "metadata": METADATA}
+    (tmp_path / "in.json").write_text(json.dumps(description, default=float))
+    (tmp_path / "run.mjs").write_text(SCRIPT.replace("FOLDER", web.FOLDER.as_uri()))
+    subprocess.run([NODE, "run.mjs"], cwd=tmp_path, check=True)
+
+    def made(name, dtype, *shape):
+        return np.frombuffer((tmp_path / name).read_bytes(), dtype).reshape(shape)
+
+    return image, square, made
+
+
+def test_javascript_computes_what_python_does(portrait):
+    image, square, made = portrait
+    height, width = image.shape[:2]
+    small, box = letterbox(image, SIZE)
+    batch = made("batch", np.float32, 1, 3, SIZE, SIZE)
+    difference = np.abs(batch - to_batch([small])) / SCALE
+    assert difference.max() < 1.01 and difference.mean() < 0.2  # of one grey level
+
+    probability = predictor.guided_upsample(square, box, image)
+    ours = made("probability", np.uint8, height, width).astype(np.float32) / 255
+    assert np.abs(ours - probability).max() < 0.01
+    mask = made("mask", np.uint8, height, width, 4)
+    assert (mask[:, :, 0] // 255 != effects.mask_of(probability)).mean() < 1e-3
+
+    def differs(name, expected):
+        picture = made(name, np.uint8, height, width, 4).astype(int)
+        return np.abs(picture[:, :, [2, 1, 0, 3][: expected.shape[2]]] - expected).mean()
+
+    assert differs("color", effects.replace(image, probability, (90, 200, 10))) < 0.3
+    assert differs("cutout", effects.cut_out(image, probability)) < 0.5
+    assert differs("blur", effects.blur(image, probability)) < 1.5
+    assert differs("overlay", effects.overlay(image, probability)) < 8  # the line is drawn anew
+
+
+def test_smoothing_holds_flicker_down_and_lets_go_after_a_cut(portrait):
+    _, _, made = portrait
+    given, still, cut = (made(name, np.float32, -1) for name in ("given", "still", "cut"))
+    assert np.allclose(cut, given, atol=1e-6)
+    faint = (given > 0) & (given < 0.02)  # the mask before was empty: this is flicker,
+    assert np.allclose(still[faint], smoothing.FLOOR * given[faint], atol=1e-6)
+    assert still.max() == 1  # but a whole body is none
+
+
+# The page in a browser
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    " --disable-component-update --disable-sync --use-fake-device-for-media-stream"
+).split()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A portrait that sways, as the fake camera plays it."""
+    path = tmp_path_factory.mktemp("camera") / "clip.mjpeg"
+    photo = cv2.resize(read_image(EXAMPLE), (480, 480))
+    with path.open("wb") as file:
+        for angle in np.linspace(0, 2 * np.pi, 30, endpoint=False):
+            frame = np.full((480, 640, 3), 120, np.uint8)
+            left = int(80 + 60 * np.sin(angle))
+            frame[:, left : left + 480] = photo
+            file.write(cv2.imencode(".jpg", frame)[1].tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def address():
+    if not web.MODEL_PATH.is_file():
+        pytest.skip(f"{web.MODEL_PATH} is not there")
+    web.install_packages()
+    server = serve(web.MODEL_PATH)
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(clip):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("Chromium is not installed")
+    flags = [*FLAGS, f"--use-file-for-fake-video-capture={clip}"]
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+COUNT = """
+window.drawn = 0;
+const put = CanvasRenderingContext2D.prototype.putImageData;
+CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+  window.drawn++;
+  return put.apply(this, given);
+};
+"""
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, loaded; at the end nothing may have gone wrong or left the machine."""
+    context = browser.new_context(permissions=["camera"])
+    context.add_init_script(COUNT)
+    page = context.new_page()
+    requests, problems = [], []
+    page.on("request", requests.append)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and problems.append(line.text))
+    page.goto(address)
+    page.wait_for_selector("#runtime:not(:empty)", timeout=90_000)
+    yield page
+    context.close()
+    assert not problems
+    addresses = {request.url for request in requests}
+    assert {f"{address}model.onnx", f"{address}worker.js"} <= addresses
+    assert all(url.startswith((address, f"blob:{address}")) for url in addresses)
+    assert {request.method for request in requests} == {"GET"}
+
+
+def wait_for_pictures(page, count, seconds=60):
+    """Wait until `count` more pictures were drawn."""
+    wanted = page.evaluate("window.drawn") + count
+    end = time.monotonic() + seconds
+    while page.evaluate("window.drawn") < wanted:
+        assert time.monotonic() < end, f"not {count} pictures in {seconds} s"
+        page.wait_for_timeout(50)
+
+
+def open_example(page):
+    page.set_input_files("#photo_file", EXAMPLE)
+    page.wait_for_selector("#download:not([disabled])", timeout=60_000)
+
+
+def save(page, path):
+    """Download the picture that is shown; returns it as OpenCV reads it."""
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(path)
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def choose(page, mode):
+    page.locator(f"input[value={mode}]").check(force=True)
+
+
+@pytest.mark.slow
+def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    open_example(page)
+    assert re.search(r"% person · 512 × 512 · network .* ms", page.inner_text("#status"))
+    choose(page, "mask")
+    wait_for_pictures(page, 1)
+    save(page, tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png")
+
+    image = read_image(EXAMPLE)
+    square, box = letterbox(image, SIZE)
+    (answer,) = runtime.InferenceSession(web.MODEL_PATH).run(None, {"batch": to_batch([square])})
+    expected = effects.mask_of(predictor.guided_upsample(answer[0], box, image))
+    assert (mask & expected).sum() / (mask | expected).sum() >= 0.995
+
+
+@pytest.mark.slow
+def test_every_mode_draws_the_whole_photo(page, tmp_path):
+    open_example(page)
+    pictures = {"overlay": save(page, tmp_path / "overlay.png")}
+    for mode in ("cutout", "blur", "color", "background", "mask"):
+        choose(page, mode)
+        wait_for_pictures(page, 1)
+        pictures[mode] = save(page, tmp_path / f"{mode}.png")
+    photo = read_image(EXAMPLE)
+    for mode, picture in pictures.items():
+        assert picture.shape == (512, 512, 4), mode
+        same = (picture[:, :, :3] == photo).all(axis=2).mean()
+        assert (same > 0.3) == (mode in ("cutout", "blur", "color", "background")), mode
+        assert ((picture[:, :, 3] == 0).mean() > 0.2) == (mode == "cutout"), mode
+    plain = np.all(pictures["color"][:, :, :3] == (0x5C, 0x7D, 0x3F), axis=2)
+    assert 0.2 < plain.mean() < 0.7
+    own = np.full((30, 90, 3), (10, 20, 250), np.uint8)
+    cv2.imwrite(str(tmp_path / "own.png"), own)
+    choose(page, "background")
+    wait_for_pictures(page, 1)
+    page.set_input_files("#backdrop_file", tmp_path / "own.png")
+    wait_for_pictures(page, 1)
+    mine = np.all(save(page, tmp_path / "mine.png")[:, :, :3] == (10, 20, 250), axis=2)
+    assert (mine == plain).mean() > 0.999
+
+
+@pytest.mark.slow
+def test_keys_alone_do_it_all(page):
+    open_example(page)
+    page.focus("input[value=overlay]")
+    page.keyboard.press("ArrowRight")
+    wait_for_pictures(page, 1)
+    assert page.is_checked("input[value=cutout]")
+    page.focus("#split")
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    assert page.evaluate("getComputedStyle(view).getPropertyValue('--split')") == "5%"
+    names = page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter(e => !e.labels?.length"
+        " && !e.ariaLabel && !e.textContent.trim()).map(e => e.outerHTML)"
+    )
+    assert names == []
+
+
+@pytest.mark.slow
+def test_a_broken_file_is_one_sentence_and_the_photo_stays(page, tmp_path):
+    open_example(page)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 this is no photo")
+    page.set_input_files("#photo_file", tmp_path / "broken.jpg")
+    page.wait_for_selector("#status.wrong")
+    assert page.inner_text("#status").startswith("broken.jpg is no picture this browser can read:")
+    assert page.is_visible("#result")
+
+
+def resident(browser):
+    """Bytes in memory of the browser's renderers."""
+    session = browser.new_browser_cdp_session()
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    pages = 0
+    for process in processes:
+        if process["type"] == "renderer":
+            pages += int(Path(f"/proc/{process['id']}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
+    choose(page, "camera")
+    choose(page, "blur")
+    page.click("#start")
+    wait_for_pictures(page, 30, 120)
+    before = resident(browser)
+    wait_for_pictures(page, 100, 240)
+    frame = 640 * 480 * 4
+    assert resident(browser) - before < 50 * frame  # a leak keeps 100 at least
+    assert re.search(r"frames/s · 640 × 480 · network", page.inner_text("#status"))
+
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert page.inner_text("#status") == "The camera is off."
+    page.wait_for_timeout(1000)
+    stopped = page.evaluate("window.drawn")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("window.drawn") == stopped
+    page.evaluate("delete document.hidden")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    wait_for_pictures(page, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "error, sentence",
+    [
+        ("NotAllowedError", "The camera was not allowed: "),
+        ("NotFoundError", "No camera was found: "),
+        ("NotReadableError", "The camera cannot be read: "),
+    ],
+)
+def test_a_camera_that_fails_is_one_sentence(page, error, sentence):
+    page.evaluate(
+        "name => navigator.mediaDevices.getUserMedia = async () => {"
+        " throw new DOMException('', name) }",
+        error,
+    )
+    choose(page, "camera")
+    page.click("#start")
+    page.wait_for_selector("#status.wrong")
+    assert page.inner_text("#status").startswith(sentence)
