@@ -105,7 +105,7 @@ def load_paddle(model_path, size, threads):
 
     model = load_model(model_path)
     if threads is not None:
-        paddle.set_num_threads(threads)
+        paddle.base.core.set_num_threads(threads)
 
     def run_batch(batch):
         with paddle.no_grad():

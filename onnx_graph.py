@@ -257,7 +257,7 @@ def halve(proto):
     """The same model with its large weights stored as float16: half the file, float32 inside.
 
     Each passes a Cast, which runtimes carry out once, when they load the model. Weights of fewer
-    than SMALL numbers stay float32: a tenth of the file, and nine tenths of the error.
+    than SMALL numbers stay float32: a tenth of the numbers, and nearly all of the error.
     """
     half = onnx.ModelProto()
     half.CopyFrom(proto)

@@ -22,7 +22,7 @@ import effects
 from backends import AUTO, BACKENDS
 from predict import ahead, background
 from predictor import Predictor
-from smoothing import Smoother
+from smoothing import Smoother, drop_doubtful
 from videos import SUFFIXES, open_writer, probe, read_video, way_of_writing
 
 COLOR_SIDE = 256  # of effects.person_colors: a fifth of the time of a photo's, alike to the eye
@@ -167,7 +167,7 @@ def results(frames, predictor, draw, smooth=True, depth=4):
             probability = predictor.run([square])[0]
             if smoother:
                 probability = smoother(square, probability)
-            yield seconds, image, behind, probability, box
+            yield seconds, image, behind, drop_doubtful(probability), box
 
     def finish(item):
         seconds, image, behind, probability, box = item

@@ -117,7 +117,7 @@ def test_sound_is_kept(tmp_path, source, codec, result, kept):
     result = write(tmp_path / result, frames, source)
     name, seconds, tone = loudest_tone(result)
     assert name == kept
-    assert seconds == pytest.approx(0.6, abs=0.1) and tone == pytest.approx(440, abs=5)
+    assert seconds == pytest.approx(0.62, abs=0.03) and tone == pytest.approx(440, abs=5)
 
 
 def test_ffmpeg_keeps_sound(way, tmp_path):
@@ -191,10 +191,10 @@ def test_sound_alone_is_told(tmp_path):
 def test_a_damaged_video_gives_what_is_left(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(40))
     data = bytearray(path.read_bytes())
-    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 3
-    data[middle : middle + 40] = b"\xff" * 40
+    middle = data.index(b"mdat") + data.index(b"moov") // 2
+    data[middle : middle + 1000] = bytes(1000)
     path.write_bytes(data)
-    assert 10 < len(list(read_video(path))) <= 40
+    assert 20 < len(list(read_video(path))) < 40
 
 
 def test_a_failure_leaves_neither_file_nor_the_old_one_changed(tmp_path):

@@ -42,13 +42,21 @@ function overlaps(length, newLength) {
   });
 }
 
+let spare = new Float32Array(0);
+
+/** Room for intermediate values, used again by the next call: a camera would fill the memory. */
+function scratch(length) {
+  if (spare.length < length) spare = new Float32Array(length);
+  return spare.subarray(0, length);
+}
+
 function add(sums, to, values, from, length, weight) {
   for (let i = 0; i < length; i++) sums[to + i] += weight * values[from + i];
 }
 
 function average({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
   const length = oldWidth * channels;
-  const tall = new Float32Array(length * height);
+  const tall = scratch(length * height).fill(0);
   const row = new Float32Array(length); // `add` is fast when it meets one kind of array only
   overlaps(oldHeight, height).forEach(({ first, inside, rest }, y) => {
     row.set(data.subarray(y * length, (y + 1) * length));
@@ -178,7 +186,7 @@ function reflect(i, length) {
 export function boxMean({ width, height, channels, data }, radius) {
   const length = width * channels;
   const share = 1 / (2 * radius + 1);
-  const passed = new Float32Array(data.length);
+  const passed = scratch(data.length);
   for (let y = 0; y < height; y++) {
     for (let c = 0; c < channels; c++) {
       const start = y * length + c;

@@ -1,0 +1,278 @@
+"""Latency, throughput, start and memory of every backend, beside what else people would pick.
+
+    python -m benchmarks.infer_speed --model_path weights/portraitnet.pdparams
+
+Every runtime lives in a process of its own and they take turns, so that a busy moment of the
+machine hits all of them. Times are of the network alone, on noise. Ratios are to the 256x256 selfie
+model of MediaPipe on one thread, if its .tflite files and ai-edge-litert are there:
+
+    pip install ai-edge-litert
+    pip download --no-deps mediapipe==0.10.9 && unzip mediapipe-*.whl 'mediapipe/modules/selfie*'
+    python -m benchmarks.infer_speed --mediapipe mediapipe/modules/selfie_segmentation
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from backends import BACKENDS, is_installed, load
+from predictor import MODEL_PATH
+
+EXPORTS = {  # column -> backend, what export.py adds to the checkpoint's name
+    "Paddle": ("paddle", ".pdparams"),
+    "Paddle Inference, oneDNN": ("inference", "_inference.pdiparams"),
+    "ONNX Runtime": ("onnx", ".onnx"),
+    "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
+    "OpenVINO": ("openvino", ".onnx"),
+    "OpenVINO, INT8": ("openvino", "_int8.onnx"),
+}
+PEERS = {
+    "MediaPipe selfie 256x256": "selfie_segmentation.tflite",
+    "MediaPipe selfie 144x256": "selfie_segmentation_landscape.tflite",
+}
+TURN = 0.05  # least seconds that a runtime measures before the next has its turn
+UNIT = "MediaPipe selfie 256x256"
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Latency, throughput, start and memory of every backend.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model_path", type=Path, default=MODEL_PATH, help="weights; their exports lie beside")
+    add("--mediapipe", type=Path, help="folder of MediaPipe's selfie .tflite files")
+    add("--threads", type=int, nargs="+", default=[1, 2], help="that a network may use")
+    add("--rounds", type=int, default=15, help="turns that each takes")
+    add("--batch_size", type=int, default=16, help="for the throughput")
+    add("--only", nargs="+", help="words; leave out what has none of them in its name")
+    add("--worker", nargs=3, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def litert_backend(path, threads):
+    """MediaPipe's network with Google's runtime: function of N -> its answer to N pictures."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=threads)
+    interpreter.allocate_tensors()
+    square, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    picture = np.random.default_rng(0).random(square["shape"], np.float32)
+
+    def run(count):
+        for _ in range(count):
+            interpreter.set_tensor(square["index"], picture)
+            interpreter.invoke()
+            interpreter.get_tensor(answer["index"])
+
+    return run
+
+
+def portraitnet_backend(backend, path, threads):
+    """Function of N -> PortraitNet's answer to N pictures in one batch."""
+    run_batch, size = load(path, backend, threads=threads)
+    pictures = np.random.default_rng(0).normal(size=(64, 3, size, size)).astype(np.float32)
+    return lambda count: run_batch(pictures[:count])
+
+
+def work(backend, path, threads):
+    """A runtime's process: for every line "batch" on stdin the seconds of each run in a turn.
+
+    The first line out is {"start": seconds from here to the first answer, "load": of the model
+    alone, "memory": peak MB after ten answers at batch 1}.
+    """
+    began = time.perf_counter()
+    package = BACKENDS[backend][1] if backend in BACKENDS else "ai_edge_litert.interpreter"
+    importlib.import_module(package)
+    imported = time.perf_counter()
+    make = litert_backend if backend == "litert" else None
+    run = make(path, threads) if make else portraitnet_backend(backend, path, threads)
+    loaded = time.perf_counter()
+    run(1)
+    facts = {"start": time.perf_counter() - began, "load": loaded - imported}
+    for _ in range(9):
+        run(1)
+    facts["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        run(count)  # wakes the threads and fills the caches again
+        seconds = []
+        while sum(seconds) < TURN:
+            start = time.perf_counter()
+            run(count)
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps(seconds), flush=True)
+
+
+class Runtime:
+    """The other end of `work`.
+
+    Attributes:
+        facts: its first line.
+        seconds: {batch size: list of seconds a picture}.
+    """
+
+    def __init__(self, backend, path, threads):
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.infer_speed", "--worker"]
+        environment = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [*command, backend, str(path), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+            env=os.environ | environment,
+        )
+        self.facts, self.seconds = self.answer(), {}
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(self.process.args)} ended without an answer: run it.")
+        return json.loads(line)
+
+    def measure(self, count):
+        print(count, file=self.process.stdin, flush=True)
+        self.seconds.setdefault(count, []).extend(s / count for s in self.answer())
+
+    def median(self, count):
+        return 1000 * statistics.median(self.seconds[count])
+
+
+def found_settings(args):
+    """{column: (backend, path)} of what is installed and exported."""
+    settings = {}
+    for name, (backend, suffix) in EXPORTS.items():
+        path = args.model_path.with_name(args.model_path.stem + suffix).resolve()
+        if path.exists() and is_installed(backend):
+            settings[name] = backend, path
+        else:
+            print(f"left out: {name} (no {path.name}, or not installed)")
+    for name, file in PEERS.items():
+        path = (args.mediapipe / file).resolve() if args.mediapipe else Path(file)
+        if path.exists() and importlib.util.find_spec("ai_edge_litert"):
+            settings[name] = "litert", path
+        else:
+            print(f"left out: {name} (--mediapipe, pip install ai-edge-litert)")
+    if args.only:
+        settings = {
+            name: value
+            for name, value in settings.items()
+            if name == UNIT or any(word in name for word in args.only)
+        }
+    return settings
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.worker:
+        work(args.worker[0], args.worker[1], int(args.worker[2]))
+        return 0
+    settings = found_settings(args)
+    runtimes = {
+        (name, threads): Runtime(*setting, threads)
+        for threads in args.threads
+        for name, setting in settings.items()
+    }
+    for _ in range(args.rounds):
+        for runtime in runtimes.values():
+            runtime.measure(1)
+    for _ in range(max(1, args.rounds // 5)):
+        for runtime in runtimes.values():
+            runtime.measure(args.batch_size)
+
+    unit = runtimes.get((UNIT, args.threads[0]))
+    print(f"| runtime | threads | ms | ratio | best ms | images/s at {args.batch_size} |", end="")
+    print(" start s | load s | MB of memory | MB of file |")
+    print("|---" * 10 + "|")
+    for (name, threads), runtime in runtimes.items():
+        latency = runtime.median(1)
+        ratio = f"{latency / unit.median(1):.2f}" if unit else "-"
+        best, rate = 1000 * min(runtime.seconds[1]), 1000 / runtime.median(args.batch_size)
+        facts, size = runtime.facts, settings[name][1].stat().st_size / 1e6
+        print(
+            f"| {name} | {threads} | {latency:.2f} | {ratio} | {best:.2f} | {rate:.0f} "
+            f"| {facts['start']:.2f} | {facts['load']:.2f} | {facts['memory']:.0f} | {size:.2f} |"
+        )
+        runtime.process.stdin.close()
+        runtime.process.wait()
+    path = args.model_path.with_suffix(".onnx")
+    if path.exists() and importlib.util.find_spec("onnx"):
+        print_roofline(path)
+    return 0
+
+
+def print_roofline(path):
+    """How fast this core could run the float32 graph at best, from its measured peaks."""
+    macs, moved = graph_cost(path)
+    flops, bandwidth = measured_peaks()
+    compute = 2 * macs.sum() / flops
+    bound = np.maximum(2 * macs / flops, moved / bandwidth).sum()
+    print(
+        f"\nroofline of one core: {macs.sum() / 1e9:.3f} GMAC, {moved.sum() / 1e6:.1f} MB moved, "
+        f"peak {flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s in cache: "
+        f"{1000 * compute:.2f} ms for the arithmetic alone, {1000 * bound:.2f} ms if every layer "
+        "runs at its own bound"
+    )
+
+
+def graph_cost(path):
+    """Multiply-accumulates and bytes of each convolution of an ONNX file at batch 1.
+
+    Returns:
+        two float64 arrays, one entry a layer; bytes are of its input, output and weight, float32.
+    """
+    import onnx
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(onnx.load(path)).graph
+    shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = [dim.dim_value or 1 for dim in dims]  # the free batch size is 0 there
+    macs, moved = [], []
+    for node in graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            x, weight = (shapes[name] for name in node.input[:2])
+            y = shapes[node.output[0]]
+            grid = y if node.op_type == "Conv" else x
+            macs.append(np.prod(weight) * grid[2] * grid[3])
+            moved.append(4 * sum(map(np.prod, (x, weight, y))))
+    return np.array(macs, np.float64), np.array(moved, np.float64)
+
+
+def measured_peaks(repeats=15):
+    """FLOP/s of a large matrix product and bytes/s of a copy in cache, on one thread, at best."""
+    code = (
+        "import numpy as np, time\n"
+        "def best(f):\n"
+        "    times = []\n"
+        f"    for _ in range({repeats}):\n"
+        "        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)\n"
+        "    return min(times)\n"
+        "a = np.ones((1024, 1024), np.float32); b = np.empty_like(a)\n"
+        "print(2 * 1024**3 / best(lambda: np.matmul(a, a, out=b)))\n"
+        "half = np.ones(2**18, np.float32); copy = np.empty_like(half)\n"
+        "print(2 * half.nbytes / best(lambda: np.copyto(copy, half)))\n"
+    )
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return tuple(map(float, done.stdout.split()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

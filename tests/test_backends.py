@@ -1,0 +1,154 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait
+
+import backends
+from backends import BACKENDS, choose, is_installed, load
+from models import PortraitNet
+from models.weights import save_atomically
+from predictor import Predictor
+
+ROOT = Path(__file__).parent.parent
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random checkpoint and its exports."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    import export
+
+    folder = tmp_path_factory.mktemp("backends")
+    paddle.seed(1)
+    save_atomically(PortraitNet(width=0.25).state_dict(), folder / "portraitnet.pdparams")
+    paths = ["--model_path", str(folder / "portraitnet.pdparams")]
+    assert export.main([*paths, "--size", f"{SIZE}", "--formats", "onnx", "inference"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_gives_the_same_probability(folder, backend):
+    pytest.importorskip(BACKENDS[backend][1])
+    images = [
+        draw_portrait(np.random.default_rng(s), 80 + 30 * s, 90)[0]
+        for s in range(3)  # three sizes
+    ]
+    expected = Predictor(folder / "portraitnet.pdparams", size=SIZE).probabilities(images)
+    predictor = Predictor(folder / BACKENDS[backend][0], backend, size=SIZE, threads=1)
+    assert predictor.backend == backend and predictor.size == SIZE
+    answers = [predictor.probability(images[0]), *predictor.probabilities(images)]
+    for answer, right in zip(answers, [expected[0], *expected]):
+        assert answer.shape == right.shape
+        assert np.abs(answer - right).max() < 1e-4
+    assert np.ptp(expected[0]) > 0.05, "a flat answer proves nothing"
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_the_size_is_the_files(folder, backend):
+    pytest.importorskip(BACKENDS[backend][1])
+    assert load(folder / "portraitnet.onnx", backend, threads=1)[1] == SIZE
+    with pytest.raises(ValueError, match="takes squares of 64 pixels, not 96: .*--size 96"):
+        load(folder / "portraitnet.onnx", backend, size=96)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "inference"])
+@pytest.mark.parametrize("part", [0, 0.01, 0.5])
+def test_a_damaged_file_is_one_sentence(folder, tmp_path, backend, part):
+    pytest.importorskip(BACKENDS[backend][1])
+    name = BACKENDS[backend][0]
+    whole = (folder / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(part * len(whole))])
+    if backend == "inference":
+        program = Path(name).with_suffix(".json")
+        (tmp_path / program).write_bytes((folder / program).read_bytes())
+    with pytest.raises(
+        ValueError, match=f"{name} is damaged or no model .*copy it again"
+    ) as caught:
+        load(tmp_path / name, backend)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_foreign_model_is_refused(tmp_path, backend):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip(BACKENDS[backend][1])
+    value = [onnx.helper.make_tensor_value_info(n, 1, [1, 3, 8, 8]) for n in ("x", "y")]
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "other", value[:1], value[1:])
+    opset = onnx.helper.make_opsetid("", 17)
+    path = tmp_path / "other.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    with pytest.raises(ValueError, match="takes x and gives y, not batch and probability"):
+        load(path, backend)
+
+
+def test_a_missing_file_and_half_a_pair_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model file .*none.onnx"):
+        load(tmp_path / "none.onnx", "onnx")
+    alone = tmp_path / "alone.pdiparams"
+    alone.write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="needs alone.json beside it"):
+        load(alone, "inference")
+
+
+def test_a_backend_that_is_not_installed_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "onnx", ("portraitnet.onnx", "not_installed", None))
+    assert not is_installed("onnx")
+    with pytest.raises(ImportError, match="needs not_installed: run `pip install not_installed`"):
+        load(folder / "portraitnet.onnx", "onnx")
+
+
+def installed(monkeypatch, *names):
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in names)
+
+
+def test_auto_takes_the_fastest_that_is_installed(monkeypatch):
+    installed(monkeypatch, "paddle", "inference", "onnx", "openvino")
+    assert choose("a/b.onnx") == (Path("a/b.onnx"), "openvino")
+    assert choose("a/b.pdparams")[1] == "paddle"
+    assert choose("a/b.pdiparams")[1] == "inference"
+    installed(monkeypatch, "onnx")
+    assert choose("b.onnx")[1] == "onnx"
+    assert choose("b.pdparams")[1] == "paddle", "nothing else runs it: load says what is missing"
+
+
+def test_without_a_file_it_is_the_one_in_weights(folder, monkeypatch):
+    monkeypatch.setattr(backends, "WEIGHTS", folder)
+    installed(monkeypatch, "paddle", "inference", "onnx")
+    assert choose() == (folder / "portraitnet.onnx", "onnx")
+    assert choose(backend="paddle") == (folder / "portraitnet.pdparams", "paddle")
+    installed(monkeypatch, "onnx")
+    assert choose() == (folder / "portraitnet.onnx", "onnx")
+    installed(monkeypatch, "paddle")
+    assert choose() == (folder / "portraitnet.pdparams", "paddle")
+
+
+def test_a_file_the_backend_does_not_run_is_refused():
+    with pytest.raises(ValueError, match="paddle does not run b.onnx: .*openvino or onnx"):
+        choose("b.onnx", "paddle")
+    with pytest.raises(ValueError, match="no backend tpu: choose one of auto, openvino"):
+        choose("b.onnx", "tpu")
+    with pytest.raises(ValueError, match="b.xyz is of no known model format: .*onnx"):
+        choose("b.xyz")
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_paddle_is_not_imported_for_another_backend(folder, tmp_path, backend):
+    pytest.importorskip(BACKENDS[backend][1])
+    code = (
+        "import sys, predict; "
+        f"status = predict.main(['{ROOT}/examples', '--model_path', "
+        f"'{folder}/portraitnet.onnx', '--backend', '{backend}', '--output', '{tmp_path}']); "
+        "sys.exit(status or 'paddle' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"portraitnet.onnx with {backend}" in done.stdout

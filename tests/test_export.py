@@ -1,0 +1,206 @@
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_data_root, draw_portrait
+
+from backends import load
+from models import PortraitNet
+from models.weights import load_model, save_atomically
+from transforms import MEAN, SCALE, letterbox, to_batch
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import export  # noqa: E402
+from onnx_graph import fold_batchnorm, fold_softmax  # noqa: E402
+
+SIZE = 64
+
+
+def lively(model, seed=0):
+    """Give a random network's BatchNorm statistics that a fold must get right."""
+    rng = np.random.default_rng(seed)
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("_variance", "bn.weight")):
+            tensor.set_value(rng.uniform(0.5, 1.5, tensor.shape).astype("float32"))
+        elif name.endswith(("_mean", "bn.bias")):
+            tensor.set_value(rng.uniform(-0.5, 0.5, tensor.shape).astype("float32"))
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint, three drawn photos, and all that export.py makes of them."""
+    folder = tmp_path_factory.mktemp("export")
+    paddle.seed(0)
+    save_atomically(lively(PortraitNet(width=0.25)).state_dict(), folder / "net.pdparams")
+    (folder / "photos").mkdir()
+    for seed in range(3):
+        image, _ = draw_portrait(np.random.default_rng(seed), 90, 70 + 20 * seed)
+        cv2.imwrite(str(folder / "photos" / f"{seed}.png"), image)
+    assert run(folder) == 0
+    return folder
+
+
+def run(folder, *flags):
+    paths = ["--model_path", f"{folder / 'net.pdparams'}", "--photos", f"{folder / 'photos'}"]
+    return export.main([*paths, "--size", f"{SIZE}", *flags])
+
+
+def squares(count=3):
+    return [letterbox(draw_portrait(np.random.default_rng(s))[0], SIZE)[0] for s in range(count)]
+
+
+def difference(folder, name, backend, count=3):
+    batch = to_batch(squares(count))
+    expected = load(folder / "net.pdparams", "paddle")[0](batch)
+    assert np.ptp(expected) > 0.1, "a flat answer proves nothing"
+    return np.abs(load(folder / name, backend)[0](batch) - expected)
+
+
+def test_folded_batchnorm_gives_the_same_logits():
+    model = lively(PortraitNet(width=0.25), seed=1)
+    batch = paddle.to_tensor(to_batch(squares()))
+    expected, logits = model.mask_logits(batch), fold_batchnorm(model).mask_logits(batch)
+    assert (logits - expected).abs().max().item() < 1e-4 * expected.abs().max().item()
+
+
+def test_folded_softmax_is_a_difference_of_two_classes():
+    head = np.arange(2 * 3 * 9, dtype=np.float32).reshape(2, 3, 3, 3)
+    assert (fold_softmax(head) == 27).all()
+    with pytest.raises(ValueError, match="3 classes: only background and person"):
+        fold_softmax(np.zeros((3, 8, 3, 3)))
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_the_onnx_file_gives_the_checkpoints_answer_at_any_batch(folder, count):
+    assert difference(folder, "net.onnx", "onnx", count).max() < 1e-4
+
+
+def test_the_frame_too_is_right(folder):
+    """The joint kernel of upsampling and head needs its frame corrected: 1e-2 off without."""
+    wrong = difference(folder, "net.onnx", "onnx")
+    for line in (wrong[:, 0], wrong[:, -1], wrong[:, :, 0], wrong[:, :, -1]):
+        assert line.max() < 1e-4
+
+
+def test_half_the_weights_file(folder):
+    assert difference(folder, "net_fp16.onnx", "onnx").max() < 1e-3
+    whole, half = ((folder / name).stat().st_size for name in ("net.onnx", "net_fp16.onnx"))
+    assert half < whole
+
+
+def test_paddle_inference_gives_the_checkpoints_answer(folder):
+    for count in (1, 3):
+        assert difference(folder, "net_inference.pdiparams", "inference", count).max() < 1e-4
+
+
+def test_metadata_stands_in_the_file_and_beside_it(folder):
+    beside = json.loads((folder / "net.json").read_text())
+    model = onnx.load(folder / "net.onnx")
+    inside = {entry.key: entry.value for entry in model.metadata_props}
+    digest = hashlib.sha256((folder / "net.pdparams").read_bytes()).hexdigest()
+    assert beside["weights_sha256"] == inside["weights_sha256"] == digest
+    assert beside["size"] == int(inside["size"]) == SIZE
+    assert tuple(beside["mean"]) == tuple(json.loads(inside["mean"])) == MEAN
+    assert beside["scale"] == float(inside["scale"]) == SCALE
+    assert beside["channel_order"] == inside["channel_order"] == "BGR"
+    assert inside["revision"]
+    for name, facts in beside["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == facts["sha256"]
+    assert set(beside["files"]) == {
+        "net.onnx",
+        "net_fp16.onnx",
+        "net_inference.json",
+        "net_inference.pdiparams",
+    }
+
+
+def test_batchnorm_and_the_edge_head_are_gone(folder):
+    model = onnx.load(folder / "net.onnx")
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"BatchNormalization", "Softmax"}
+    assert not any("edge" in node.name for node in model.graph.node)
+
+
+def test_an_export_that_differs_is_not_written(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(export.LIMITS, "onnx", 1e-12)
+    assert run(folder, "--output", str(tmp_path), "--formats", "onnx") == 1
+    assert "differs from the checkpoint by" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checkpoint_stays_as_it_was(folder):
+    before = (folder / "net.pdparams").read_bytes()
+    assert run(folder, "--formats", "onnx") == 0
+    assert (folder / "net.pdparams").read_bytes() == before
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+    files = json.loads((folder / "net.json").read_text())["files"]
+    assert "net_fp16.onnx" in files, "earlier exports of the same weights stay listed"
+
+
+def test_int8_is_calibrated_and_scored(folder, tmp_path):
+    root = draw_data_root(tmp_path / "data")
+    flags = ["--formats", "int8", "--data_root", str(root), "--output", str(tmp_path)]
+    assert run(folder, *flags) == 0
+    model = onnx.load(tmp_path / "net_int8.onnx")
+    weights = {w.name: w for w in model.graph.initializer}
+    per_channel = weights["stage3.0.expand.weight_scale"]
+    assert list(per_channel.dims) == [6 * 8], "one scale for each output channel"
+    assert {entry.key for entry in model.metadata_props} >= {"weights_sha256", "scale"}
+    measured = json.loads((tmp_path / "net.json").read_text())["files"]["net_int8.onnx"]
+    assert measured["miou_checkpoint"] - measured["miou_int8"] < export.INT8_LOSS
+    assert difference(folder, tmp_path / "net_int8.onnx", "onnx").mean() < 0.05
+
+
+def test_int8_that_loses_too_much_is_not_written(folder, tmp_path, monkeypatch, capsys):
+    root = draw_data_root(tmp_path / "data", val=2)
+    monkeypatch.setattr(export, "INT8_LOSS", -1)
+    output = tmp_path / "out"
+    flags = ["--formats", "int8", "--data_root", str(root), "--output", str(output)]
+    assert run(folder, *flags) == 1
+    assert "it loses -1 or more" in capsys.readouterr().err
+    assert not list(output.iterdir())
+
+
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--size", "100"], "--size must be a multiple of 32, not 100"),
+        (["--formats", "int8"], "give --data_root"),
+    ],
+)
+def test_wrong_usage(flags, told, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        export.parse_args(flags)
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_no_photo_is_said(folder, tmp_path, capsys):
+    assert run(folder, "--photos", str(tmp_path)) == 1
+    assert f"No photo in {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    not (export.MODEL_PATH.exists() and export.MODEL_PATH.with_suffix(".onnx").exists()),
+    reason="no weights in weights/",
+)
+def test_the_onnx_file_in_weights_is_of_the_weights_beside_it():
+    model = onnx.load(export.MODEL_PATH.with_suffix(".onnx"))
+    inside = {entry.key: entry.value for entry in model.metadata_props}
+    digest = hashlib.sha256(export.MODEL_PATH.read_bytes()).hexdigest()
+    assert inside["weights_sha256"] == digest, "run python export.py again"
+
+
+def test_two_classes_only(folder, tmp_path, capsys):
+    save_atomically(PortraitNet(n_class=3, width=0.25).state_dict(), tmp_path / "net.pdparams")
+    flags = ["--model_path", str(tmp_path / "net.pdparams"), "--output", str(tmp_path / "out")]
+    assert run(folder, *flags) == 1
+    assert "only background and person" in capsys.readouterr().err
+    assert load_model(tmp_path / "net.pdparams").mask_head.weight.shape[0] == 3
