@@ -125,8 +125,6 @@ def load_inference(model_path, size, threads):
     config = inference.Config(str(program), str(model_path))
     config.disable_glog_info()
     config.enable_onednn()
-    # Bilinear interpolation and the like have no oneDNN kernel here and fail when forced into one.
-    config.delete_pass("onednn_placement_pass")
     if threads is not None:
         config.set_cpu_math_library_num_threads(threads)
     try:
@@ -231,7 +229,7 @@ def damaged(model_path, error):
     )
 
 
-# Name -> its file in weights/, package, loader; the fastest first (docs/model_zoo.md).
+# Name -> its file in weights/, package, loader; the fastest first (benchmarks/infer_speed.py).
 BACKENDS = {
     "openvino": ("portraitnet.onnx", "openvino", load_openvino),
     "onnx": ("portraitnet.onnx", "onnxruntime", load_onnx),

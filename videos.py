@@ -15,14 +15,14 @@ import numpy as np
 
 try:
     import av
-    from av.video.reformatter import Colorspace, Interpolation
-
-    # By default every conversion between RGB and YUV darkens by two levels.
-    EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+    from av.video.reformatter import Colorspace
 except ImportError:
     av = None
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
+# FFmpeg's SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without the last two, every
+# conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for them.
+EXACT = 0x2 | 0x2000 | 0x40000
 TICK = Fraction(1, 90000)  # of the clock in a written file, seconds
 CODECS = {  # of a written file: suffix -> codec, pixel format and options
     ".mp4": ("libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}),

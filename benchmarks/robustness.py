@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dataset import SPLITS, PortraitDataset, split_backgrounds
 from images import read_image
 from metrics import boundary_iou, confusion, person_iou
-from predictor import MODEL_PATH, Predictor
+from predictor import Predictor
 from transforms.color import noise
 from transforms.geometry import letterbox_box, resize, rotate
 
@@ -125,7 +125,7 @@ def parse_args(argv=None):
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
     add("--split", choices=SPLITS, default="test", help="which list")
     add("--backgrounds", help="folder of person-free photos, of which every tenth is scored")
-    add("--model_path", default=str(MODEL_PATH), help="weights to score")
+    add("--model_path", help="weights to score (default: those in weights/)")
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
     add("--json", help="write the scores to this file too")
     return parser.parse_args(argv)

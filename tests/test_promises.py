@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 import evaluate
+import export
 import predict
 import train
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("weights/*.md")])
-SCRIPTS = {"train.py": train, "evaluate.py": evaluate, "predict.py": predict}
+SCRIPTS = {"train.py": train, "evaluate.py": evaluate, "predict.py": predict, "export.py": export}
 
 
 def commands():

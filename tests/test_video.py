@@ -16,6 +16,8 @@ from predictor import Predictor
 from smoothing import Smoother, drop_doubtful
 from videos import open_writer, read_video
 
+pytest.importorskip("av")
+
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):

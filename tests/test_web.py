@@ -21,12 +21,11 @@ import effects
 import predictor
 import smoothing
 from apps.web import __main__ as web
+from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
 from images import read_image, read_mask
 from transforms import MEAN, SCALE, SIZE, letterbox, to_batch
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "astronaut.png"
 NODE = shutil.which("node")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 METADATA = {"size": SIZE, "mean": MEAN, "scale": SCALE, "channel_order": "BGR"}
 
 
@@ -257,23 +256,12 @@ def test_smoothing_holds_flicker_down_and_lets_go_after_a_cut(portrait):
 
 # The page in a browser
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync --use-fake-device-for-media-stream"
-).split()
-
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A portrait that sways, as the fake camera plays it."""
+    """What the fake camera plays."""
     path = tmp_path_factory.mktemp("camera") / "clip.mjpeg"
-    photo = cv2.resize(read_image(EXAMPLE), (480, 480))
-    with path.open("wb") as file:
-        for angle in np.linspace(0, 2 * np.pi, 30, endpoint=False):
-            frame = np.full((480, 640, 3), 120, np.uint8)
-            left = int(80 + 60 * np.sin(angle))
-            frame[:, left : left + 480] = photo
-            file.write(cv2.imencode(".jpg", frame)[1].tobytes())
+    write_clip(path)
     return path
 
 
@@ -297,16 +285,6 @@ def browser(clip):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()
-
-
-COUNT = """
-window.drawn = 0;
-const put = CanvasRenderingContext2D.prototype.putImageData;
-CanvasRenderingContext2D.prototype.putImageData = function (...given) {
-  window.drawn++;
-  return put.apply(this, given);
-};
-"""
 
 
 @pytest.fixture
@@ -445,7 +423,7 @@ def resident(browser):
 def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
     choose(page, "camera")
     choose(page, "blur")
-    with pictures(page, 100, 200):
+    with pictures(page, 200, 300):  # until the memory is what it stays
         page.click("#start")
     before = resident(browser)
     with pictures(page, 200, 300):

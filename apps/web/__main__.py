@@ -76,11 +76,12 @@ class Handler(BaseHTTPRequestHandler):
         """The file an address stands for, or None."""
         address = posixpath.normpath(unquote(urlsplit(self.path).path))
         if address in ("/model.onnx", "/model.json"):
-            return self.model.with_suffix(Path(address).suffix)
-        path = (FOLDER / address.lstrip("/") / ("index.html" if address == "/" else "")).resolve()
-        if path.suffix in TYPES and path.is_relative_to(FOLDER) and path.is_file():
-            return path
-        return None
+            path = self.model.with_suffix(Path(address).suffix)
+        else:
+            path = (FOLDER / ("index.html" if address == "/" else address.lstrip("/"))).resolve()
+            if path.suffix not in TYPES or not path.is_relative_to(FOLDER):
+                return None
+        return path if path.is_file() else None
 
     def do_GET(self):  # noqa: N802, the name is http.server's
         path = self.file()

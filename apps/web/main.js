@@ -29,7 +29,8 @@ worker.onerror = () => say("This browser cannot run the page's worker: use a new
 
 // What is shown
 
-function say(text, wrong = false) {
+function say(text, wrong = false, live = "polite") {
+  $("status").ariaLive = live;
   $("status").textContent = text;
   $("status").classList.toggle("wrong", wrong);
 }
@@ -60,6 +61,7 @@ function look() {
 
 let photo = null; // { name, said } once one is open
 let camera = null; // the MediaStream while it is on
+let wishes = 0; // times that the camera was turned on or off: only the last one counts
 
 function arrange() {
   const shown = source() === "photo" ? Boolean(photo) : Boolean(camera);
@@ -149,17 +151,20 @@ async function startCamera() {
   const [width, height] = $("size").value.split(" × ").map(Number);
   const wanted = { width: { ideal: width }, height: { ideal: height } };
   if ($("device").value) wanted.deviceId = { exact: $("device").value };
+  stopCamera();
+  const wish = wishes;
   say("Waiting for the camera …");
   try {
-    stopCamera();
-    camera = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    video.srcObject = camera;
+    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
+    if (wish !== wishes || document.hidden) return stream.getTracks().forEach((track) => track.stop());
+    camera = stream;
+    video.srcObject = stream;
     await video.play();
   } catch (error) {
+    if (wish !== wishes) return;
     stopCamera();
     return say(CAMERA_ERRORS[error.name] ?? `The camera failed: ${error.message}`, true);
   }
-  if (source() !== "camera" || document.hidden) return stopCamera(); // it took too long
   camera.getVideoTracks()[0].onended = () => {
     stopCamera();
     say("The camera is gone: connect it and turn it on again.", true);
@@ -201,7 +206,8 @@ async function runCamera(stream) {
       if (passed > 1000) {
         const rate = ((1000 * frames) / passed).toFixed(1);
         const size = `${drawn.width} × ${drawn.height}`;
-        say(`${rate} frames/s · ${size} · network ${ms(slow.network / frames)}, in all ${ms(slow.total / frames)}`);
+        const times = `network ${ms(slow.network / frames)}, in all ${ms(slow.total / frames)}`;
+        say(`${rate} frames/s · ${size} · ${times}`, false, "off"); // not read out each second
         [frames, since, slow] = [0, performance.now(), { network: 0, total: 0 }];
       }
     } catch (error) {
@@ -213,6 +219,7 @@ async function runCamera(stream) {
 }
 
 function stopCamera() {
+  wishes++;
   camera?.getTracks().forEach((track) => track.stop());
   camera = null;
   video.srcObject = null;
@@ -310,11 +317,11 @@ addEventListener("drop", (event) => {
 // The beginning
 
 const READY = "Ready: choose a photo, or turn the camera on.";
-const wishes = new URLSearchParams(location.search);
-const threads = wishes.has("threads") ? Number(wishes.get("threads")) : undefined;
+const query = new URLSearchParams(location.search);
+const threads = query.has("threads") ? Number(query.get("threads")) : undefined;
 
 arrange();
-const ready = ask("load", { threads, backend: wishes.get("backend") }).then(
+const ready = ask("load", { threads, backend: query.get("backend") }).then(
   ({ backend, threads: count }) => {
     const processor = `the processor, ${count} thread${count > 1 ? "s" : ""}`;
     $("runtime").textContent = `Runs on ${backend === "webgpu" ? "the graphics card" : processor}.`;

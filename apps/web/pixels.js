@@ -9,7 +9,7 @@ export const GUIDE_EPSILON = 1e-3;
 /** Python's round(): halves go to the even number. */
 export function round(value) {
   const rounded = Math.round(value);
-  return value % 1 === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
 export function picture(width, height, channels, data) {
@@ -66,12 +66,13 @@ function average({ width: oldWidth, height: oldHeight, channels, data }, width, 
   const result = picture(width, height, channels);
   const columns = overlaps(oldWidth, width);
   for (let y = 0; y < height; y++) {
-    columns.forEach(({ first, inside, rest }, x) => {
+    for (let x = 0; x < oldWidth; x++) {
+      const { first, inside, rest } = columns[x];
       const from = y * length + x * channels;
       const to = (y * width + first) * channels;
       add(result.data, to, tall, from, channels, inside);
       if (rest) add(result.data, to + channels, tall, from, channels, rest);
-    });
+    }
   }
   return result;
 }

@@ -34,7 +34,7 @@ async function load({ threads, backend }) {
   if (!response.ok || !description.ok) throw new Error("The server does not give the model.");
   metadata = await description.json();
   const model = await readAll(response);
-  if (backend !== "wasm" && (await hasGraphicsCard())) {
+  if (backend === "webgpu" || (backend !== "wasm" && (await hasGraphicsCard()))) {
     try {
       return await prepare(model, "webgpu", threads);
     } catch (error) {
