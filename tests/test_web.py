@@ -199,24 +199,25 @@ writeFileSync("cut", smooth(inner, square).data);
 """
 
 
-@pytest.fixture(params=[(300, 200), (150, 611), (97, 60), (448, 448), (224, 31)])
-def portrait(request, tmp_path):
+@pytest.fixture(scope="module", params=[(300, 200), (150, 611), (97, 60), (448, 448), (224, 31)])
+def portrait(request, tmp_path_factory):
     """A drawn photo, a square of probabilities and what Node.js makes of both."""
     if not NODE:
         pytest.skip("Node.js is not installed")
     height, width = request.param
+    folder = tmp_path_factory.mktemp("node")
     image, mask = draw_portrait(np.random.default_rng(height), height, width)
     square = letterbox(mask * np.uint8(255), SIZE, border=0)[0]
     square = cv2.GaussianBlur(square, (0, 0), 3).astype(np.float32) / 255
-    (tmp_path / "photo").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
-    (tmp_path / "square").write_bytes(square.tobytes())
+    (folder / "photo").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
+    (folder / "square").write_bytes(square.tobytes())
     description = {"width": width, "height": height, "metadata": METADATA}
-    (tmp_path / "in.json").write_text(json.dumps(description, default=float))
-    (tmp_path / "run.mjs").write_text(SCRIPT.replace("FOLDER", web.FOLDER.as_uri()))
-    subprocess.run([NODE, "run.mjs"], cwd=tmp_path, check=True)
+    (folder / "in.json").write_text(json.dumps(description, default=float))
+    (folder / "run.mjs").write_text(SCRIPT.replace("FOLDER", web.FOLDER.as_uri()))
+    subprocess.run([NODE, "run.mjs"], cwd=folder, check=True)
 
     def made(name, dtype, *shape):
-        return np.frombuffer((tmp_path / name).read_bytes(), dtype).reshape(shape)
+        return np.frombuffer((folder / name).read_bytes(), dtype).reshape(shape)
 
     return image, square, made
 
@@ -423,13 +424,13 @@ def resident(browser):
 def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
     choose(page, "camera")
     choose(page, "blur")
-    with pictures(page, 200, 300):  # until the memory is what it stays
+    with pictures(page, 160, 300):  # until the memory is what it stays
         page.click("#start")
     before = resident(browser)
-    with pictures(page, 200, 300):
+    with pictures(page, 100, 300):
         pass
     frame = 640 * 480 * 4
-    assert resident(browser) - before < 80 * frame  # a leak keeps 200 at least
+    assert resident(browser) - before < 80 * frame  # a leak keeps 100 at least
     assert re.search(r"frames/s · 640 × 480 · network", page.inner_text("#status"))
 
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import posixpath
 import shutil
 import subprocess
 import sys
@@ -74,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def file(self):
         """The file an address stands for, or None."""
-        address = posixpath.normpath(unquote(urlsplit(self.path).path))
+        address = unquote(urlsplit(self.path).path)
         if address in ("/model.onnx", "/model.json"):
             path = self.model.with_suffix(Path(address).suffix)
         else:

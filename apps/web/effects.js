@@ -9,7 +9,8 @@ export const CLEAR = 0.25; // up to it background, from SOLID on person: effects
 export const SOLID = 0.75;
 const OVERLAY_COLOR = [80, 200, 80];
 const OVERLAY_STRENGTH = 0.4;
-const FAR = 0.09; // half widths of the two colour estimates' windows, of the longer side: effects.py
+// Half widths of the two colour estimates' windows, of the longer side: effects.py.
+const FAR = 0.09;
 const NEAR = 0.006;
 const PURITY = 4;
 const BLUR_SIGMA = 6; // pixels, at which a wide blur is made

@@ -88,6 +88,9 @@ function show({ pixels, width, height }) {
   context.putImageData(new ImageData(pixels, width, height), 0, 0);
 }
 
+const unreadable = ({ name }) =>
+  `${name} is no picture this browser can read: choose a JPEG, PNG or WebP.`;
+
 // Photo
 
 async function openPhoto(file) {
@@ -96,7 +99,7 @@ async function openPhoto(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    return say(`${file.name} is no picture this browser can read: choose a JPEG, PNG or WebP.`, true);
+    return say(unreadable(file), true);
   }
   const { width, height } = bitmap;
   busy(true);
@@ -143,6 +146,8 @@ const CAMERA_ERRORS = {
 };
 const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 
+const stop = (stream) => stream.getTracks().forEach((track) => track.stop());
+
 async function startCamera() {
   if (!(await ready)) return;
   if (!navigator.mediaDevices) {
@@ -156,7 +161,7 @@ async function startCamera() {
   say("Waiting for the camera …");
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    if (wish !== wishes || document.hidden) return stream.getTracks().forEach((track) => track.stop());
+    if (wish !== wishes || document.hidden) return stop(stream);
     camera = stream;
     video.srcObject = stream;
     await video.play();
@@ -220,7 +225,7 @@ async function runCamera(stream) {
 
 function stopCamera() {
   wishes++;
-  camera?.getTracks().forEach((track) => track.stop());
+  if (camera) stop(camera);
   camera = null;
   video.srcObject = null;
   if (source() === "camera") say("The camera is off.");
@@ -258,7 +263,7 @@ $("backdrop_file").onchange = async ({ target }) => {
   try {
     await ask("backdrop", { bitmap: await createImageBitmap(file) });
   } catch {
-    return say(`${file.name} is no picture this browser can read: choose a JPEG, PNG or WebP.`, true);
+    return say(unreadable(file), true);
   }
   redraw();
 };
