@@ -98,6 +98,17 @@ def person_probability(logits):
     return 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -80, 80)))
 
 
+def runner(model):
+    """A PortraitNet in evaluation mode as a backend: function of batch -> probability."""
+    paddle = import_paddle()
+
+    def run_batch(batch):
+        with paddle.no_grad():
+            return person_probability(model.mask_logits(paddle.to_tensor(batch)).numpy())
+
+    return run_batch
+
+
 def load_paddle(model_path, size, threads):
     """See `load`."""
     paddle = import_paddle()
@@ -107,11 +118,7 @@ def load_paddle(model_path, size, threads):
     if threads is not None:
         paddle.base.core.set_num_threads(threads)
 
-    def run_batch(batch):
-        with paddle.no_grad():
-            return person_probability(model.mask_logits(paddle.to_tensor(batch)).numpy())
-
-    return run_batch, size or SIZE
+    return runner(model), size or SIZE
 
 
 def load_inference(model_path, size, threads):

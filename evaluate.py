@@ -5,8 +5,6 @@ python evaluate.py --model_path output/model_59.pdparams --batch_size 32 --log_i
 """
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 
 from backends import AUTO, BACKENDS
 from dataset import SPLITS, PortraitDataset
-from images import write_image
+from images import write_image, write_json
 from metrics import PROTOCOLS, Scores
 from predictor import Predictor
 from transforms import SIZE, degrade, letterbox, letterbox_mask
@@ -143,9 +141,7 @@ def main(argv=None):
             "milliseconds": latency,
             "scores": values,
         }
-        temporary = Path(f"{args.json}.tmp")
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        os.replace(temporary, args.json)
+        write_json(args.json, report)
     if args.save_dir:
         path = Path(args.save_dir) / f"worst_{args.split}.png"
         write_image(path, worst_sheet(predictor, dataset, scores, args.worst, vary))

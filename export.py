@@ -18,9 +18,9 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
-from backends import load, person_probability
+from backends import load, runner
 from dataset import PortraitDataset
-from images import SUFFIXES, read_image
+from images import SUFFIXES, read_image, write_json
 from metrics import batch_counts, mean_iou
 from models.weights import load_model
 from predictor import MODEL_PATH
@@ -89,16 +89,6 @@ def run_all(run_batch, squares):
     return np.concatenate([run_batch(to_batch(squares[i : i + BATCH])) for i in starts])
 
 
-def source_probability(model):
-    """The checkpoint as a backend: function of batch -> probability."""
-
-    def run_batch(batch):
-        with paddle.no_grad():
-            return person_probability(model.mask_logits(paddle.to_tensor(batch)).numpy())
-
-    return run_batch
-
-
 class MaskProbability(nn.Layer):
     """What Paddle Inference runs: (N, 3, S, S) float32 batch -> (N, S, S) float32 probability.
 
@@ -160,7 +150,7 @@ WRITERS = {
 
 def check_difference(name, run_batch, model, squares):
     """The largest difference from the checkpoint; ValueError above the format's limit."""
-    expected = run_all(source_probability(model), squares)
+    expected = run_all(runner(model), squares)
     difference = float(np.abs(run_all(run_batch, squares) - expected).max())
     if not difference <= LIMITS[name]:
         raise ValueError(
@@ -178,7 +168,7 @@ def check_miou(run_batch, model, args):
     masks = np.stack([letterbox_mask(mask, args.size) for mask in masks])
     before, after = (
         float(mean_iou(batch_counts(run_all(run, squares) > 0.5, masks).sum(0)))
-        for run in (source_probability(model), run_batch)
+        for run in (runner(model), run_batch)
     )
     if before - after >= INT8_LOSS:
         raise ValueError(
@@ -242,10 +232,8 @@ def write_metadata(path, metadata, files):
     except (OSError, ValueError):
         old = {}
     same = all(old.get(key) == metadata[key] for key in ("size", "weights_sha256"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     listed = (old.get("files", {}) if same else {}) | files
-    temporary.write_text(json.dumps(metadata | {"files": listed}, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_json(path, metadata | {"files": listed})
 
 
 def main(argv=None):

@@ -3,6 +3,7 @@
 OpenCV answers None or False where others fail, so every answer is checked here, once.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -114,7 +115,7 @@ def read_mask(path):
 
 
 def write_image(path, image, keep=()):
-    """Encode in memory, write under a temporary name and rename: a file is never half written.
+    """Encode in memory, then `write_whole`.
 
     Args:
         path: the suffix names the format; its folder is made when missing.
@@ -132,7 +133,18 @@ def write_image(path, image, keep=()):
     encoded, data = cv2.imencode(path.suffix, image)
     if not encoded:
         raise ValueError(f"{path} cannot hold a picture of shape {image.shape}: use .png.")
+    write_whole(path, data.tobytes())
+
+
+def write_whole(path, data):
+    """Write bytes under a temporary name and rename, so that no file is ever half written."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+def write_json(path, value):
+    """Write a value as indented JSON, whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())

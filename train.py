@@ -17,8 +17,10 @@ from tqdm import tqdm
 from visualdl import LogWriter
 
 import kernels
+from backends import runner
 from dataset import PortraitDataset, default_cache_dir, load_batches
 from effects import overlay
+from images import write_json, write_whole
 from losses import portrait_loss
 from metrics import batch_counts, mean_iou, person_iou, pixel_accuracy
 from models import PortraitNet, count_parameters
@@ -317,12 +319,8 @@ def validate(model, dataset, batch_size, num_workers):
 def draw_panel(model, dataset, count=8):
     """First validation photos with the predicted mask over them, side by side, RGB."""
     photos = [dataset[i][0] for i in range(min(count, len(dataset)))]
-    with paddle.no_grad():
-        logits = model.mask_logits(paddle.to_tensor(to_batch(np.stack(photos))))
-    probability = paddle.nn.functional.softmax(logits, axis=1)[:, 1].numpy()
-    return np.hstack([overlay(photo, person) for photo, person in zip(photos, probability)])[
-        :, :, ::-1
-    ]
+    pictures = map(overlay, photos, runner(model)(to_batch(photos)))
+    return np.hstack(list(pictures))[:, :, ::-1]
 
 
 def save_run(run, epoch, best, args, output):
@@ -431,7 +429,7 @@ def train(args):
     run, notes = build_run(args)
     start, best = load_run(run, output) if args.resume else (0, 0.0)
     if first:
-        (output / "args.json").write_text(json.dumps(vars(args), indent=1))
+        write_json(output / "args.json", vars(args))
         print(*dataset.notes, *notes, sep="\n")
         print(f"Training on {device}: {len(dataset)} photos, {len(validation)} to validate.")
         kind = "averaged" if args.ema else "raw"
@@ -492,9 +490,7 @@ def finish_epoch(run, epoch, best, result, seconds, args, output):
 
 def write_log(history, path):
     """One JSON line an epoch; rewritten whole so that a killed and resumed run repeats none."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in history))
-    os.replace(temporary, path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
 def log_epoch(writer, epoch, result, model, validation):

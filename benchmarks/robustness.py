@@ -8,7 +8,6 @@ size. The person-free photos are those that training left out (every tenth by na
 """
 
 import argparse
-import json
 import sys
 
 import cv2
@@ -16,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset import SPLITS, PortraitDataset, split_backgrounds
-from images import read_image
+from images import read_image, write_json
 from metrics import boundary_iou, confusion, person_iou
 from predictor import Predictor
 from transforms.color import noise
@@ -149,8 +148,7 @@ def main(argv=None):
         for share, path in free["worst"][:5]:
             print(f"  {100 * share:5.1f} %  {path}")
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(report, file, indent=1)
+        write_json(args.json, report)
     return 0
 
 
