@@ -351,6 +351,7 @@ class PortraitDataset:
 
     Attributes:
         pairs: list of (image path, mask path).
+        strength: share 0..1 of rotation, scale and shift in use; set it between epochs.
         notes: sentences for the user, to be printed once.
 
     Raises:
@@ -385,11 +386,8 @@ class PortraitDataset:
         self.backgrounds = [] if backgrounds is None else split_backgrounds(backgrounds)[0]
         self.background_prob, self.empty_share = background_prob, empty_share
         self.size, self.augment, self.seed, self.epoch = size, augment, seed, 0
-        self.deformation = (
-            RandomHorizontalFlip(flip_prob),
-            RandomRotation(angle=rotation, scale=scale),
-            RandomTranslate(shift=shift),
-        )
+        self.rotation, self.scale, self.shift = rotation, scale, shift
+        self.flip_prob, self.strength = flip_prob, 1.0
         try:
             self.cache = PhotoCache(cache_dir if augment else None, cache_gb * 1e9)
         except OSError as error:
@@ -404,6 +402,16 @@ class PortraitDataset:
     def set_epoch(self, epoch):
         """Choose the augmentation; call it before the workers of an epoch start."""
         self.epoch = epoch
+
+    def deformation(self):
+        """The transforms that move pixels, in their order, at the present `strength`."""
+        least, most = self.scale
+        scale = 1 - self.strength * (1 - least), 1 + self.strength * (most - 1)
+        return (
+            RandomHorizontalFlip(self.flip_prob),
+            RandomRotation(angle=self.strength * self.rotation, scale=scale),
+            RandomTranslate(shift=self.strength * self.shift),
+        )
 
     def photo(self, index):
         """image (H, W, 3) uint8 BGR and mask (H, W) uint8 0/1 at the photo's own size."""
@@ -423,7 +431,7 @@ class PortraitDataset:
         rng = np.random.default_rng((self.seed, self.epoch, index))
         photo = self._draw_photo(index, rng)
         matrix = letterbox_matrix(*photo.shape[:2], self.size)
-        for transform in self.deformation:
+        for transform in self.deformation():
             matrix = transform.matrix(self.size, rng) @ matrix
         image, mask = warp(photo, matrix, self.size, self.size)
         inside = inside_of(*photo.shape[:2], matrix, self.size)

@@ -64,6 +64,8 @@ def parse_args(argv=None):
     add("--cache_gb", type=float, default=8.0, help="bound of that folder, GB")
     add("--rotation", type=float, default=45, help="largest rotation, degrees")
     add("--scale", type=float, nargs=2, default=(0.5, 1.5), help="range of the scaling")
+    add("--shift", type=float, default=0.25, help="largest shift, as a share of the square")
+    add("--final_strength", type=float, default=1.0, help="share of these three at the last epoch")
     add("--seed", type=int, default=0, help="of weights, order and augmentation")
     add("--num_workers", type=int, default=2, help="processes that read and augment; 0: none")
     add("--procs", type=int, default=1, help="training processes on this machine")
@@ -108,6 +110,14 @@ def learning_rate(epoch, args):
         * 0.5
         * (1 + math.cos(math.pi * (epoch - args.warmup) / max(args.epoch - args.warmup, 1e-3)))
     )
+
+
+def deformation_strength(epoch, args):
+    """Share of rotation, scale and shift in an epoch: from 1 evenly to --final_strength.
+
+    Photos to be judged stand upright and whole: the last epochs look more and more like them.
+    """
+    return 1 + (args.final_strength - 1) * epoch / max(args.epoch - 1, 1)
 
 
 def epoch_batches(count, batch_size, seed, epoch):
@@ -418,6 +428,7 @@ def train(args):
     augmentation = {
         "rotation": args.rotation,
         "scale": tuple(args.scale),
+        "shift": args.shift,
         "backgrounds": args.backgrounds,
     }
     augmentation |= {"background_prob": args.background_prob, "empty_share": args.empty_share}
@@ -442,6 +453,7 @@ def train(args):
         started = time.perf_counter()
         dataset.set_epoch(epoch)
         dataset.size = args.sizes[epoch]
+        dataset.strength = deformation_strength(epoch, args)
         result = train_one_epoch(run, epoch, args, dataset, writer, stop)
         if stop.asked:
             if first:

@@ -214,6 +214,16 @@ def test_deformation_ranges_are_arguments(data_root):
         assert (still[i][2] != upright[i][2]).mean() < 0.02
 
 
+def test_strength_narrows_the_ranges(data_root):
+    dataset = augmented(data_root, rotation=40, scale=(0.5, 1.5), shift=0.2, flip_prob=0)
+    dataset.strength = 0.5
+    _, rotation, translate = dataset.deformation()
+    assert (rotation.angle, rotation.scale, translate.shift) == (20, (0.75, 1.25), 0.1)
+    dataset.strength = 0.0
+    upright = PortraitDataset(data_root, "train", size=64)
+    assert (dataset[0][2] != upright[0][2]).mean() < 0.02
+
+
 def test_different_sizes_of_photo_and_mask_are_an_error(data_root):
     path = data_root / "Labels" / "00000.png"
     cv2.imwrite(str(path), np.ones((10, 12), np.uint8))

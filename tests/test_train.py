@@ -207,3 +207,9 @@ def test_size_schedule():
     assert train.epoch_sizes("128:2,160:1", 224, 5) == [128, 128, 160, 224, 224]
     assert train.epoch_sizes("", 224, 2) == [224, 224]
     assert train.epoch_sizes("128:9", 224, 2) == [128, 128]
+
+
+def test_deformation_falls_to_its_final_strength():
+    args = train.parse_args("--data_root x --epoch 5 --final_strength 0.2".split())
+    strengths = [train.deformation_strength(epoch, args) for epoch in range(5)]
+    assert strengths == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
