@@ -24,7 +24,7 @@ from images import write_json, write_whole
 from losses import portrait_loss
 from metrics import batch_counts, mean_iou, person_iou, pixel_accuracy
 from models import PortraitNet, count_parameters
-from models.weights import load_pretrained, load_state, save_atomically
+from models.weights import load_pretrained, load_state, load_whole, save_atomically
 from transforms import SIZE, to_batch
 
 RESUME_FILE = "resume.pdstate"  # all that --resume needs; the epoch's weights lie beside it
@@ -351,13 +351,14 @@ def load_run(run, output):
 
     Raises:
         FileNotFoundError: there is nothing to resume in `output`.
+        ValueError: its file is damaged or of another network.
     """
     path = output / RESUME_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no {path} to resume from; start without --resume or name the run's --output."
         )
-    state = paddle.load(str(path))
+    state = load_whole(path)
     load_state(run["model"], state["model"], path)
     if run["average"] is not None:
         if state["average"] is None:

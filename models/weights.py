@@ -61,17 +61,26 @@ def read_state(path):
     if not path.is_file():
         raise FileNotFoundError(f"There is no weights file {path}; check the path or train one.")
     check_sha256(path)
-    try:
-        state = paddle.load(str(path))
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path} is not a whole .pdparams file ({type(error).__name__}); copy it again."
-        ) from error
+    state = load_whole(path)
     if not isinstance(state, dict) or not all(isinstance(v, paddle.Tensor) for v in state.values()):
         raise ValueError(
             f"{path} does not hold weights by name; give a .pdparams file that train.py wrote."
         )
     return state
+
+
+def load_whole(path):
+    """What `paddle.save` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return paddle.load(str(path))
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path} is damaged or not Paddle's ({type(error).__name__}); copy it again."
+        ) from error
 
 
 def check_sha256(path):

@@ -165,6 +165,9 @@ def test_user_errors_are_one_line(data_root, tmp_path, capsys):
     assert train.main(command(data_root, out, "--epoch", "1")) == 0
     assert train.main(command(data_root, out, "--epoch", "1")) == 1
     assert "holds another run" in capsys.readouterr().err
+    (out / train.RESUME_FILE).write_bytes(b"half")
+    assert train.main(command(data_root, out, "--resume")) == 1
+    assert "is damaged or not Paddle" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, capsys):
