@@ -1,0 +1,130 @@
+"""What the two auxiliary losses of the paper are worth: four trainings that differ in them alone.
+
+python -m benchmarks.ablation --data_root EG1800/ --output ablation --epoch 10
+
+Every arm has the same data, seed, schedule and number of epochs at full size; the scores are those
+of the last epoch, so that nothing is chosen. Stop it and give the command again: finished arms are
+kept, the running one is resumed. Flags behind `--` go to train.py.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from dataset import PortraitDataset
+from evaluate import degrade_photo, evaluate
+from images import write_json
+from predictor import Predictor
+
+ARMS = {  # name -> weights of the boundary and of the consistency term
+    "mask": (0.0, 0.0),
+    "mask + boundary": (0.1, 0.0),
+    "mask + consistency": (0.0, 1.0),
+    "mask + boundary + consistency": (0.1, 1.0),
+}
+SCORES = {  # of metrics.PROTOCOLS -> heading
+    "miou_raw": "mIoU raw",
+    "miou_smoothed": "mIoU smoothed",
+    "person_iou_smoothed": "person IoU smoothed",
+    "weighted_iou": "boundary-weighted IoU",
+    "person_iou_full": "person IoU full size",
+    "boundary_iou": "boundary IoU",
+    "boundary_f": "boundary F",
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Train and score the network with and without each auxiliary loss.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
+    add("--output", type=Path, default=Path("ablation"), help="folder of the runs and tables")
+    add("--epoch", type=int, default=10, help="epochs of every arm")
+    add("--seeds", type=int, nargs="+", default=[0], help="one training of every arm each")
+    add("--plot", type=Path, help="picture of the curves (default: in --output)")
+    add("train_flags", nargs="*", help="behind --: more flags for train.py, the same in every arm")
+    return parser.parse_args(argv)
+
+
+def run_folder(output, arm, seed):
+    return output / f"{arm.replace(' + ', '_')}_{seed}"
+
+
+def train_arm(args, arm, seed):
+    """Run train.py to the arm's last epoch, from wherever it stands; returns the last weights."""
+    folder = run_folder(args.output, arm, seed)
+    last = folder / f"model_{args.epoch - 1}.pdparams"
+    if last.is_file():
+        return last
+    edge_weight, consistency_weight = ARMS[arm]
+    command = [sys.executable, "train.py", "--data_root", *args.data_root]
+    command += ["--output", folder, "--epoch", args.epoch, "--seed", seed]
+    command += ["--edge_weight", edge_weight, "--consistency_weight", consistency_weight]
+    command += ["--resume"] if (folder / "resume.pdstate").is_file() else []
+    subprocess.run([*map(str, command), *args.train_flags], check=True)
+    return last
+
+
+def score(weights, data_root):
+    """{"plain": scores, "degraded": scores} of one checkpoint on the validation list."""
+    dataset, predictor = PortraitDataset(data_root, "val"), Predictor(weights)
+    varied = {
+        "plain": None,
+        "degraded": lambda image, index: degrade_photo(image, (0, index)),
+    }
+    return {
+        name: evaluate(predictor, dataset, vary=vary)[0].summary() for name, vary in varied.items()
+    }
+
+
+def print_tables(results):
+    """One Markdown table for the photos as they are and one for the degraded ones; per cent."""
+    for photos in ("plain", "degraded"):
+        print(f"\n{photos}\n\n| losses | seed | {' | '.join(SCORES.values())} |")
+        print("|---" * (len(SCORES) + 2) + "|")
+        for result in results:
+            values = [f"{100 * result[photos][name]:.2f}" for name in SCORES]
+            print(f"| {result['arm']} | {result['seed']} | {' | '.join(values)} |")
+
+
+def draw_curves(results, path):
+    """Validation mIoU of every epoch, one curve an arm, mean over the seeds."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for arm in ARMS:
+        runs = [[100 * e["mean_iou"] for e in r["history"]] for r in results if r["arm"] == arm]
+        curve = np.mean(runs, axis=0)
+        axes.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, label=arm)
+    axes.set(xlabel="epoch", ylabel="validation mIoU, raw mask, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    results = []
+    for seed in args.seeds:
+        for arm in ARMS:
+            weights = train_arm(args, arm, seed)
+            lines = (weights.parent / "log.jsonl").read_text().splitlines()
+            history = list(map(json.loads, lines))
+            minutes = sum(epoch["seconds"] for epoch in history) / 60
+            results.append({"arm": arm, "seed": seed, "minutes": minutes, "history": history})
+            results[-1] |= score(weights, args.data_root)
+            print(f"{arm}, seed {seed}: {minutes:.1f} min", flush=True)
+    write_json(args.output / "ablation.json", results)
+    print_tables(results)
+    draw_curves(results, args.plot or args.output / "ablation.svg")
+
+
+if __name__ == "__main__":
+    main()
