@@ -348,6 +348,7 @@ class PortraitDataset:
         scale: (least, most) enlargement.
         shift: most shift either way, as a share of S.
         flip_prob: probability of mirroring.
+        texture_prob: probability that `texture` differs from `image`.
 
     Attributes:
         pairs: list of (image path, mask path).
@@ -375,6 +376,7 @@ class PortraitDataset:
         scale=(0.5, 1.5),
         shift=0.25,
         flip_prob=0.5,
+        texture_prob=1.0,
     ):
         super().__init__()
         if backgrounds is None and (background_prob or empty_share):
@@ -387,7 +389,7 @@ class PortraitDataset:
         self.background_prob, self.empty_share = background_prob, empty_share
         self.size, self.augment, self.seed, self.epoch = size, augment, seed, 0
         self.rotation, self.scale, self.shift = rotation, scale, shift
-        self.flip_prob, self.strength = flip_prob, 1.0
+        self.flip_prob, self.texture_prob, self.strength = flip_prob, texture_prob, 1.0
         try:
             self.cache = PhotoCache(cache_dir if augment else None, cache_gb * 1e9)
         except OSError as error:
@@ -435,7 +437,9 @@ class PortraitDataset:
             matrix = transform.matrix(self.size, rng) @ matrix
         image, mask = warp(photo, matrix, self.size, self.size)
         inside = inside_of(*photo.shape[:2], matrix, self.size)
-        return image, degrade(image, rng, inside), mask, edge_of(mask, inside)
+        varied = rng.random() < self.texture_prob
+        texture = degrade(image, rng, inside) if varied else image
+        return image, texture, mask, edge_of(mask, inside)
 
     def _draw_photo(self, index, rng):
         """The photo, the same before another background, or a photo without a person."""

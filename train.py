@@ -66,6 +66,7 @@ def parse_args(argv=None):
     add("--scale", type=float, nargs=2, default=(0.5, 1.5), help="range of the scaling")
     add("--shift", type=float, default=0.25, help="largest shift, as a share of the square")
     add("--final_strength", type=float, default=1.0, help="share of these three at the last epoch")
+    add("--texture_prob", type=float, default=1.0, help="share of samples in other light")
     add("--seed", type=int, default=0, help="of weights, order and augmentation")
     add("--num_workers", type=int, default=2, help="processes that read and augment; 0: none")
     add("--procs", type=int, default=1, help="training processes on this machine")
@@ -430,6 +431,7 @@ def train(args):
         "rotation": args.rotation,
         "scale": tuple(args.scale),
         "shift": args.shift,
+        "texture_prob": args.texture_prob,
         "backgrounds": args.backgrounds,
     }
     augmentation |= {"background_prob": args.background_prob, "empty_share": args.empty_share}

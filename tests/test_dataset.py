@@ -214,6 +214,16 @@ def test_deformation_ranges_are_arguments(data_root):
         assert (still[i][2] != upright[i][2]).mean() < 0.02
 
 
+def test_texture_prob_is_the_share_of_varied_samples(data_root):
+    def varied(prob):
+        return [
+            (s[0] != s[1]).any()
+            for s in map(augmented(data_root, texture_prob=prob).__getitem__, range(12))
+        ]
+
+    assert not any(varied(0)) and 0 < sum(varied(0.5)) < 12 and sum(varied(1)) >= 10
+
+
 def test_strength_narrows_the_ranges(data_root):
     dataset = augmented(data_root, rotation=40, scale=(0.5, 1.5), shift=0.2, flip_prob=0)
     dataset.strength = 0.5
