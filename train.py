@@ -40,7 +40,12 @@ def parse_args(argv=None):
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
     add("--output", default="output", help="folder of checkpoints and logs")
     add("--resume", action="store_true", help="go on where the run in --output stopped")
-    add("--pretrained", default="none", help="none, imagenet, or a .pdparams file to start from")
+    add(
+        "--pretrained",
+        nargs="+",
+        default=["none"],
+        help="none, imagenet, or a .pdparams file to start from; of several, their mean",
+    )
     add("--epoch", type=int, default=60, help="epochs in all")
     add("--batch_size", type=int, default=32, help="photos a step, over all processes")
     add("--size", type=int, default=SIZE, help="side of the training square, pixels")
@@ -395,7 +400,7 @@ def build_run(args):
     model = PortraitNet(width=args.width)
     neighbours = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
     threads = max(1, kernels.core_count() // neighbours)
-    notes = [load_pretrained(model, args.pretrained), kernels.accelerate(model, threads)]
+    notes = [load_pretrained(model, *args.pretrained), kernels.accelerate(model, threads)]
     average = None
     if args.ema:
         average = PortraitNet(width=args.width)

@@ -131,17 +131,24 @@ def save_atomically(value, path):
     os.replace(temporary, path)
 
 
-def load_pretrained(model, source):
+def load_pretrained(model, source, *more):
     """Start a PortraitNet from other weights.
 
     Args:
         model: PortraitNet.
         source: "none"; "imagenet" (what `paddle.vision.models.mobilenet_v2(pretrained=True)`
             downloads, for the encoder); or a path: such a file, or PortraitNet weights for all.
+        more: paths of further PortraitNet weights; the start is then the mean of all.
 
     Returns:
         One sentence on what was loaded.
+
+    Raises:
+        FileNotFoundError, ValueError, RuntimeError: one sentence on the source that is wrong.
     """
+    if more:
+        load_mean(model, [source, *more])
+        return f"Starting from the mean of {1 + len(more)} checkpoints, {source} to {more[-1]}."
     if source == "none":
         return (
             "Starting from random weights (--pretrained imagenet starts the encoder from ImageNet)."
@@ -156,6 +163,21 @@ def load_pretrained(model, source):
         return f"Encoder starts from the ImageNet weights in {source}."
     load_state(model, state, source)
     return f"Starting from the PortraitNet weights in {source}."
+
+
+def load_mean(model, paths):
+    """Give a model the mean of the weights and BatchNorm statistics of several checkpoints.
+
+    The mean of checkpoints of one run generalises better than each of them.
+
+    Source: Wortsman et al., "Model soups", ICML 2022 (uniform soup).
+    """
+    sums = dict.fromkeys(model.state_dict(), 0.0)
+    for path in paths:
+        load_state(model, read_state(path), path)
+        sums = {name: sums[name] + tensor.numpy() for name, tensor in model.state_dict().items()}
+    mean = {name: paddle.to_tensor(total / np.float32(len(paths))) for name, total in sums.items()}
+    load_state(model, mean)
 
 
 def download_imagenet(width):

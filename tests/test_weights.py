@@ -153,3 +153,18 @@ def test_pretrained_portraitnet_weights_load_whole(saved):
     other = PortraitNet(width=0.25)
     assert "PortraitNet weights" in load_pretrained(other, str(path))
     assert np.array_equal(other.mask_head.weight.numpy(), model.mask_head.weight.numpy())
+
+
+def test_several_checkpoints_start_at_their_mean(tmp_path):
+    model, paths = PortraitNet(width=0.25), []
+    for seed in (1, 2, 3):
+        random_statistics(model, seed)
+        paths.append(str(tmp_path / f"{seed}.pdparams"))
+        paddle.save(model.state_dict(), paths[-1])
+    states = [paddle.load(path) for path in paths]
+    assert "mean of 3 checkpoints" in load_pretrained(model, *paths)
+    for name, tensor in model.state_dict().items():
+        mean = np.mean([state[name].numpy() for state in states], axis=0)
+        assert np.allclose(tensor.numpy(), mean, atol=1e-6)
+    with pytest.raises(FileNotFoundError, match="There is no weights file imagenet"):
+        load_pretrained(model, paths[0], "imagenet")
