@@ -27,7 +27,8 @@ def commands():
                     r"python (?:-m paddle\.distributed\.launch .*?)?(\w+\.py)(.*)", line
                 )
                 if match and match[1] in SCRIPTS:
-                    found.append((document.name, match[1], match[2].split("#")[0]))
+                    flags = re.split("#|&&", match[2])[0]
+                    found.append((document.name, match[1], flags))
     return found
 
 
