@@ -20,6 +20,7 @@ from dataset import PortraitDataset
 from evaluate import degrade_photo, evaluate
 from images import write_json
 from predictor import Predictor
+from train import RESUME_FILE
 
 ARMS = {  # name -> weights of the boundary and of the consistency term
     "mask": (0.0, 0.0),
@@ -54,13 +55,9 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run_folder(output, arm, seed):
-    return output / f"{arm.replace(' + ', '_')}_{seed}"
-
-
 def train_arm(args, arm, seed):
     """Run train.py to the arm's last epoch, from wherever it stands; returns the last weights."""
-    folder = run_folder(args.output, arm, seed)
+    folder = args.output / f"{arm.replace(' + ', '_')}_{seed}"
     last = folder / f"model_{args.epoch - 1}.pdparams"
     if last.is_file():
         return last
@@ -68,7 +65,7 @@ def train_arm(args, arm, seed):
     command = [sys.executable, "train.py", "--data_root", *args.data_root]
     command += ["--output", folder, "--epoch", args.epoch, "--seed", seed]
     command += ["--edge_weight", edge_weight, "--consistency_weight", consistency_weight]
-    command += ["--resume"] if (folder / "resume.pdstate").is_file() else []
+    command += ["--resume"] if (folder / RESUME_FILE).is_file() else []
     subprocess.run([*map(str, command), *args.train_flags], check=True)
     return last
 
