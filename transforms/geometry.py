@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 
 IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed
+GRID = 32  # pixels: a view's sides are multiples of it
+MOST_ELONGATED = 2  # longest side of a view as a multiple of the square's
+AREA_WEIGHT = 0.25  # what a view loses by more or fewer pixels, beside what it loses by stretching
 
 
 def resize(picture, height, width):
@@ -15,6 +18,32 @@ def resize(picture, height, width):
     shrinks = height < picture.shape[0] or width < picture.shape[1]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(picture, (width, height), interpolation=interpolation)
+
+
+def view_shape(height, width, size):
+    """The rectangle in which the network sees a photo: its proportions, nearly, and no padding.
+
+    Both sides are multiples of 32 (the encoder halves five times) and their product is about
+    size * size, so that every photo costs the same. 4:3 becomes 192x256 at size 224, 16:9 160x288.
+    Few rectangles fit exactly: the photo is stretched, by some per cent, where they do not.
+
+    Args:
+        height, width: of the photo, pixels; only their ratio counts.
+        size: side of the square with the rectangle's area, pixels.
+
+    Returns:
+        (height, width) of the view, pixels.
+    """
+    area, steps = (size / GRID) ** 2, range(1, round(MOST_ELONGATED * size / GRID) + 1)
+    shapes = [(h, w) for h in steps for w in steps]
+
+    def misfit(shape):
+        h, w = shape
+        stretch, surplus = np.log(h / w) - np.log(height / width), np.log(h * w / area)
+        return abs(stretch) + AREA_WEIGHT * abs(surplus)
+
+    h, w = min(shapes, key=misfit)
+    return h * GRID, w * GRID
 
 
 def letterbox_box(height, width, size):
