@@ -14,33 +14,42 @@ import sys
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from images import SUFFIXES, read_image, read_mask
-from transforms import (
-    SIZE,
-    RandomHorizontalFlip,
-    RandomRotation,
-    RandomTranslate,
-    degrade,
-    edge_of,
-    letterbox,
-    letterbox_mask,
-)
-from transforms.geometry import inside_of, letterbox_box, letterbox_matrix, resize, warp
+from images import SUFFIXES, read_image, read_mask, read_share
+from transforms import DEFORMATION, SIZE, TEXTURE, degrade, edge_of
+from transforms.compose import add_person, cover_part, swap_background
+from transforms.geometry import fit_matrix, inside_of, letterbox_box, resize, threshold, warp
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
 SPLITS = ("train", "val", "test")
 OFFICIAL_LIST = "eg1800_{}.txt"  # lines are names, photos in Images/, masks in Labels/
 PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
+SOFT_LIST = "soft_list.txt"  # the same, more training photos, whose masks are shares 0..255
 VAL_SHARE = 0.1  # split off the training photos where no root has a validation list
 HELD_OUT_EVERY = 10  # of the person-free photos, sorted by name, kept for evaluation
 CACHE_SIDE = SIZE * 3 // 2  # longer side of a photo before augmentation, pixels
 MAJORITY = 5  # pixels: window of the vote that takes speckles off a training mask
+CACHE_LIMIT = 8e9  # bytes
 PHOTOS_PER_CENSUS = 256  # cached photos that a process writes before it measures the folder again
+
+
+class Pair(NamedTuple):
+    """The files of a photo.
+
+    Attributes:
+        image_path: of the photo.
+        mask_path: of its mask; None for a photo without a person.
+        soft: whether the mask's grey levels are shares of the person, 0..255, and no 0/1 or 0/255.
+    """
+
+    image_path: str
+    mask_path: str | None = None
+    soft: bool = False
 
 
 def default_cache_dir():
@@ -56,7 +65,7 @@ def read_lists(data_root):
         data_root: folder in the official EG1800 layout or in the list layout.
 
     Returns:
-        dict from the name of a split to a list of (image path, mask path).
+        dict from the name of a split to a list of Pair.
 
     Raises:
         FileNotFoundError: no such folder, or no list in it.
@@ -72,6 +81,8 @@ def read_lists(data_root):
             lists[split] = _read_names(root, official)
         elif paired.is_file():
             lists[split] = _read_pairs(root, paired)
+    if (root / SOFT_LIST).is_file():
+        lists["train"] = lists.get("train", []) + _read_pairs(root, root / SOFT_LIST, soft=True)
     if not lists:
         raise FileNotFoundError(
             f"{root} has no list of photos: it needs {OFFICIAL_LIST.format('train')} beside "
@@ -84,7 +95,7 @@ def _read_names(root, path):
     images, labels = _names_in(root / "Images"), _names_in(root / "Labels")
     names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     return [
-        (
+        Pair(
             str(root / "Images" / _present(name, images, Path(name).suffix)),
             str(root / "Labels" / _present(name, labels, ".png")),
         )
@@ -102,7 +113,7 @@ def _present(name, names, suffix):
     return next((candidate for candidate in candidates if candidate in names), candidates[0])
 
 
-def _read_pairs(root, path):
+def _read_pairs(root, path, soft=False):
     pairs = []
     for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         parts = line.strip().split("\t") if "\t" in line.strip() else line.split()
@@ -112,7 +123,8 @@ def _read_pairs(root, path):
                 "with a tab between them where a name has spaces."
             )
         if parts:
-            pairs.append((str(root / parts[0].strip()), str(root / parts[1].strip())))
+            image_path, mask_path = (str(root / part.strip()) for part in parts)
+            pairs.append(Pair(image_path, mask_path, soft))
     return pairs
 
 
@@ -127,7 +139,7 @@ def find_pairs(data_root, split, seed=0):
         split: train, val or test.
 
     Returns:
-        pairs: list of (image path, mask path).
+        pairs: list of Pair.
         notes: list of sentences that the user should read.
 
     Raises:
@@ -141,12 +153,15 @@ def find_pairs(data_root, split, seed=0):
     listed = {s: [pair for found in lists for pair in found.get(s, [])] for s in SPLITS}
     where, notes = ", ".join(map(str, roots)), []
     if listed["train"] and not any("val" in found for found in lists):
-        order = np.random.default_rng(seed).permutation(len(listed["train"]))
-        count = max(1, round(VAL_SHARE * len(order)))
-        parts = {"val": sorted(order[:count]), "train": sorted(order[count:])}
-        listed.update({s: [listed["train"][i] for i in part] for s, part in parts.items()})
+        train = listed["train"]
+        # Drafts are no truth to be judged by, unless there is nothing else.
+        eligible = [i for i, pair in enumerate(train) if not pair.soft] or range(len(train))
+        count = max(1, round(VAL_SHARE * len(eligible)))
+        chosen = set(np.random.default_rng(seed).permutation(eligible)[:count].tolist())
+        listed["val"] = [train[i] for i in sorted(chosen)]
+        listed["train"] = [pair for i, pair in enumerate(train) if i not in chosen]
         notes.append(
-            f"No validation list in {where}: {count} of the {len(order)} training photos "
+            f"No validation list in {where}: {count} of the {len(train)} training photos "
             f"are kept for validation (seed {seed})."
         )
     pairs = listed[split]
@@ -156,7 +171,7 @@ def find_pairs(data_root, split, seed=0):
             f"No {split} photos in {where}: there are {present or 'no'} photos; choose such a "
             f"split, or add {OFFICIAL_LIST.format(split)} or {PAIR_LIST.format(split)}."
         )
-    missing = [path for pair in pairs for path in pair if not os.path.exists(path)]
+    missing = [path for pair in pairs for path in pair[:2] if not os.path.exists(path)]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} listed files are missing, the first is {missing[0]}: "
@@ -199,21 +214,21 @@ class PhotoCache:
         limit: bytes.
     """
 
-    def __init__(self, folder, limit):
+    def __init__(self, folder, limit=CACHE_LIMIT):
         self.folder, self.limit = None if folder is None else Path(folder), limit
         self.room, self.until_census = 0, 0  # bytes, photos
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def photo(self, image_path, mask_path=None):
+    def photo(self, *pair):
         """What `decode` returns, from the cache where it is there."""
         if self.folder is None:
-            return decode(image_path, mask_path)
-        path = self.folder / cache_name(image_path, mask_path)
+            return decode(*pair)
+        path = self.folder / cache_name(*pair)
         try:
             return np.load(path)
         except (FileNotFoundError, ValueError, EOFError):  # new, or not whole after a power cut
-            photo = decode(image_path, mask_path)
+            photo = decode(*pair)
         try:
             self._keep(path, photo)
         except OSError:  # disk full or folder gone: go on, try again later
@@ -239,25 +254,25 @@ class PhotoCache:
             raise
 
 
-def cache_name(image_path, mask_path=None):
+def cache_name(image_path, mask_path=None, soft=False):
     """The name of a photo's file in the cache."""
-    key = [CACHE_SIDE, MAJORITY]
+    key = [CACHE_SIDE, MAJORITY, soft]
     for path in filter(None, (image_path, mask_path)):
         status = os.stat(path)
         key += [os.path.abspath(path), status.st_mtime_ns, status.st_size]
     return hashlib.sha1(repr(key).encode()).hexdigest() + ".npy"
 
 
-def decode(image_path, mask_path=None):
+def decode(image_path, mask_path=None, soft=False):
     """Read a photo with its mask and reduce both to what augmentation needs.
 
-    The mask loses its speckles by a majority vote over 5x5 pixels, as the paper's truth does.
+    A hard mask loses its speckles by a majority vote over 5x5 pixels, as the paper's truth does.
 
     Args:
-        mask_path: None for a photo without a person.
+        image_path, mask_path, soft: a Pair; without a mask it is a photo without a person.
 
     Returns:
-        (H, W, 4) uint8, BGR and mask 0..255 (averaged, so soft), longer side at most CACHE_SIDE.
+        (H, W, 4) uint8, BGR and the person's share 0..255, longer side at most CACHE_SIDE.
 
     Raises:
         FileNotFoundError, ValueError: see `read_pair`.
@@ -266,21 +281,26 @@ def decode(image_path, mask_path=None):
         image = read_image(image_path)
         mask = np.zeros(image.shape[:2], np.uint8)
     else:
-        image, mask = read_pair(image_path, mask_path)
-    mask = mask * np.uint8(255)
+        image, mask = read_pair(image_path, mask_path, soft)
+    share = np.rint(mask * np.float32(255)).astype(np.uint8)
     if max(mask.shape) > CACHE_SIDE:
         height, width = letterbox_box(*mask.shape, CACHE_SIDE)[2:]
-        image, mask = resize(image, height, width), resize(mask, height, width)
-    return cv2.merge([image, cv2.medianBlur(mask, MAJORITY)])
+        image, share = resize(image, height, width), resize(share, height, width)
+    return cv2.merge([image, share if soft else cv2.medianBlur(share, MAJORITY)])
 
 
-def read_pair(image_path, mask_path):
-    """image (H, W, 3) uint8 BGR and mask (H, W) uint8 0/1 at the photo's own size.
+def read_pair(image_path, mask_path, soft=False):
+    """A photo and its mask at the photo's own size.
+
+    Returns:
+        image: (H, W, 3) uint8 BGR.
+        mask: (H, W) uint8 0/1; of a soft pair float32 0..1, the person's share of each pixel.
 
     Raises:
         FileNotFoundError, ValueError: as `read_image` and `read_mask`; the two differ in size.
     """
-    image, mask = read_image(image_path), read_mask(mask_path)
+    image = read_image(image_path)
+    mask = read_share(mask_path) if soft else read_mask(mask_path)
     if image.shape[:2] != mask.shape:
         raise ValueError(
             f"{image_path} has {image.shape[1]}x{image.shape[0]} pixels and its mask {mask_path} "
@@ -289,111 +309,108 @@ def read_pair(image_path, mask_path):
     return image, mask
 
 
-def swap_background(photo, background, rng):
-    """Put the person of one photo in front of another photo.
-
-    A random part of `background` with the photo's proportions, blurred half of the time, as lenses
-    do. Its brightness moves half of the way to that of the old background and the mask is
-    feathered, so that no cut-out line gives the person away.
-
-    Args:
-        photo: (H, W, 4) uint8, BGR and mask 0..255.
-        background: (h, w, 4) uint8.
-
-    Returns:
-        (H, W, 4) uint8, the mask unchanged.
-    """
-    image, mask = cv2.cvtColor(photo, cv2.COLOR_BGRA2BGR), cv2.extractChannel(photo, 3)
-    scene = cv2.cvtColor(_random_part(background, *mask.shape, rng), cv2.COLOR_BGRA2BGR)
-    if rng.random() < 0.5:
-        scene = cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3))
-    old, new = sum(cv2.mean(image, 255 - mask)), sum(cv2.mean(scene))
-    gain = np.clip(np.sqrt((old + 24) / (new + 24)), 0.6, 1.6)
-    weight = cv2.GaussianBlur(mask, (5, 5), 0).astype(np.float32) / 255
-    swapped = cv2.blendLinear(image, cv2.convertScaleAbs(scene, alpha=gain), weight, 1 - weight)
-    return cv2.merge([swapped, mask])
-
-
-def _random_part(picture, height, width, rng):
-    """A random rectangle with the proportions of height x width at that size, mirrored or not."""
-    share = rng.uniform(0.6, 1) * min(picture.shape[0] / height, picture.shape[1] / width)
-    part_height, part_width = max(1, int(share * height)), max(1, int(share * width))
-    top = rng.integers(picture.shape[0] - part_height + 1)
-    left = rng.integers(picture.shape[1] - part_width + 1)
-    part = resize(picture[top : top + part_height, left : left + part_width], height, width)
-    return cv2.flip(part, 1) if rng.random() < 0.5 else part
-
-
 class PortraitDataset:
-    """Photos of people with their masks, letterboxed to a square.
-
-    Item i is (image, texture, mask, edge): (S, S, 3), (S, S, 3), (S, S), (S, S) uint8. With
-    `augment` the photo is deformed (all four alike) and `texture` is the image in other light; all
-    chance comes from (seed, epoch, i), so a sample depends neither on workers nor on ranks nor on
-    the order. Without it the photo lies upright and whole in the square and `texture` is `image`.
+    """The pairs of photos and masks of one split.
 
     Args:
         data_root: a folder or a list of folders (docs/data.md).
         split: train, val or test.
-        size: side S of the square; the attribute may be changed between epochs.
-        augment: deform and vary.
-        seed: of the augmentation, and of the choice of validation photos where no list names them.
-        backgrounds: folder of person-free photos; every tenth is held out (`split_backgrounds`).
-        background_prob: probability that a photo gets one of them as background.
-        empty_share: probability that a sample is one of them, with empty mask and edge.
-        cache_dir: folder for decoded photos, None for none (`default_cache_dir()` is a good one);
-            used with `augment` alone: evaluation reads the photos as they are.
-        cache_gb: bound of that folder, GB.
-        rotation: degrees, most turn either way.
-        scale: (least, most) enlargement.
-        shift: most shift either way, as a share of S.
-        flip_prob: probability of mirroring.
-        texture_prob: probability that `texture` differs from `image`.
+        seed: of the choice of validation photos where no list names them.
 
     Attributes:
-        pairs: list of (image path, mask path).
-        strength: share 0..1 of rotation, scale and shift in use; set it between epochs.
+        pairs: list of Pair.
         notes: sentences for the user, to be printed once.
 
     Raises:
-        FileNotFoundError, ValueError: see `find_pairs` and `split_backgrounds`; background_prob or
-            empty_share without backgrounds.
+        FileNotFoundError, ValueError: see `find_pairs`.
+    """
+
+    def __init__(self, data_root, split, seed=0):
+        self.pairs, self.notes = find_pairs(data_root, split, seed)
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def photo(self, index):
+        """image (H, W, 3) uint8 BGR and its mask (H, W), see `read_pair`, at the photo's size."""
+        return read_pair(*self.pairs[index])
+
+
+def validation_sets(data_root, split="val", seed=0):
+    """The lists to be scored apart: {name of the folder: PortraitDataset}.
+
+    A root without such a list is left out; where none has one, what `find_pairs` splits off the
+    training photos is the only set.
+
+    Raises:
+        FileNotFoundError, ValueError: see `find_pairs`.
+    """
+    roots = list(dict.fromkeys(Path(root) for root in data_root))
+    listed = [root for root in roots if read_lists(root).get(split)]
+    if not listed:
+        return {split: PortraitDataset(roots, split, seed)}
+    names = [root.resolve().name for root in listed]
+    if len(set(names)) < len(names):
+        names = [str(root) for root in listed]
+    return {name: PortraitDataset(root, split, seed) for name, root in zip(names, listed)}
+
+
+class TrainingSamples:
+    """What training sees of its photos: deformed, in other light, before other backgrounds.
+
+    All chance comes from (seed, epoch, index), so a sample depends neither on workers nor on ranks
+    nor on the order.
+
+    Args:
+        pairs: list of Pair.
+        deformation: transforms that move pixels, each with `matrix(view_shape, rng, strength)`.
+        texture: transforms that change light, blur and noise of the second copy.
+        texture_prob: probability that they are applied at all.
+        seed: of all chance.
+        backgrounds: paths of photos without people.
+        background_prob: probability that a photo gets one of them as background.
+        empty_share: probability that a sample is one of them, with empty mask and edge.
+        least_scale: smallest size of a person on another background, 0..1 (`swap_background`).
+        person_prob: probability that a second person is added (`add_person`).
+        thing_prob: probability that a thing hides a part of the person (`cover_part`).
+        cache_dir: folder for decoded photos, None for none (`default_cache_dir()` is a good one).
+
+    Attributes:
+        notes: sentences for the user, to be printed once.
+
+    Raises:
+        ValueError: background_prob, empty_share or thing_prob without backgrounds.
     """
 
     def __init__(
         self,
-        data_root,
-        split,
-        size=SIZE,
-        augment=False,
+        pairs,
+        deformation=DEFORMATION,
+        texture=TEXTURE,
+        texture_prob=1.0,
         seed=0,
-        backgrounds=None,
+        backgrounds=(),
         background_prob=0.0,
         empty_share=0.0,
+        least_scale=1.0,
+        person_prob=0.0,
+        thing_prob=0.0,
         cache_dir=None,
-        cache_gb=8.0,
-        rotation=45.0,
-        scale=(0.5, 1.5),
-        shift=0.25,
-        flip_prob=0.5,
-        texture_prob=1.0,
     ):
-        super().__init__()
-        if backgrounds is None and (background_prob or empty_share):
+        if not backgrounds and (background_prob or empty_share or thing_prob):
             raise ValueError(
-                f"background_prob {background_prob} and empty_share {empty_share} need photos "
-                "without people: give their folder as backgrounds."
+                f"background_prob {background_prob}, empty_share {empty_share} and thing_prob "
+                f"{thing_prob} need photos without people: give their folder as backgrounds."
             )
-        self.pairs, self.notes = find_pairs(data_root, split, seed)
-        self.backgrounds = [] if backgrounds is None else split_backgrounds(backgrounds)[0]
+        self.pairs, self.backgrounds, self.seed = pairs, [Pair(path) for path in backgrounds], seed
+        self.deformation, self.texture, self.texture_prob = deformation, texture, texture_prob
         self.background_prob, self.empty_share = background_prob, empty_share
-        self.size, self.augment, self.seed, self.epoch = size, augment, seed, 0
-        self.rotation, self.scale, self.shift = rotation, scale, shift
-        self.flip_prob, self.texture_prob, self.strength = flip_prob, texture_prob, 1.0
+        self.least_scale, self.person_prob, self.thing_prob = least_scale, person_prob, thing_prob
+        self.notes = []
         try:
-            self.cache = PhotoCache(cache_dir if augment else None, cache_gb * 1e9)
+            self.cache = PhotoCache(cache_dir)
         except OSError as error:
-            self.cache = PhotoCache(None, 0)
+            self.cache = PhotoCache(None)
             self.notes.append(
                 f"Photos are decoded anew every epoch, for there is no cache ({error})."
             )
@@ -401,82 +418,89 @@ class PortraitDataset:
     def __len__(self):
         return len(self.pairs)
 
-    def set_epoch(self, epoch):
-        """Choose the augmentation; call it before the workers of an epoch start."""
-        self.epoch = epoch
+    def sample(self, index, view_shape, epoch=0, strength=1.0):
+        """One training sample.
 
-    def deformation(self):
-        """The transforms that move pixels, in their order, at the present `strength`."""
-        least, most = self.scale
-        scale = 1 - self.strength * (1 - least), 1 + self.strength * (most - 1)
-        return (
-            RandomHorizontalFlip(self.flip_prob),
-            RandomRotation(angle=self.strength * self.rotation, scale=scale),
-            RandomTranslate(shift=self.strength * self.shift),
-        )
+        Args:
+            index: of the pair.
+            view_shape: (h, w) of the sample, pixels.
+            epoch: another one gives another sample.
+            strength: share 0..1 of the ranges of rotation, scale and shift.
 
-    def photo(self, index):
-        """image (H, W, 3) uint8 BGR and mask (H, W) uint8 0/1 at the photo's own size."""
-        return read_pair(*self.pairs[index])
-
-    def __getitem__(self, index):
-        if self.augment:
-            return self._augmented(index)
-        image, mask = self.photo(index)
-        square, (top, left, height, width) = letterbox(image, self.size)
-        inside = np.zeros((self.size, self.size), np.uint8)
-        inside[top : top + height, left : left + width] = 1
-        mask = letterbox_mask(mask, self.size)
-        return square, square, mask, edge_of(mask, inside)
-
-    def _augmented(self, index):
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        photo = self._draw_photo(index, rng)
-        matrix = letterbox_matrix(*photo.shape[:2], self.size)
-        for transform in self.deformation():
-            matrix = transform.matrix(self.size, rng) @ matrix
-        image, mask = warp(photo, matrix, self.size, self.size)
-        inside = inside_of(*photo.shape[:2], matrix, self.size)
+        Returns:
+            image: (h, w, 3) uint8 BGR.
+            texture: (h, w, 3) uint8 BGR, the image in other light.
+            mask: (h, w) float32 0..1, the person's share of each pixel; 0 or 1 unless a mask that
+                is soft went into it.
+            edge: (h, w) uint8 0/1.
+        """
+        # Two streams, so that what is put into a photo does not change how it is then moved.
+        bgra, soft = self._compose(index, np.random.default_rng((self.seed, epoch, index, 1)))
+        rng = np.random.default_rng((self.seed, epoch, index))
+        # Rather fill the view than leave bars, which no photo to be judged will have.
+        matrix = fit_matrix(bgra.shape[:2], view_shape, zoom=np.sqrt(rng.random()))
+        for transform in self.deformation:
+            matrix = transform.matrix(view_shape, rng, strength) @ matrix
+        image, share = warp(bgra, matrix, *view_shape)
+        inside = inside_of(bgra.shape[:2], matrix, view_shape)
         varied = rng.random() < self.texture_prob
-        texture = degrade(image, rng, inside) if varied else image
-        return image, texture, mask, edge_of(mask, inside)
+        texture = degrade(image, rng, inside, self.texture) if varied else image
+        hard = threshold(share)
+        mask = share / np.float32(255) if soft else hard.astype(np.float32)
+        return image, texture, mask, edge_of(hard, inside)
 
-    def _draw_photo(self, index, rng):
-        """The photo, the same before another background, or a photo without a person."""
-        empty, swapped = rng.random() < self.empty_share, rng.random() < self.background_prob
-        if not empty and not swapped:
-            return self.cache.photo(*self.pairs[index])
-        background = self.cache.photo(self.backgrounds[rng.integers(len(self.backgrounds))])
+    def _compose(self, index, rng):
+        """The photo with what is put into it, BGRA, and whether its mask is soft."""
+        empty, swapped, joined, covered = rng.random(4) < (
+            self.empty_share,
+            self.background_prob,
+            self.person_prob,
+            self.thing_prob,
+        )
         if empty:
-            return background
-        return swap_background(self.cache.photo(*self.pairs[index]), background, rng)
+            return self._random(self.backgrounds, rng)[0], False
+        pair = self.pairs[index]
+        bgra, soft = self.cache.photo(*pair), pair.soft
+        if swapped:
+            background = self._random(self.backgrounds, rng)[0]
+            bgra = swap_background(bgra, background, rng, self.least_scale)
+        if joined:
+            other, other_soft = self._random(self.pairs, rng)
+            bgra, soft = add_person(bgra, other, rng), soft or other_soft
+        if covered:
+            bgra = cover_part(bgra, self._random(self.backgrounds, rng)[0], rng)
+        return bgra, soft
+
+    def _random(self, pairs, rng):
+        pair = pairs[rng.integers(len(pairs))]
+        return self.cache.photo(*pair), pair.soft
 
 
-def load_batches(dataset, batches, num_workers):
+def load_batches(samples, steps, epoch, strength, num_workers):
     """Read and augment batches in worker processes, at most two a worker ahead of their use.
 
-    The workers are forked here, so they see the dataset as it is now: call this once an epoch.
-
     Args:
-        dataset: PortraitDataset.
-        batches: list of lists of indices.
+        samples: TrainingSamples.
+        steps: list of (view shape, list of indices).
+        epoch, strength: of `TrainingSamples.sample`.
         num_workers: processes; 0 reads in this one.
 
     Yields:
-        [image, texture, mask, edge] for each list in order: uint8 with a leading batch axis.
+        [image, texture, mask, edge] for each step in order, with a leading batch axis.
 
     Raises:
         FileNotFoundError, ValueError: a photo cannot be read.
     """
+    jobs = ((view_shape, indices, epoch, strength) for view_shape, indices in steps)
     if num_workers == 0:
-        yield from (load_batch(dataset, batch) for batch in batches)
+        yield from (load_batch(samples, *job) for job in jobs)
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(num_workers, context, worker_init) as pool:
+    with ProcessPoolExecutor(num_workers, context, worker_init, (samples,)) as pool:
         ahead = deque()
         try:
-            for batch in batches:
-                ahead.append(pool.submit(load_batch, dataset, batch))
+            for job in jobs:
+                ahead.append(pool.submit(worker_batch, *job))
                 if len(ahead) > 2 * num_workers:
                     yield ahead.popleft().result()
             while ahead:
@@ -486,13 +510,16 @@ def load_batches(dataset, batches, num_workers):
                 future.cancel()
 
 
-def load_batch(dataset, batch):
+def load_batch(samples, view_shape, indices, epoch, strength):
     """[image, texture, mask, edge] of a list of indices, stacked."""
-    return [np.stack(arrays) for arrays in zip(*(dataset[index] for index in batch))]
+    drawn = (samples.sample(index, view_shape, epoch, strength) for index in indices)
+    return [np.stack(arrays) for arrays in zip(*drawn)]
 
 
-def worker_init():
+def worker_init(samples):
     """A worker is one thread, leaves Ctrl-C to the training, and ends with it, come what may."""
+    global _worker_samples
+    _worker_samples = samples  # by the fork, once; with every job it would be pickled
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -500,7 +527,12 @@ def worker_init():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def check_pair(image_path, mask_path):
+def worker_batch(*job):
+    """`load_batch` in a worker."""
+    return load_batch(_worker_samples, *job)
+
+
+def check_pair(pair):
     """Read one pair from end to end.
 
     Returns:
@@ -508,7 +540,8 @@ def check_pair(image_path, mask_path):
         digest: of the photo's file, bytes; None if it cannot be read.
     """
     problems, pictures, digest = [], [], None
-    for path, read in ((image_path, read_image), (mask_path, read_mask)):
+    image_path, mask_path, soft = pair
+    for path, read in ((image_path, read_image), (mask_path, read_share if soft else read_mask)):
         try:
             pictures.append(read(path))
         except FileNotFoundError:
@@ -518,9 +551,11 @@ def check_pair(image_path, mask_path):
         else:
             if path == image_path:
                 digest = hashlib.sha1(Path(path).read_bytes()).digest()
-            elif not pictures[-1].any():
+            elif soft and 0 < pictures[-1].max() <= 1 / 255:
+                problems.append(f"no soft mask: {path} holds 0 and 1; shares are 0 to 255")
+            elif not (pictures[-1] > 0.5).any():
                 problems.append(f"empty mask: {path}")
-            elif pictures[-1].all():
+            elif (pictures[-1] > 0.5).all():
                 problems.append(f"full mask: {path}")
     if len(pictures) == 2 and pictures[0].shape[:2] != pictures[1].shape:
         sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in pictures)
@@ -543,10 +578,10 @@ def check(roots, splits=SPLITS):
     ]
     seen, problem_count = {}, 0  # seen: digest -> where
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda entry: check_pair(*entry[2]), listed)
+        results = pool.map(lambda entry: check_pair(entry[2]), listed)
         bar = tqdm(results, total=len(listed), unit="pair")
-        for (_, split, (image_path, _)), (problems, digest) in zip(listed, bar):
-            name = f"{image_path} ({split})"
+        for (_, split, pair), (problems, digest) in zip(listed, bar):
+            name = f"{pair.image_path} ({split})"
             if digest in seen:
                 problems.append(f"duplicate: {name} has the content of {seen[digest]}")
             elif digest is not None:

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from backends import AUTO, BACKENDS
-from dataset import SPLITS, PortraitDataset
+from dataset import SPLITS, validation_sets
 from images import write_image, write_json
-from metrics import PROTOCOLS, Scores
+from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from predictor import Predictor
-from transforms import SIZE, degrade, letterbox, letterbox_mask
+from transforms import SIZE, degrade, letterbox
 from transforms.geometry import letterbox_box, resize
 
 SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
@@ -25,7 +25,7 @@ SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
-        description="Score a checkpoint in every published protocol.",
+        description="Score a checkpoint in every published protocol, each data folder apart.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -45,38 +45,6 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
-    """Score every photo of a data set.
-
-    Args:
-        predictor: Predictor.
-        dataset: PortraitDataset; its photos are read at their own size.
-        log_iter: iterations between progress lines, 0 for none.
-        vary: function (image, index) -> image applied to the photos first, or None.
-
-    Returns:
-        Scores, and the seconds that the predictor took.
-    """
-    scores, seconds = Scores(), 0.0
-    for iteration, start in enumerate(range(0, len(dataset), batch_size)):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        photos, masks = zip(*(dataset.photo(i) for i in indices))
-        if vary is not None:
-            photos = [vary(photo, i) for photo, i in zip(photos, indices)]
-        began = time.perf_counter()
-        squares, boxes = zip(*map(predictor.prepare, photos))
-        answers = predictor.run(squares)
-        full = [predictor.restore(*each) for each in zip(answers, boxes, photos)]
-        seconds += time.perf_counter() - began
-        for probability, mask, square in zip(full, masks, answers):
-            scores.add(probability, mask, square, letterbox_mask(mask, len(square)))
-        if log_iter and (iteration + 1) % log_iter == 0:
-            so_far = scores.summary()
-            told = f"acc: {so_far['accuracy']:.4f}, miou: {so_far['miou_raw']:.4f}"
-            print(f"iter {iteration} {told}", flush=True)
-    return scores, seconds
-
-
 def degrade_photo(image, seed):
     """The training's texture transforms at the network's resolution, where they were tuned."""
     height, width = letterbox_box(*image.shape[:2], SIZE)[2:]
@@ -94,58 +62,96 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
     rows = []
     for index in map(int, order):
         image, mask = dataset.photo(index)
-        image = image if vary is None else vary(image, index)
-        person = predictor.probability(image) > 0.5
+        image, mask = image if vary is None else vary(image, index), mask > THRESHOLD
+        person = predictor.probability(image) > THRESHOLD
         error = (image * 0.4).astype(np.uint8)
-        error[person & (mask == 0)] = (0, 0, 255)
-        error[~person & (mask == 1)] = (255, 0, 0)
+        error[person & ~mask] = (0, 0, 255)
+        error[~person & mask] = (255, 0, 0)
         pictures = [image, image * mask[:, :, None], image * person[:, :, None], error]
         row = np.hstack([letterbox(picture, SHEET_SIDE)[0] for picture in pictures])
-        name = Path(dataset.pairs[index][0]).name
+        name = Path(dataset.pairs[index].image_path).name
         told = f"{name}  person IoU {scores.photos[index]['person_iou_full']:.3f}"
         cv2.putText(row, told, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 255, 255), 1)
         rows.append(row)
     return np.vstack(rows)
 
 
-def print_table(values):
-    """One line a score: name, value, protocol."""
-    for name, value in values.items():
-        print(f"{name:20} {value:.4f}  {PROTOCOLS[name]}")
+def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
+    """Score every photo of a data set and print how it goes.
+
+    Args:
+        predictor: Predictor.
+        dataset: PortraitDataset; its photos are read at their own size.
+        log_iter: iterations between progress lines, 0 for none.
+        vary: function (image, index) -> image applied to the photos first, or None.
+
+    Returns:
+        Scores, and the seconds that the predictor took.
+    """
+    seconds, iterations = 0.0, 0
+
+    def probabilities(images):
+        nonlocal seconds
+        began = time.perf_counter()
+        answers = predictor.probabilities(images)
+        seconds += time.perf_counter() - began
+        return answers
+
+    def progress(scores):
+        nonlocal iterations
+        iterations += 1
+        if log_iter and iterations % log_iter == 0:
+            print(f"iter {iterations - 1} {short(scores.summary())}", flush=True)
+
+    return score(probabilities, dataset, batch_size, vary, progress), seconds
+
+
+def short(summary):
+    """The report's two figures."""
+    return f"acc: {summary['accuracy']:.4f}, miou: {summary['miou_raw']:.4f}"
+
+
+def print_table(summary, intervals):
+    """One line a score: name, value, 95 % interval, protocol."""
+    for name, value in summary.items():
+        low, high = intervals[name]
+        print(f"{name:20} {value:.4f}  {low:.4f}-{high:.4f}  {PROTOCOLS[name]}")
 
 
 def main(argv=None):
     args = parse_args(argv)
     try:
-        dataset = PortraitDataset(args.data_root, args.split, seed=args.seed)
+        sets = validation_sets(args.data_root, args.split, args.seed)
         predictor = Predictor(args.model_path, args.backend, refine=args.refine)
     except (OSError, ValueError, ImportError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     model_path = str(predictor.model_path)
-    told = f"{len(dataset)} photos of {args.split}, {model_path} with {predictor.backend}"
-    print(*dataset.notes, told, sep="\n")
-
+    report = {"model_path": model_path, "backend": predictor.backend, "split": args.split}
+    report |= {"degraded": args.degrade, "lists": {}}
     vary = (lambda image, index: degrade_photo(image, (args.seed, index))) if args.degrade else None
-    scores, seconds = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
-    values = scores.summary()
-    told = f"acc: {values['accuracy']:.4f}, miou: {values['miou_raw']:.4f}"
-    latency = 1000 * seconds / len(dataset)
-    print(f"eval: {told}, {latency:.1f} ms a photo")
-    print_table(values)
+
+    for name, dataset in sets.items():
+        told = f"{name}: {len(dataset)} photos of {args.split}, {model_path} with"
+        print(*dataset.notes, f"{told} {predictor.backend}", sep="\n")
+        scores, seconds = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
+        summary, intervals = scores.summary(), scores.intervals()
+        latency = 1000 * seconds / len(dataset)
+        print(f"eval: {short(summary)}, {latency:.1f} ms a photo")
+        print_table(summary, intervals)
+        report["lists"][name] = {"photos": len(dataset), "milliseconds": latency}
+        report["lists"][name] |= {"scores": summary, "intervals": intervals}
+        if args.save_dir:
+            path = Path(args.save_dir) / f"worst_{name}_{args.split}.png".replace("/", "_")
+            write_image(path, worst_sheet(predictor, dataset, scores, args.worst, vary))
+            print(f"Worst photos: {path}")
+
+    each = [values["scores"][SELECTION] for values in report["lists"].values()]
+    report["mean"] = float(np.mean(each))
+    if len(each) > 1:
+        print(f"Mean of {len(each)} lists: {report['mean']:.4f}  {SELECTION}")
     if args.json:
-        report = {"split": args.split, "photos": len(dataset), "degraded": args.degrade}
-        report |= {
-            "model_path": model_path,
-            "backend": predictor.backend,
-            "milliseconds": latency,
-            "scores": values,
-        }
         write_json(args.json, report)
-    if args.save_dir:
-        path = Path(args.save_dir) / f"worst_{args.split}.png"
-        write_image(path, worst_sheet(predictor, dataset, scores, args.worst, vary))
-        print(f"Worst photos: {path}")
     return 0
 
 

@@ -98,20 +98,44 @@ def read_mask(path):
         FileNotFoundError: there is no such file.
         ValueError: not a picture, or its values are neither 0/1 nor 0/255.
     """
+    picture = _read_grey(path)
+    top = int(picture.max())
+    if 1 < top <= 127:
+        raise ValueError(
+            f"{path} is not a person mask: its largest value is {top}; save it as 0/1 or 0/255."
+        )
+    return (picture > (0 if top == 1 else 127)).astype(np.uint8)
+
+
+def read_share(path):
+    """A soft mask: grey levels 0..255 (or 0..65535) are the person's share of each pixel.
+
+    Channels as `read_mask`.
+
+    Args:
+        path: file in any format OpenCV decodes.
+
+    Returns:
+        (H, W) float32 0..1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a picture.
+    """
+    return _read_grey(path) / np.float32(255)
+
+
+def _read_grey(path):
+    """The one channel of a mask's file that counts, (H, W) uint8."""
     picture = _decode(_read_bytes(path), cv2.IMREAD_UNCHANGED, path)
     if picture.ndim == 3 and picture.shape[2] == 4:
         alpha = picture[:, :, 3]
         picture = alpha if alpha.min() < alpha.max() else picture[:, :, :3]
     if picture.ndim == 3:
         picture = picture.max(axis=2)
-    top = int(picture.max())
-    if picture.dtype == np.uint16 and top > 255:
-        picture, top = picture >> 8, top >> 8
-    if 1 < top <= 127:
-        raise ValueError(
-            f"{path} is not a person mask: its largest value is {top}; save it as 0/1 or 0/255."
-        )
-    return (picture > (0 if top == 1 else 127)).astype(np.uint8)
+    if picture.dtype == np.uint16 and picture.max() > 255:
+        picture = picture >> 8
+    return picture.astype(np.uint8)
 
 
 def write_image(path, image, keep=()):

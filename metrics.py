@@ -8,8 +8,10 @@ makes an IoU of 0.
 import cv2
 import numpy as np
 
+from transforms import SIZE, letterbox, letterbox_mask
+
 THRESHOLD = 0.5  # a pixel is person where its probability is above
-SIGMA = 5.0  # px of the 224 square: how fast the boundary weight falls off
+SIGMA = 5.0  # px of the letterboxed 224 square: how fast the boundary weight falls off
 BAND = 0.02  # of the photo's diagonal: the width of boundary IoU's band
 TOLERANCE = 0.0075  # of the photo's diagonal: how far apart two boundaries may lie
 
@@ -30,7 +32,11 @@ PROTOCOLS = {
     "mean over photos, photo's size, raw mask (Cheng 2021)",
     "boundary_f": f"boundary F-score, tolerance {TOLERANCE:.2%} of the diagonal, no frame, "
     "mean over photos, photo's size, raw mask (Csurka 2013)",
+    "absolute_error": "mean |probability - mask| of a pixel, mean over photos, photo's size, raw "
+    "mask, which may be soft; less is better",
 }
+SELECTION = "person_iou_smoothed"  # its mean over the validation lists chooses checkpoints
+ROUNDS = 2000  # resamples of a bootstrap interval
 
 
 def ratio(part, whole):
@@ -218,46 +224,52 @@ class Scores:
     """Every score of `PROTOCOLS`, gathered photo by photo: `add` each photo, then `summary`.
 
     The letterbox scores count the whole square, its padding as background, because the published
-    codes do (they pad the mask with 0 and score all of it); person found there counts as wrong.
+    codes do (they pad the mask with 0 and score all of it). What the network saw does not matter:
+    its answer at the photo's size is letterboxed for them.
     """
 
     def __init__(self):
         self.photos = []  # each photo's own scores, in the order of `add`
-        self.raw_counts = np.zeros(4, np.int64)
-        self.smoothed_counts = np.zeros(4, np.int64)
+        self.raw_counts = []  # (4,) int64 of each photo
+        self.smoothed_counts = []
 
-    def add(self, probability, mask, square_probability, square_mask):
+    def add(self, probability, mask):
         """Score one photo.
 
         Args:
             probability: (H, W) float32 0..1, at the photo's size.
-            mask: (H, W) uint8 0/1, as annotated.
-            square_probability: (S, S) float32 0..1, the network's output for the letterboxed photo.
-            square_mask: (S, S) uint8 0/1, the letterboxed mask padded with 0, not smoothed.
+            mask: (H, W) uint8 0/1, as annotated; or float32 0..1, the person's share, which counts
+                as person above one half in all scores but `absolute_error`.
 
         Returns:
             dict of this photo's own scores: the names of `PROTOCOLS` that are means over photos.
 
         Raises:
-            ValueError: a probability and its mask differ in shape, or a mask is not 0/1.
+            ValueError: the two differ in shape, or a mask is not 0/1.
         """
-        prediction, square = probability > THRESHOLD, square_probability > THRESHOLD
-        smoothed_mask = smooth_mask(square_mask)
+        share = np.asarray(mask, np.float32)
+        if mask.dtype.kind == "f":
+            mask = (mask > THRESHOLD).astype(np.uint8)
+        prediction = probability > THRESHOLD
         full = confusion(prediction, mask, ignore=None)
+        square = letterbox(probability, SIZE, border=0)[0] > THRESHOLD
+        square_mask = letterbox_mask(mask, SIZE)
+        smoothed_mask = smooth_mask(square_mask)
         raw = confusion(square, square_mask, ignore=None)
         smoothed = confusion(square, smoothed_mask)
-        self.raw_counts += raw
-        self.smoothed_counts += smoothed
-        photo = {
+        self.raw_counts.append(raw)
+        self.smoothed_counts.append(smoothed)
+        scores = {
             "person_iou_raw": float(person_iou(raw)),
             "person_iou_smoothed": float(person_iou(smoothed)),
-            "weighted_iou": boundary_weighted_iou(square, smoothed_mask, SIGMA * len(square) / 224),
+            "weighted_iou": boundary_weighted_iou(square, smoothed_mask),
             "person_iou_full": float(person_iou(full)),
             "boundary_iou": boundary_iou(prediction, mask),
             "boundary_f": boundary_f_score(prediction, mask),
+            "absolute_error": float(np.abs(probability - share).mean()),
         }
-        self.photos.append(photo)
-        return photo
+        self.photos.append(scores)
+        return scores
 
     def summary(self):
         """dict of name -> float 0..1 over all photos, with the names and order of `PROTOCOLS`.
@@ -265,13 +277,59 @@ class Scores:
         Raises:
             ValueError: no photo was added.
         """
+        everything = np.arange(len(self.photos))[None]
+        return {name: float(values[0]) for name, values in self._resampled(everything).items()}
+
+    def intervals(self, seed=0):
+        """dict of name -> (low, high): what 95 % of other draws of as many photos would score.
+
+        Source: Efron, "Bootstrap methods: another look at the jackknife", 1979; percentiles.
+        """
+        count = len(self.photos)
+        draws = np.random.default_rng(seed).integers(count, size=(ROUNDS, count))
+        return {
+            name: tuple(map(float, np.percentile(values, (2.5, 97.5))))
+            for name, values in self._resampled(draws).items()
+        }
+
+    def _resampled(self, draws):
+        """Every score over each row of indices of photos, (rounds, photos) -> name: (rounds,)."""
         if not self.photos:
             raise ValueError("there is nothing to sum up: add at least one photo first")
+        raw, smoothed = np.stack(self.raw_counts), np.stack(self.smoothed_counts)
+        raw, smoothed = (counts[draws].sum(1) for counts in (raw, smoothed))
         values = {
-            "accuracy": float(pixel_accuracy(self.raw_counts)),
-            "miou_raw": float(mean_iou(self.raw_counts)),
-            "miou_smoothed": float(mean_iou(self.smoothed_counts)),
+            "accuracy": pixel_accuracy(raw),
+            "miou_raw": mean_iou(raw),
+            "miou_smoothed": mean_iou(smoothed),
         }
         for name in self.photos[0]:
-            values[name] = float(np.mean([photo[name] for photo in self.photos]))
+            values[name] = np.array([scores[name] for scores in self.photos])[draws].mean(1)
         return {name: values[name] for name in PROTOCOLS}
+
+
+def score(probabilities, dataset, batch_size=16, vary=None, progress=None):
+    """Score every photo of a data set.
+
+    Args:
+        probabilities: function of a list of images (H, W, 3) uint8 BGR of any sizes -> list of
+            (H, W) float32 0..1, as `Predictor.probabilities`.
+        dataset: has a length and `photo(index)` -> (image, mask).
+        batch_size: photos a call.
+        vary: function (image, index) -> image applied to the photos first, or None.
+        progress: function of the scores so far, called after each batch, or None.
+
+    Returns:
+        Scores.
+    """
+    scores = Scores()
+    for start in range(0, len(dataset), batch_size):
+        indices = range(start, min(start + batch_size, len(dataset)))
+        images, masks = zip(*(dataset.photo(index) for index in indices))
+        if vary is not None:
+            images = [vary(image, index) for image, index in zip(images, indices)]
+        for probability, mask in zip(probabilities(images), masks):
+            scores.add(probability, mask)
+        if progress is not None:
+            progress(scores)
+    return scores

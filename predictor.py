@@ -45,6 +45,12 @@ class Predictor:
         self.run_batch, self.size = load(self.model_path, self.backend, size, threads)
         self.refine = refine
 
+    @classmethod
+    def of(cls, run_batch, size=224, refine=True):
+        self = cls.__new__(cls)
+        self.run_batch, self.size, self.refine, self.live = run_batch, size, refine, True
+        return self
+
     def probability(self, image):
         """Where the person is.
 
@@ -58,6 +64,17 @@ class Predictor:
 
     def probabilities(self, images):
         """As `probability`, for a list of images of any sizes in one pass of the network."""
+        if hasattr(self, "live"):
+            from transforms import view_shape
+            from transforms.geometry import resize
+
+            return [
+                cv2.resize(
+                    self.run_batch(to_batch([resize(i, *view_shape(*i.shape[:2], self.size))]))[0],
+                    i.shape[1::-1],
+                )
+                for i in images
+            ]
         squares, boxes = zip(*map(self.prepare, images))
         return [self.restore(*each) for each in zip(self.run(squares), boxes, images)]
 

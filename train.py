@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,40 @@ from visualdl import LogWriter
 
 import kernels
 from backends import runner
-from dataset import PortraitDataset, default_cache_dir, load_batches
+from dataset import (
+    PortraitDataset,
+    TrainingSamples,
+    default_cache_dir,
+    load_batches,
+    split_backgrounds,
+    validation_sets,
+)
 from effects import overlay
 from images import write_json, write_whole
 from losses import portrait_loss
-from metrics import batch_counts, mean_iou, person_iou, pixel_accuracy
+from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
 from models.weights import load_pretrained, load_state, load_whole, save_atomically
-from transforms import SIZE, to_batch
+from predictor import Predictor
+from transforms import (
+    SIZE,
+    TEXTURE,
+    RandomHorizontalFlip,
+    RandomJpeg,
+    RandomLight,
+    RandomRotation,
+    RandomTranslate,
+    letterbox,
+    to_batch,
+    view_shape,
+)
 
 RESUME_FILE = "resume.pdstate"  # all that --resume needs; the epoch's weights lie beside it
+DATA_ROOT = "EG1800/"
+# Height to width of the views, drawn evenly for each batch: portraits most of all, but also what a
+# phone and a camera see upright and across.
+ASPECTS = ("4:3", "4:3", "4:3", "3:2", "16:9", "1:1", "3:4", "9:16")
+PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's row of validation photos
 
 
 def parse_args(argv=None):
@@ -36,61 +61,87 @@ def parse_args(argv=None):
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
+    add_data_flags(parser.add_argument_group("data"))
+    add_optimisation_flags(parser.add_argument_group("network and optimisation"))
+    add_augmentation_flags(parser.add_argument_group("augmentation"))
+    add_machine_flags(parser.add_argument_group("machine"))
+    args = parser.parse_args(argv)
+    if args.size % 32 or args.size < 32:
+        parser.error(f"--size must be a multiple of 32, not {args.size}")
+    if not 0 < args.scale[0] <= args.scale[1]:
+        parser.error(f"--scale wants the least above 0, then the most, not {args.scale}")
+    try:
+        args.sizes = epoch_sizes(args.size_schedule, args.size, args.epoch)
+        parse_aspects(args.aspects)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.num_workers is None:
+        args.num_workers = min(2, kernels.core_count() - 1)
+    return args
+
+
+def add_data_flags(group):
+    add = group.add_argument
+    add("--data_root", nargs="+", default=[DATA_ROOT], help="data folders (docs/data.md)")
     add("--output", default="output", help="folder of checkpoints and logs")
     add("--resume", action="store_true", help="go on where the run in --output stopped")
-    add(
-        "--pretrained",
-        nargs="+",
-        default=["none"],
-        help="none, imagenet, or a .pdparams file to start from; of several, their mean",
-    )
     add("--epoch", type=int, default=60, help="epochs in all")
     add("--batch_size", type=int, default=32, help="photos a step, over all processes")
-    add("--size", type=int, default=SIZE, help="side of the training square, pixels")
-    add("--size_schedule", default="", help="smaller squares first, SIZE:EPOCHS,..: 128:8,160:4")
+    add("--size", type=int, default=SIZE, help="side of the square with the views' area, pixels")
+    add("--size_schedule", default="", help="smaller views first, SIZE:EPOCHS,..: 128:8,160:4")
+    add("--aspects", nargs="+", default=list(ASPECTS), help="HEIGHT:WIDTH of views, one a batch")
+
+
+def add_optimisation_flags(group):
+    add = group.add_argument
+    more = "none, imagenet, person, or a .pdparams file to start from; of several files, their mean"
+    add("--pretrained", nargs="+", default=["none"], help=more)
     add("--width", type=float, default=1.0, help="channel multiplier of the network")
     add("--lr", type=float, default=0.001, help="peak learning rate")
-    add("--encoder_lr", type=float, default=1.0, help="the encoder's rate as a multiple of --lr")
-    add("--warmup", type=float, default=0.5, help="epochs of linear warm-up")
-    add("--schedule", choices=["cosine", "step", "constant"], default="cosine", help="of --lr")
+    add("--warmup", type=float, default=0.5, help="epochs over which the learning rate rises")
+    schedules = ["cosine", "step", "constant"]
+    add("--schedule", choices=schedules, default="cosine", help="how the learning rate falls")
     add("--weight_decay", type=float, default=5e-4, help="AdamW's, on convolution weights only")
     add("--ema", type=float, default=0.999, help="decay of the averaged weights; 0: none")
     add("--edge_weight", type=float, default=0.1, help="weight of the boundary focal loss")
     add("--consistency_weight", type=float, default=1.0, help="weight of the consistency KL")
     add("--temperature", type=float, default=1.0, help="temperature of the consistency KL")
     add("--boundary_weight", type=float, default=0.0, help="extra mask loss of edge pixels")
-    add("--dice_weight", type=float, default=0.0, help="weight of a soft dice term on the mask")
+
+
+def add_augmentation_flags(group):
+    add = group.add_argument
     add("--backgrounds", help="folder of person-free photos; every tenth is left out")
     add("--background_prob", type=float, default=0.0, help="share of swapped backgrounds")
+    add("--least_scale", type=float, default=1.0, help="smallest person on such a background")
     add("--empty_share", type=float, default=0.0, help="share of samples without a person")
-    add("--cache_dir", default=str(default_cache_dir()), help="for decoded photos; '': none")
-    add("--cache_gb", type=float, default=8.0, help="bound of that folder, GB")
+    add("--person_prob", type=float, default=0.0, help="share of samples with a second person")
+    add("--thing_prob", type=float, default=0.0, help="share with a thing before the person")
     add("--rotation", type=float, default=45, help="largest rotation, degrees")
     add("--scale", type=float, nargs=2, default=(0.5, 1.5), help="range of the scaling")
-    add("--shift", type=float, default=0.25, help="largest shift, as a share of the square")
-    add("--final_strength", type=float, default=1.0, help="share of these three at the last epoch")
+    add("--shift", type=float, default=0.25, help="largest shift, as a share of the view")
+    final = "share of rotation, scale and shift that is left in the last epoch"
+    add("--final_strength", type=float, default=1.0, help=final)
     add("--texture_prob", type=float, default=1.0, help="share of samples in other light")
-    add("--seed", type=int, default=0, help="of weights, order and augmentation")
-    add("--num_workers", type=int, default=2, help="processes that read and augment; 0: none")
+    add("--light_prob", type=float, default=0.0, help="share of these in dim or coloured light")
+    add("--jpeg_prob", type=float, default=0.0, help="share of these with JPEG blocks")
+
+
+def add_machine_flags(group):
+    add = group.add_argument
+    add("--seed", type=int, default=0, help="seed of weights, order and augmentation")
+    workers = "processes that read and augment, 0: none (default: 2, but no more than other cores)"
+    add("--num_workers", type=int, default=argparse.SUPPRESS, help=workers)
+    group.set_defaults(num_workers=None)
+    add("--cache_dir", default=str(default_cache_dir()), help="for decoded photos; '': none")
     add("--procs", type=int, default=1, help="training processes on this machine")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if there")
     add("--amp", action="store_true", help="mixed precision (GPU only)")
-    add("--val_interval", type=int, default=1, help="epochs between validations")
     add("--log_iter", type=int, default=10, help="iterations between log lines")
-    args = parser.parse_args(argv)
-    if args.size % 32 or args.size < 32:
-        parser.error(f"--size must be a multiple of 32, not {args.size}")
-    try:
-        args.sizes = epoch_sizes(args.size_schedule, args.size, args.epoch)
-    except ValueError as error:
-        parser.error(str(error))
-    return args
 
 
 def epoch_sizes(schedule, size, epochs):
-    """The training square of each epoch: epoch_sizes("128:2", 224, 3) = [128, 128, 224]."""
+    """The size of each epoch: epoch_sizes("128:2", 224, 3) = [128, 128, 224]."""
     sizes = []
     for part in filter(None, schedule.split(",")):
         try:
@@ -103,6 +154,20 @@ def epoch_sizes(schedule, size, epochs):
     return (sizes + [size] * epochs)[:epochs]
 
 
+def parse_aspects(aspects):
+    """["4:3", "1:1"] -> [(4.0, 3.0), (1.0, 1.0)]."""
+    parsed = []
+    for aspect in aspects:
+        try:
+            height, width = map(float, aspect.split(":"))
+            if not (math.isfinite(height / width) and height > 0 and width > 0):
+                raise ValueError
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"--aspects wants HEIGHT:WIDTH such as 4:3, not {aspect!r}") from None
+        parsed.append((height, width))
+    return parsed
+
+
 def learning_rate(epoch, args):
     """Learning rate at a fractional epoch: linear warm-up, then the schedule."""
     if epoch < args.warmup:
@@ -111,11 +176,8 @@ def learning_rate(epoch, args):
         return args.lr * 0.95 ** (int(epoch) // 20)
     if args.schedule == "constant":
         return args.lr
-    return (
-        args.lr
-        * 0.5
-        * (1 + math.cos(math.pi * (epoch - args.warmup) / max(args.epoch - args.warmup, 1e-3)))
-    )
+    done = (epoch - args.warmup) / max(args.epoch - args.warmup, 1e-3)
+    return args.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def deformation_strength(epoch, args):
@@ -126,25 +188,32 @@ def deformation_strength(epoch, args):
     return 1 + (args.final_strength - 1) * epoch / max(args.epoch - 1, 1)
 
 
-def epoch_batches(count, batch_size, seed, epoch):
-    """Shuffled indices of one epoch in lists of `batch_size`.
+def epoch_steps(count, batch_size, shapes, seed, epoch):
+    """The steps of one epoch: shuffled indices in lists of `batch_size`, each with a view's shape.
 
     A last short batch is dropped, unless it is the only one.
+
+    Args:
+        count: photos.
+        shapes: list of (height, width) to draw from.
+
+    Returns:
+        list of ((height, width), list of indices).
     """
-    order = np.random.default_rng((seed, epoch)).permutation(count).tolist()
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(count).tolist()
     batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
-    return batches if len(batches) == 1 or len(batches[-1]) == batch_size else batches[:-1]
+    if len(batches) > 1 and len(batches[-1]) < batch_size:
+        batches.pop()
+    return [(shapes[rng.integers(len(shapes))], indices) for indices in batches]
 
 
 def make_optimizer(model, args):
-    """AdamW; weight decay on convolution weights alone, the encoder at its own learning rate."""
+    """AdamW; weight decay on convolution weights alone."""
     decayed = {p.name for p in model.parameters() if p.ndim > 1}
-    encoder = [p for p in model.encoder.parameters() if not p.stop_gradient]
-    encoder_names = {p.name for p in encoder}
-    others = [p for p in model.parameters() if not p.stop_gradient and p.name not in encoder_names]
     return paddle.optimizer.AdamW(
         learning_rate=args.lr,
-        parameters=[{"params": encoder, "learning_rate": args.encoder_lr}, {"params": others}],
+        parameters=[p for p in model.parameters() if not p.stop_gradient],
         weight_decay=args.weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
     )
@@ -168,12 +237,8 @@ def all_reduce_mean(tensors):
             tensor.copy_(part.reshape(tensor.shape), False)
 
 
-def is_first_process():
-    return dist.get_rank() == 0
-
-
 class StopRequest:
-    """Ctrl-C or SIGTERM: stop after the running iteration; a second Ctrl-C: at once."""
+    """Ctrl-C or SIGTERM: stop after the running iteration; a second one: at once."""
 
     def __init__(self):
         self.asked = False
@@ -183,59 +248,141 @@ class StopRequest:
     def ask(self, number, frame):
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def train_one_epoch(run, epoch, args, dataset, writer, stop):
-    """One pass over the training photos.
+@dataclass
+class Run:
+    """What a training changes as it goes, and `--resume` needs to go on bit for bit.
 
-    Args:
-        run: what `build_run` made; `batch` iterations of this epoch were done before a resume.
+    Attributes:
+        average: PortraitNet with the averaged weights, None without --ema.
+        scaler: of mixed precision on a GPU, or None.
+        epoch: the one that runs.
+        batch: iterations of it that are done.
+        step: iterations in all.
+        sums: of each loss term over the epoch's iterations; floats or 0-d tensors.
+        best: highest mean person IoU of an epoch.
+        history: a dict for each epoch that is done, the lines of log.jsonl.
+    """
+
+    model: PortraitNet
+    average: PortraitNet | None
+    optimizer: paddle.optimizer.Optimizer
+    scaler: paddle.amp.GradScaler | None
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: dict = field(default_factory=dict)
+    best: float = 0.0
+    history: list = field(default_factory=list)
+
+    PLACE = ("epoch", "batch", "step", "best", "history")
+
+    @property
+    def evaluated(self):
+        """The model whose weights are scored and kept: the averaged one where there is one."""
+        return self.model if self.average is None else self.average
+
+    def save(self, args, output):
+        """Write RESUME_FILE."""
+        state = {name: getattr(self, name) for name in self.PLACE}
+        state["sums"] = {name: float(value) for name, value in self.sums.items()}
+        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state["average"] = None if self.average is None else self.average.state_dict()
+        state["scaler"] = None if self.scaler is None else self.scaler.state_dict()
+        save_atomically(state | {"args": vars(args)}, output / RESUME_FILE)
+
+    def load(self, args, output):
+        """Take up what `save` wrote.
+
+        Returns:
+            list of sentences for the user.
+
+        Raises:
+            FileNotFoundError: there is nothing to resume in `output`.
+            ValueError: its file is damaged or of another network.
+        """
+        path = output / RESUME_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no {path} to resume from; start without --resume or name the run's "
+                "--output."
+            )
+        state = load_whole(path)
+        if not isinstance(state, dict) or not {*self.PLACE, "model", "args"} <= state.keys():
+            raise ValueError(f"{path} is no state of a training; start without --resume.")
+        load_state(self.model, state["model"], path)
+        if self.average is not None:
+            if state["average"] is None:
+                raise ValueError(
+                    f"The run in {output} kept no averaged weights; resume it with --ema 0."
+                )
+            load_state(self.average, state["average"], path)
+        self.optimizer.set_state_dict(state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        for name in (*self.PLACE, "sums"):
+            setattr(self, name, state[name])
+        harmless = ("resume", "output", "num_workers", "cache_dir", "log_iter", "sizes")
+        changed = [
+            f"--{name} {value} (was {state['args'][name]})"
+            for name, value in vars(args).items()
+            if name not in harmless and state["args"].get(name, value) != value
+        ]
+        return [f"Going on with other arguments: {', '.join(changed)}."] if changed else []
+
+
+def train_one_epoch(run, args, samples, writer, stop):
+    """One pass over the training photos, from where `run` stands in it.
 
     Returns:
-        {"loss": mean of each term, "images_per_second": float, "data_wait": share of the time}.
+        {"loss": mean of each term, "photos_per_second": float, "data_wait": share of the time}.
 
     Raises:
         FloatingPointError: the loss is not finite; every term is named.
     """
-    model, optimizer = run["model"], run["optimizer"]
-    model.train()
+    run.model.train()
     rank, world = dist.get_rank(), dist.get_world_size()
-    batches = epoch_batches(len(dataset), args.batch_size, args.seed, epoch)
-    own = [batch[rank::world] for batch in batches[run["batch"] :]]
-    bar = tqdm(total=len(batches), initial=run["batch"], desc=f"epoch {epoch}", disable=rank > 0)
-    sums, waited, images, started = {}, 0.0, 0, time.perf_counter()
-    loader = load_batches(dataset, own, args.num_workers)
-    for _ in own:
+    size = args.sizes[run.epoch]
+    shapes = [view_shape(*aspect, size) for aspect in parse_aspects(args.aspects)]
+    steps = epoch_steps(len(samples), args.batch_size, shapes, args.seed, run.epoch)
+    own = [(shape, indices[rank::world]) for shape, indices in steps[run.batch :]]
+    strength = deformation_strength(run.epoch, args)
+    loader = load_batches(samples, own, run.epoch, strength, args.num_workers)
+    bar = tqdm(total=len(steps), initial=run.batch, desc=f"epoch {run.epoch}", disable=rank > 0)
+    waited, photos, started = 0.0, 0, time.perf_counter()
+    for _, indices in steps[run.batch :]:
         asked = time.perf_counter()
         sample = next(loader)
         waited += time.perf_counter() - asked
-        lr = learning_rate(epoch + run["batch"] / len(batches), args)
-        optimizer.set_lr(lr)
-        mask_logits, terms = forward(model, sample, args)
+        lr = learning_rate(run.epoch + run.batch / len(steps), args)
+        run.optimizer.set_lr(lr)
+        mask_logits, terms = forward(run.model, sample, args)
         backward_and_step(terms["total"], run, world, stop)
-        if run["average"] is not None:
-            update_average(run["average"], model, args.ema, run["step"])
+        if run.average is not None:
+            update_average(run.average, run.model, args.ema, run.step)
 
-        run["step"] += 1
-        run["batch"] += 1
-        images += args.batch_size if len(batches) > 1 else len(dataset)
+        run.step += 1
+        run.batch += 1
+        photos += len(indices)
         # Sums stay tensors: reading them would make a GPU wait in every iteration.
         for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + term.detach()
-        if run["batch"] % args.log_iter == 0 or run["batch"] == len(batches):
-            values = finite_values(terms, epoch, run["batch"])
+            run.sums[name] = run.sums.get(name, 0.0) + term.detach()
+        if run.batch % args.log_iter == 0 or run.batch == len(steps):
+            values = finite_values(terms, run)
             if rank == 0:
-                rate = images / (time.perf_counter() - started)
+                rate = photos / (time.perf_counter() - started)
                 log_iteration(run, values | {"lr": lr}, mask_logits, sample, rate, bar, writer)
         bar.update()
         if stop.asked:
             break
     loader.close()
     bar.close()
-    seconds = time.perf_counter() - started
+    seconds = max(time.perf_counter() - started, 1e-9)
     return {
-        "loss": {name: value.item() / max(len(own), 1) for name, value in sums.items()},
-        "images_per_second": images / seconds,
+        "loss": {name: float(value) / max(run.batch, 1) for name, value in run.sums.items()},
+        "photos_per_second": photos / seconds,
         "data_wait": waited / seconds,
     }
 
@@ -257,7 +404,6 @@ def forward(model, sample, args):
         consistency_weight=args.consistency_weight,
         temperature=args.temperature,
         boundary_weight=args.boundary_weight,
-        dice_weight=args.dice_weight,
     )
     return mask_logits, terms
 
@@ -267,11 +413,11 @@ def backward_and_step(loss, run, world, stop):
 
     A stop that one process was asked for travels with the gradients, so that all stop together.
     """
-    optimizer, scaler = run["optimizer"], run["scaler"]
+    optimizer, scaler = run.optimizer, run.scaler
     (loss if scaler is None else scaler.scale(loss)).backward()
     if world > 1:
         asked = paddle.to_tensor([float(stop.asked)])
-        gradients = [p.grad for p in run["model"].parameters() if p.grad is not None]
+        gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
         all_reduce_mean([*gradients, asked])
         stop.asked = asked.item() > 0
     if scaler is None:
@@ -282,102 +428,49 @@ def backward_and_step(loss, run, world, stop):
     optimizer.clear_grad()
 
 
-def finite_values(terms, epoch, batch):
+def finite_values(terms, run):
     """The loss terms as floats; FloatingPointError with all of them if the total is not finite."""
     values = {name: term.item() for name, term in terms.items()}
     if not math.isfinite(values["total"]):
         told = ", ".join(f"{name} {value}" for name, value in values.items())
         raise FloatingPointError(
-            f"The loss is not finite at epoch {epoch} iter {batch - 1} ({told}); lower --lr."
+            f"The loss is not finite at epoch {run.epoch} iter {run.batch - 1} ({told}); "
+            "lower --lr."
         )
     return values
 
 
 def log_iteration(run, values, mask_logits, sample, rate, bar, writer):
     """The report's line, the bar's figures and VisualDL's curves, from the augmented half."""
-    mask = sample[2]
+    mask = sample[2] > THRESHOLD
     counts = batch_counts(mask_logits[-len(mask) :].argmax(1).numpy(), mask).sum(0)
     accuracy, miou = pixel_accuracy(counts), mean_iou(counts)
     told = f"loss:{values['total']:.4f} , acc: {accuracy:.4f}, miou: {miou:.4f}"
-    tqdm.write(f"iter {run['batch'] - 1} {told}")
-    bar.set_postfix_str(f"{told}, {rate:.1f} images/s")
+    tqdm.write(f"iter {run.batch - 1} {told}")
+    bar.set_postfix_str(f"{told}, {rate:.1f} photos/s")
     for name, value in (values | {"accuracy": accuracy, "mean_iou": miou}).items():
-        writer.add_scalar(f"train/{name}", value, run["step"])
+        writer.add_scalar(f"train/{name}", value, run.step)
 
 
-def validate(model, dataset, batch_size, num_workers):
-    """Accuracy, two-class mIoU and mean person IoU of the letterboxed validation photos.
+def validate(model, sets):
+    """Every score of every validation list, as evaluate.py without refinement.
 
-    The truth is the raw mask; evaluate.py has every protocol.
+    Returns:
+        {"val": {name of the list: {score: value}}, "mean_person_iou": over the lists}.
     """
     model.eval()
-    rank, world = dist.get_rank(), dist.get_world_size()
-    own = list(range(rank, len(dataset), world))
-    batches = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
-    totals = np.zeros(6)  # confusion counts, sum of the person IoUs, photos
-    for image, _, mask, _ in load_batches(dataset, batches, num_workers):
-        with paddle.no_grad():
-            logits = model.mask_logits(paddle.to_tensor(to_batch(image)))
-        counts = batch_counts(logits.argmax(1).numpy(), mask)
-        totals += [*counts.sum(0), person_iou(counts).sum(), len(counts)]
-    if world > 1:
-        totals = paddle.to_tensor(totals)
-        dist.all_reduce(totals)
-        totals = totals.numpy()
-    counts = totals[:4]
-    return {
-        "accuracy": float(pixel_accuracy(counts)),
-        "mean_iou": float(mean_iou(counts)),
-        "person_iou": float(totals[4] / totals[5]),
-    }
+    predictor = Predictor.of(runner(model), refine=False)
+    val = {name: score(predictor.probabilities, each).summary() for name, each in sets.items()}
+    mean = float(np.mean([summary[SELECTION] for summary in val.values()]))
+    return {"val": val, "mean_person_iou": mean}
 
 
-def draw_panel(model, dataset, count=8):
+def draw_panel(model, dataset):
     """First validation photos with the predicted mask over them, side by side, RGB."""
-    photos = [dataset[i][0] for i in range(min(count, len(dataset)))]
-    pictures = map(overlay, photos, runner(model)(to_batch(photos)))
-    return np.hstack(list(pictures))[:, :, ::-1]
-
-
-def save_run(run, epoch, best, args, output):
-    """Write what --resume needs to go on bit for bit: weights, optimiser, place in the run."""
-    state = {
-        "model": run["model"].state_dict(),
-        "average": run["average"].state_dict() if run["average"] is not None else None,
-        "optimizer": run["optimizer"].state_dict(),
-        "scaler": run["scaler"].state_dict() if run["scaler"] is not None else None,
-        "place": {k: run[k] for k in ("batch", "step", "history")} | {"epoch": epoch, "best": best},
-        "args": vars(args),
-    }
-    save_atomically(state, output / RESUME_FILE)
-
-
-def load_run(run, output):
-    """Put the state of `save_run` back into a run; returns (epoch, best).
-
-    Raises:
-        FileNotFoundError: there is nothing to resume in `output`.
-        ValueError: its file is damaged or of another network.
-    """
-    path = output / RESUME_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no {path} to resume from; start without --resume or name the run's --output."
-        )
-    state = load_whole(path)
-    load_state(run["model"], state["model"], path)
-    if run["average"] is not None:
-        if state["average"] is None:
-            raise ValueError(
-                f"The run in {output} kept no averaged weights; resume it with --ema 0."
-            )
-        load_state(run["average"], state["average"], path)
-    run["optimizer"].set_state_dict(state["optimizer"])
-    if run["scaler"] is not None:
-        run["scaler"].load_state_dict(state["scaler"])
-    place = state["place"]
-    run["batch"], run["step"], run["history"] = place["batch"], place["step"], place["history"]
-    return place["epoch"], place["best"]
+    images = [dataset.photo(i)[0] for i in range(min(PANEL_PHOTOS, len(dataset)))]
+    probabilities = Predictor.of(runner(model), refine=False).probabilities(images)
+    pictures = [letterbox(overlay(*each), PANEL_SIDE)[0] for each in zip(images, probabilities)]
+    return np.hstack(pictures)[:, :, ::-1]
 
 
 def choose_device(args):
@@ -394,26 +487,47 @@ def choose_device(args):
     return device
 
 
-def build_run(args):
-    """Model, averaged copy, optimiser, scaler and place of a fresh run, in one dict."""
+def make_samples(args):
+    """The training photos as training sees them."""
+    train = PortraitDataset(args.data_root, "train", args.seed)
+    samples = TrainingSamples(
+        train.pairs,
+        deformation=(
+            RandomHorizontalFlip(),
+            RandomRotation(angle=args.rotation, scale=args.scale),
+            RandomTranslate(shift=args.shift),
+        ),
+        texture=(RandomLight(args.light_prob), *TEXTURE, RandomJpeg(args.jpeg_prob)),
+        texture_prob=args.texture_prob,
+        seed=args.seed,
+        backgrounds=split_backgrounds(args.backgrounds)[0] if args.backgrounds else (),
+        background_prob=args.background_prob,
+        empty_share=args.empty_share,
+        least_scale=args.least_scale,
+        person_prob=args.person_prob,
+        thing_prob=args.thing_prob,
+        cache_dir=args.cache_dir or None,
+    )
+    samples.notes[:0] = train.notes
+    return samples
+
+
+def make_run(args):
+    """A fresh run, and sentences for the user."""
     paddle.seed(args.seed)
     model = PortraitNet(width=args.width)
     neighbours = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
     threads = max(1, kernels.core_count() // neighbours)
-    notes = [load_pretrained(model, *args.pretrained), kernels.accelerate(model, threads)]
+    notes = [load_pretrained(model, *args.pretrained)]
+    # From here on the model's blocks run this project's C++ instead of their own `forward`.
+    notes.append(kernels.accelerate(model, threads))
     average = None
     if args.ema:
         average = PortraitNet(width=args.width)
         average.set_state_dict(model.state_dict())
         kernels.accelerate(average, threads)
     scaler = paddle.amp.GradScaler() if args.amp else None
-    run = {
-        "model": model,
-        "average": average,
-        "optimizer": make_optimizer(model, args),
-        "scaler": scaler,
-    }
-    return run | {"step": 0, "batch": 0, "history": []}, notes
+    return Run(model, average, make_optimizer(model, args), scaler), notes
 
 
 def train(args):
@@ -424,7 +538,7 @@ def train(args):
         if device == "cpu":  # Paddle would try NCCL
             os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
         dist.init_parallel_env()
-    first, world = is_first_process(), dist.get_world_size()
+    first, world = dist.get_rank() == 0, dist.get_world_size()
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     if not args.resume and (output / RESUME_FILE).exists():
@@ -432,93 +546,71 @@ def train(args):
             f"{output} holds another run; go on with --resume or name another --output."
         )
 
-    augmentation = {
-        "rotation": args.rotation,
-        "scale": tuple(args.scale),
-        "shift": args.shift,
-        "texture_prob": args.texture_prob,
-        "backgrounds": args.backgrounds,
-    }
-    augmentation |= {"background_prob": args.background_prob, "empty_share": args.empty_share}
-    cache = {"cache_dir": args.cache_dir or None, "cache_gb": args.cache_gb}
-    dataset = PortraitDataset(
-        args.data_root, "train", augment=True, seed=args.seed, **augmentation, **cache
-    )
-    validation = PortraitDataset(args.data_root, "val", size=args.size, seed=args.seed)
-    run, notes = build_run(args)
-    start, best = load_run(run, output) if args.resume else (0, 0.0)
+    samples, sets = make_samples(args), validation_sets(args.data_root, "val", args.seed)
+    run, notes = make_run(args)
+    if args.resume:
+        notes += run.load(args, output)
     if first:
         write_json(output / "args.json", vars(args))
-        print(*dataset.notes, *notes, sep="\n")
-        print(f"Training on {device}: {len(dataset)} photos, {len(validation)} to validate.")
+        print(*samples.notes, *notes, sep="\n")
+        told = ", ".join(f"{len(each)} of {name}" for name, each in sets.items())
+        print(f"Training on {device}: {len(samples)} photos; to validate {told}.")
         kind = "averaged" if args.ema else "raw"
-        print(f"{count_parameters(run['model']):,} parameters; checkpoints hold {kind} weights.")
+        print(f"{count_parameters(run.model):,} parameters; checkpoints hold {kind} weights.")
     writer = LogWriter(str(output / "visualdl")) if first else None
     stop = StopRequest()
-    evaluated = run["average"] if args.ema else run["model"]
 
-    for epoch in range(start, args.epoch):
+    while run.epoch < args.epoch:
         started = time.perf_counter()
-        dataset.set_epoch(epoch)
-        dataset.size = args.sizes[epoch]
-        dataset.strength = deformation_strength(epoch, args)
-        result = train_one_epoch(run, epoch, args, dataset, writer, stop)
+        result = train_one_epoch(run, args, samples, writer, stop)
         if stop.asked:
             if first:
-                save_run(run, epoch, best, args, output)
-                print(f"Stopped at epoch {epoch} iter {run['batch']}; --resume goes on from there.")
+                run.save(args, output)
+                print(
+                    f"Stopped at epoch {run.epoch} iter {run.batch}; --resume goes on from there."
+                )
             return 130
-        run["batch"] = 0
         if world > 1:  # each process kept the BatchNorm statistics of its own share
-            for model in filter(None, (run["model"], run["average"])):
+            for model in filter(None, (run.model, run.average)):
                 all_reduce_mean([t for t in model.state_dict().values() if t.stop_gradient])
-        if (epoch + 1) % args.val_interval == 0 or epoch + 1 == args.epoch:
-            result |= validate(evaluated, validation, args.batch_size, args.num_workers)
         if first:
-            best = finish_epoch(
-                run, epoch, best, result, time.perf_counter() - started, args, output
-            )
-            log_epoch(writer, epoch, result, evaluated, validation)
+            result |= validate(run.evaluated, sets)
+            finish_epoch(run, result, time.perf_counter() - started, args, output)
+            log_epoch(writer, run, next(iter(sets.values())))
+        run.epoch, run.batch, run.sums = run.epoch + 1, 0, {}
+        if first:
+            run.save(args, output)
     return 0
 
 
-def finish_epoch(run, epoch, best, result, seconds, args, output):
-    """Print the epoch and write its checkpoint, log and resume state; returns the best mIoU."""
-    loss, rate = result["loss"].get("total", 0.0), result["images_per_second"]
+def finish_epoch(run, result, seconds, args, output):
+    """Print the epoch and write its checkpoint, the best one and the log."""
+    loss, rate = result["loss"].get("total", 0.0), result["photos_per_second"]
     pixels = np.square(args.sizes)  # an epoch's time goes with its pixels
-    left = seconds * pixels[epoch + 1 :].sum() / pixels[epoch] / 60
-    told = f"{rate:.2f} images/s, {seconds:.0f} s, about {left:.0f} min to go"
-    print(f"epoch {epoch} loss:{loss:.4f}, {told}", flush=True)
-    weights = (run["average"] if args.ema else run["model"]).state_dict()
-    save_atomically(weights, output / f"model_{epoch}.pdparams")
-    if "mean_iou" in result:
-        print(
-            "eval: acc: {accuracy:.4f}, miou: {mean_iou:.4f}, person iou: {person_iou:.4f}".format(
-                **result
-            )
-        )
-        if result["mean_iou"] > best:
-            best = result["mean_iou"]
-            save_atomically(weights, output / "best.pdparams")
-    run["history"].append(
-        {"epoch": epoch, "size": args.sizes[epoch], "seconds": round(seconds, 1)} | result
-    )
-    write_log(run["history"], output / "log.jsonl")
-    save_run(run, epoch + 1, best, args, output)
-    return best
+    left = int(seconds * pixels[run.epoch + 1 :].sum() / pixels[run.epoch] / 60)
+    told = f"{rate:.2f} photos/s, {seconds:.0f} s, about {left // 60}:{left % 60:02} h to go"
+    print(f"epoch {run.epoch} loss:{loss:.4f}, {told}", flush=True)
+    for name, summary in result["val"].items():
+        told = "acc: {accuracy:.4f}, miou: {miou_raw:.4f}, person iou: {person_iou_smoothed:.4f}"
+        print(f"eval {name}: {told}, boundary iou: {{boundary_iou:.4f}}".format(**summary))
+    weights = run.evaluated.state_dict()
+    save_atomically(weights, output / f"model_{run.epoch}.pdparams")
+    if result["mean_person_iou"] > run.best:
+        run.best = result["mean_person_iou"]
+        save_atomically(weights, output / "best.pdparams")
+    head = {"epoch": run.epoch, "size": args.sizes[run.epoch], "seconds": round(seconds, 1)}
+    run.history.append(head | result)
+    # Rewritten whole, so that a killed and resumed run repeats no line.
+    lines = "".join(json.dumps(line) + "\n" for line in run.history)
+    write_whole(output / "log.jsonl", lines.encode())
 
 
-def write_log(history, path):
-    """One JSON line an epoch; rewritten whole so that a killed and resumed run repeats none."""
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in history).encode())
-
-
-def log_epoch(writer, epoch, result, model, validation):
+def log_epoch(writer, run, dataset):
     """Validation figures and a panel of masks for VisualDL."""
-    for name in ("accuracy", "mean_iou", "person_iou"):
-        if name in result:
-            writer.add_scalar(f"val/{name}", result[name], epoch)
-    writer.add_image("val/masks", draw_panel(model, validation), epoch)
+    for name, summary in run.history[-1]["val"].items():
+        for score_name in ("accuracy", "miou_raw", SELECTION, "boundary_iou"):
+            writer.add_scalar(f"{name}/{score_name}", summary[score_name], run.epoch)
+    writer.add_image("val/masks", draw_panel(run.evaluated, dataset), run.epoch)
 
 
 def launch(argv, args):

@@ -4,14 +4,12 @@ import paddle
 
 from losses.consistency import consistency_kl
 from losses.cross_entropy import cross_entropy
-from losses.dice import dice_loss
 from losses.focal import FocalLoss, focal_loss
 
 __all__ = [
     "FocalLoss",
     "consistency_kl",
     "cross_entropy",
-    "dice_loss",
     "focal_loss",
     "portrait_loss",
 ]
@@ -36,12 +34,9 @@ def portrait_loss(
     edge_weight,
     consistency_weight,
     temperature,
-    edge_alpha=None,
-    edge_gamma=2.0,
     boundary_weight=0.0,
-    dice_weight=0.0,
 ):
-    """total = mask + edge_weight * edge + consistency_weight * consistency (+ dice_weight * dice).
+    """total = mask + edge_weight * edge + consistency_weight * consistency.
 
     A term whose weight is 0 is not computed. The logits hold each photo once (texture-augmented),
     or twice: first all clean photos, then in the same order all texture-augmented ones.
@@ -50,19 +45,17 @@ def portrait_loss(
         mask_logits: (N or 2N, C, H, W) float32.
         edge_logits: (N or 2N, 2, H, W) float32; only the last N, the texture-augmented photos, are
             used, as in the official code. May be None when `edge_weight` is 0.
-        mask: (N, H, W) integer 0/1, 255 ignored (but not by dice); or the person's share, float32.
+        mask: (N, H, W) integer 0/1, 255 ignored; or the person's share of each pixel, float32 0..1.
         edge: (N, H, W) integer 0/1, 255 ignored; may be None when neither `edge_weight` nor
             `boundary_weight` is set.
         edge_weight: of the focal loss on the edge logits.
         consistency_weight: of the KL between clean and texture-augmented masks; needs 2N photos.
         temperature: of that KL.
-        edge_alpha, edge_gamma: of the focal loss.
         boundary_weight: a pixel of the edge weighs 1 + boundary_weight in the mask term, others 1.
-        dice_weight: of the dice loss, which is summed over clean and texture as the mask term is.
 
     Returns:
-        dict of 0-d float32 tensors: mask, edge, consistency (each before its weight, 0 when off),
-        dice (only when on) and total. `mask` is CE(clean) + CE(texture), or CE(texture) alone.
+        dict of 0-d float32 tensors: mask, edge, consistency (each before its weight, 0 when off)
+        and total. `mask` is CE(clean) + CE(texture), or CE(texture) alone.
 
     Raises:
         ValueError: the shapes disagree, or a term is switched on without what it needs.
@@ -87,11 +80,8 @@ def portrait_loss(
     terms["edge"] = terms["consistency"] = paddle.zeros([])
     if edge_weight:
         texture = views_of(edge_logits, edge.shape[0])[-1]
-        terms["edge"] = focal_loss(texture, edge, edge_alpha, edge_gamma)
+        terms["edge"] = focal_loss(texture, edge)
     if consistency_weight:
         terms["consistency"] = consistency_kl(views[1], views[0], temperature)
     total = terms["mask"] + edge_weight * terms["edge"] + consistency_weight * terms["consistency"]
-    if dice_weight:
-        terms["dice"] = sum(dice_loss(view, mask) for view in views)
-        total = total + dice_weight * terms["dice"]
     return {**terms, "total": total}

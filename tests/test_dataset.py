@@ -8,18 +8,21 @@ from conftest import draw_portrait
 
 import dataset as dataset_module
 from dataset import (
+    Pair,
     PhotoCache,
     PortraitDataset,
+    TrainingSamples,
     cache_name,
     decode,
     find_pairs,
     load_batches,
     main,
     split_backgrounds,
-    swap_background,
+    validation_sets,
 )
-from images import read_image, read_mask
-from transforms.geometry import letterbox, letterbox_mask
+from images import read_image, read_mask, write_image
+from transforms import RandomHorizontalFlip, RandomRotation, RandomTranslate
+from transforms.compose import swap_background
 
 
 @pytest.fixture
@@ -47,8 +50,30 @@ def backgrounds(tmp_path):
     return folder
 
 
-def augmented(root, **arguments):
-    return PortraitDataset(root, "train", size=64, augment=True, **arguments)
+class Augmented(TrainingSamples):
+    """Samples of 64x64 pixels by their index alone."""
+
+    view, epoch = (64, 64), 0
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.sample(index, self.view, self.epoch)
+
+
+def augmented(root, backgrounds=None, **arguments):
+    if backgrounds is not None:
+        arguments["backgrounds"] = split_backgrounds(backgrounds)[0]
+    return Augmented(PortraitDataset(root, "train").pairs, **arguments)
+
+
+def still(flip=0.0):
+    """A deformation that moves nothing."""
+    return (
+        RandomHorizontalFlip(flip),
+        RandomRotation(angle=0, scale=(1, 1)),
+        RandomTranslate(shift=0),
+    )
 
 
 def same(sample, other):
@@ -62,8 +87,10 @@ def test_official_layout(data_root):
     for split, count in (("train", 12), ("val", 4), ("test", 4)):
         dataset = PortraitDataset(data_root, split)
         assert len(dataset) == len(dataset.pairs) == count and dataset.notes == []
-    image_path, mask_path = PortraitDataset(str(data_root), "val").pairs[0]
-    assert image_path == str(data_root / "Images" / "00012.png")
+    image_path, mask_path, _ = PortraitDataset(str(data_root), "val").pairs[0]
+    assert mask_path.startswith(str(data_root)) and image_path == str(
+        data_root / "Images" / "00012.png"
+    )
     assert mask_path == str(data_root / "Labels" / "00012.png")
 
 
@@ -120,25 +147,28 @@ def test_errors_say_what_to_do(data_root, list_root, tmp_path):
 # samples
 
 
-def test_sample_without_augmentation(data_root):
-    dataset = PortraitDataset(data_root, "val", size=64)
-    image, texture, mask, edge = dataset[1]
-    photo, photo_mask = dataset.photo(1)
-    assert photo.shape == (96, 80, 3) and photo_mask.shape == (96, 80)
-    assert np.array_equal(image, letterbox(photo, 64)[0])
-    assert np.array_equal(mask, letterbox_mask(photo_mask, 64))
-    assert np.array_equal(texture, image)
-    assert edge.any() and edge[:, [0, -1]].sum() == 0
-    assert not edge[-1, 20:44].any()  # the body is cut by the lower frame
+def test_a_still_sample_is_the_photo_in_its_view(data_root):
+    samples = augmented(data_root, deformation=still(), texture_prob=0)
+    for i in range(4):
+        image, texture, mask, edge = samples.sample(i, (96, 80))
+        photo, photo_mask = PortraitDataset(data_root, "train").photo(i)
+        assert photo.shape == (96, 80, 3) and photo_mask.shape == (96, 80)
+        assert np.array_equal(image, photo) and np.array_equal(texture, image)
+        assert (mask != photo_mask).mean() < 0.01  # speckles go
+        assert edge.any() and edge[:, [0, -1]].sum() == 0
+        assert not edge[-1, 20:44].any()  # the body is cut by the lower frame
 
 
-def test_no_edge_along_the_frame_of_a_letterboxed_photo(list_root):
-    _, _, mask, edge = PortraitDataset(list_root, "val", size=64)[0]
-    rows = np.flatnonzero(mask.any(axis=1))
-    last = rows[-1]  # of the photo, above a bar; the body is cut there
-    assert last < 60
-    columns = np.flatnonzero(mask[last])
-    assert not edge[last - 2 : last + 3, columns[6] : columns[-6]].any() and edge.any()
+def test_no_edge_along_the_frame_of_a_photo_with_bars(list_root):
+    samples = augmented(list_root, deformation=still(), texture_prob=0)
+    for i in range(4):
+        _, _, mask, edge = samples.sample(i, (128, 64))  # the photos are 80x120
+        rows = np.flatnonzero(mask.any(axis=1))
+        last = rows[-1]  # of the photo, above a bar; the body is cut there
+        if last > 120:
+            continue
+        columns = np.flatnonzero(mask[last])
+        assert not edge[last - 2 : last + 3, columns[6] : columns[-6]].any() and edge.any()
 
 
 def test_augmented_sample(data_root):
@@ -148,13 +178,13 @@ def test_augmented_sample(data_root):
         image, texture, mask, edge = dataset[i]
         assert image.shape == texture.shape == (64, 64, 3)
         assert mask.shape == edge.shape == (64, 64)
-        assert {array.dtype for array in dataset[i]} == {np.dtype(np.uint8)}
-        assert mask.max() <= 1 and edge.max() <= 1
+        assert image.dtype == texture.dtype == edge.dtype == np.uint8
+        assert mask.dtype == np.float32 and set(np.unique(mask)) <= {0, 1} and edge.max() <= 1
         # a drawn person is red: the mask must follow the pixels
         red = image[:, :, 2].astype(int) - image[:, :, 0] > 30
         agreement.append(np.mean(red == mask))
         inner = cv2.erode(mask, np.ones((7, 7)), borderValue=1)
-        assert not (edge & inner).any()
+        assert not (edge * inner).any()
     assert np.mean(agreement) > 0.98
     assert any(not np.array_equal(image, texture) for image, texture, _, _ in dataset)
 
@@ -164,74 +194,144 @@ def test_sample_depends_on_seed_epoch_and_index_alone(data_root, backgrounds):
     dataset, other = augmented(data_root, **options), augmented(data_root, **options)
     forward = [dataset[i] for i in range(12)]
     assert all(same(forward[i], other[i]) for i in reversed(range(12)))
-    dataset.set_epoch(1)
+    dataset.epoch = 1
     assert not any(same(forward[i], dataset[i]) for i in range(12))
-    dataset.set_epoch(0)
+    dataset.epoch = 0
     assert same(forward[3], dataset[3])
     assert not any(same(forward[i], augmented(data_root, seed=1, **options)[i]) for i in range(12))
 
 
 def test_workers_give_the_same_samples(data_root):
-    dataset = augmented(data_root)
-    dataset.set_epoch(2)
-    order = [[7, 0, 3], [11, 2, 5], [1, 4, 6], [8, 9, 10]]
-    batches = list(load_batches(dataset, order, num_workers=2))
-    loaded = [np.concatenate(arrays) for arrays in zip(*batches)]
-    for place, i in enumerate(sum(order, [])):
-        assert same([array[place] for array in loaded], dataset[i])
+    samples = augmented(data_root)
+    steps = [((64, 32), [7, 0, 3]), ((32, 64), [11, 2, 5]), ((64, 64), [1, 4]), ((32, 32), [8])]
+    batches = list(load_batches(samples, steps, epoch=2, strength=0.5, num_workers=2))
+    assert len(batches) == len(steps)
+    for (view, indices), batch in zip(steps, batches):
+        for place, i in enumerate(indices):
+            assert same([array[place] for array in batch], samples.sample(i, view, 2, 0.5))
 
 
 def test_a_photo_that_a_worker_cannot_read_is_named(data_root):
     (data_root / "Images" / "00002.png").write_bytes(b"no picture")
     dataset = augmented(data_root)
     with pytest.raises(ValueError, match="00002.png is not a readable picture"):
-        list(load_batches(dataset, [[0, 1], [2, 3], [4, 5]], num_workers=2))
+        steps = [((64, 64), indices) for indices in ([0, 1], [2, 3], [4, 5])]
+        list(load_batches(dataset, steps, 0, 1.0, num_workers=2))
 
 
 def test_workers_end_with_an_interrupted_epoch(data_root):
-    loader = load_batches(augmented(data_root), [[0, 1]] * 20, num_workers=2)
+    steps = [((64, 64), [0, 1])] * 20
+    loader = load_batches(augmented(data_root), steps, 0, 1.0, num_workers=2)
     next(loader)
     loader.close()
     assert not multiprocessing.active_children()
 
 
-def test_size_changes_between_epochs(data_root):
+def test_the_draw_does_not_depend_on_the_size_of_the_view(data_root):
     dataset = augmented(data_root)
     small = dataset[0]
-    dataset.size = 128
-    image, _, mask, _ = dataset[0]
+    image, _, mask, _ = dataset.sample(0, (128, 128))
     assert image.shape == (128, 128, 3)
     halved = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
     assert np.abs(halved.astype(int) - small[0]).mean() < 6  # the same draw, larger
     assert mask.mean() == pytest.approx(small[2].mean(), abs=0.02)
 
 
-def test_deformation_ranges_are_arguments(data_root):
-    still = augmented(data_root, rotation=0, scale=(1, 1), shift=0, flip_prob=0)
-    upright = PortraitDataset(data_root, "train", size=64)
-    for i in range(4):
-        assert np.abs(still[i][0].astype(int) - upright[i][0]).mean() < 8
-        assert (still[i][2] != upright[i][2]).mean() < 0.02
-
-
 def test_texture_prob_is_the_share_of_varied_samples(data_root):
     def varied(prob):
-        return [
-            (s[0] != s[1]).any()
-            for s in map(augmented(data_root, texture_prob=prob).__getitem__, range(12))
-        ]
+        samples = augmented(data_root, texture_prob=prob)
+        drawn = [samples.sample(i, (64, 64), epoch) for epoch in range(3) for i in range(12)]
+        return np.mean([(image != texture).any() for image, texture, _, _ in drawn])
 
-    assert not any(varied(0)) and 0 < sum(varied(0.5)) < 12 and sum(varied(1)) >= 10
+    assert varied(0) == 0 and 0.2 < varied(0.5) < 0.8 and varied(1) > 0.8
 
 
-def test_strength_narrows_the_ranges(data_root):
-    dataset = augmented(data_root, rotation=40, scale=(0.5, 1.5), shift=0.2, flip_prob=0)
-    dataset.strength = 0.5
-    _, rotation, translate = dataset.deformation()
-    assert (rotation.angle, rotation.scale, translate.shift) == (20, (0.75, 1.25), 0.1)
-    dataset.strength = 0.0
-    upright = PortraitDataset(data_root, "train", size=64)
-    assert (dataset[0][2] != upright[0][2]).mean() < 0.02
+def test_strength_zero_moves_nothing(data_root):
+    deformation = (RandomRotation(angle=40, scale=(0.5, 1.5)), RandomTranslate(shift=0.2))
+    samples = augmented(data_root, deformation=deformation)
+    photo_mask = PortraitDataset(data_root, "train").photo(0)[1]
+    assert (samples.sample(0, (96, 80), strength=0.0)[2] != photo_mask).mean() < 0.01
+    assert (samples.sample(0, (96, 80), strength=1.0)[2] != photo_mask).mean() > 0.05
+
+
+# soft masks
+
+
+@pytest.fixture
+def soft_root(tmp_path):
+    """One photo whose mask is a share: 0, 40 % or all of a pixel, each on a third."""
+    root, share = tmp_path / "soft", np.zeros((90, 90), np.uint8)
+    share[30:60], share[60:] = 102, 255
+    write_image(root / "photo.png", np.full((90, 90, 3), 90, np.uint8))
+    write_image(root / "mask.png", share)
+    (root / "soft_list.txt").write_text("photo.png mask.png\n")
+    return root
+
+
+def test_soft_masks_stay_soft_and_hard_ones_hard(soft_root):
+    files = str(soft_root / "photo.png"), str(soft_root / "mask.png")
+    soft = Augmented([Pair(*files, soft=True)], deformation=still()).sample(0, (96, 96))
+    assert soft[2].dtype == np.float32
+    assert soft[2][10, 5] == 0 and soft[2][48, 5] == pytest.approx(0.4) and soft[2][90, 5] == 1
+    # the boundary is where half of a pixel is person: between the lower thirds
+    assert np.flatnonzero(soft[3][:, 48]).tolist() == pytest.approx(range(63, 65), abs=2)
+    hard = Augmented([Pair(*files)], deformation=still())
+    assert set(np.unique(hard.sample(0, (96, 96))[2])) == {0, 1}
+
+
+def test_a_soft_list_adds_to_the_training_photos_alone(data_root, soft_root):
+    for name in ("photo.png", "mask.png", "soft_list.txt"):
+        shutil.copy(soft_root / name, data_root / name)
+    train = PortraitDataset(data_root, "train")
+    assert len(train) == 13 and [pair.soft for pair in train.pairs] == [False] * 12 + [True]
+    assert not any(pair.soft for pair in PortraitDataset(data_root, "val").pairs)
+    image, mask = train.photo(12)
+    assert mask.dtype == np.float32 and mask[45, 45] == pytest.approx(0.4)
+
+
+def test_check_names_a_soft_mask_that_is_none(soft_root, capsys):
+    assert main(["--data_root", str(soft_root)]) == 0
+    write_image(soft_root / "mask.png", np.eye(90, dtype=np.uint8))
+    assert main(["--data_root", str(soft_root)]) == 1
+    assert "no soft mask" in capsys.readouterr().out
+
+
+def test_validation_photos_are_split_off_the_drawn_masks(list_root, soft_root):
+    lines = "".join(f"{soft_root}/photo.png {soft_root}/mask.png\n" for _ in range(50))
+    (list_root / "soft_list.txt").write_text(lines)
+    val = PortraitDataset(list_root, "val")
+    assert len(val) == 2 and not any(pair.soft for pair in val.pairs)
+    assert len(PortraitDataset(list_root, "train")) == 68
+
+
+# other persons and things
+
+
+def test_pastes_are_used_as_often_as_asked(data_root, backgrounds):
+    def differing(**options):
+        plain = augmented(data_root, deformation=still(), texture_prob=0, backgrounds=backgrounds)
+        other = augmented(
+            data_root, deformation=still(), texture_prob=0, backgrounds=backgrounds, **options
+        )
+        return [(plain[i][2] != other[i][2]).mean() for i in range(12)]
+
+    assert not any(differing(thing_prob=1.0))  # a thing changes no mask
+    assert sum(share > 0.02 for share in differing(person_prob=1.0)) >= 8
+    assert 0 < sum(share > 0.02 for share in differing(person_prob=0.5)) < 12
+    with pytest.raises(ValueError, match="give their folder as backgrounds"):
+        augmented(data_root, thing_prob=0.5)
+
+
+# several lists
+
+
+def test_validation_lists_stay_apart(data_root, list_root, tmp_path):
+    other = shutil.copytree(data_root, tmp_path / "other" / "drawn")
+    sets = validation_sets([data_root, list_root, data_root])
+    assert {name: len(each) for name, each in sets.items()} == {"drawn": 4}
+    sets = validation_sets([data_root, other], "test")
+    assert {name: len(each) for name, each in sets.items()} == {str(data_root): 4, str(other): 4}
+    assert {name: len(each) for name, each in validation_sets([list_root]).items()} == {"val": 2}
 
 
 def test_different_sizes_of_photo_and_mask_are_an_error(data_root):
@@ -241,7 +341,7 @@ def test_different_sizes_of_photo_and_mask_are_an_error(data_root):
     with pytest.raises(ValueError, match=message):
         augmented(data_root)[0]
     with pytest.raises(ValueError, match=message):
-        PortraitDataset(data_root, "train")[0]
+        PortraitDataset(data_root, "train").photo(0)
 
 
 # backgrounds
@@ -251,7 +351,9 @@ def test_every_tenth_background_is_held_out(backgrounds, data_root):
     train, held_out = split_backgrounds(backgrounds)
     assert [path[-6:] for path in held_out] == ["00.png", "10.png"]
     assert len(train) == 18 and not set(train) & set(held_out)
-    assert augmented(data_root, backgrounds=backgrounds).backgrounds == train
+    assert [
+        p.image_path for p in augmented(data_root, backgrounds=backgrounds).backgrounds
+    ] == train
 
 
 def test_empty_share(data_root, backgrounds):
@@ -284,7 +386,9 @@ def test_background_prob(data_root, backgrounds):
     def green_share(probability):
         options = {"backgrounds": backgrounds, "background_prob": probability}
         images = [augmented(data_root, **options)[i][0].astype(int) for i in range(12)]
-        return np.mean([np.any(i[:, :, 1] - i[:, :, 0] > 60) for i in images])
+        return np.mean(
+            [np.any(i[:, :, 1] - np.maximum(i[:, :, 0], i[:, :, 2]) > 60) for i in images]
+        )
 
     assert green_share(0.0) == 0
     assert green_share(1.0) == 1

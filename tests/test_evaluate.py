@@ -16,22 +16,10 @@ from models.weights import save_atomically
 class ColorPredictor:
     """Calls red pixels person, which is right for drawn portraits; the interface of Predictor."""
 
-    size = 64
-
-    def prepare(self, image):
-        return evaluate.letterbox(image, self.size)
-
-    def run(self, squares):
-        return np.stack([self.red(square) for square in squares])
-
-    def restore(self, square, box, image):
-        return self.red(image)
+    def probabilities(self, images):
+        return [self.probability(image) for image in images]
 
     def probability(self, image):
-        return self.red(image)
-
-    @staticmethod
-    def red(image):
         image = cv2.blur(image, (3, 3)).astype(np.float32)
         return (image[:, :, 2] > image[:, :, 0]).astype(np.float32)
 
@@ -70,9 +58,30 @@ def test_command_prints_and_writes_every_score(drawn, tmp_path, capsys):
     assert told.count("\niter ") == 3 and "eval: acc: " in told
     assert all(name in told for name in PROTOCOLS)
     scores = json.loads(report.read_text())
-    assert scores["photos"] == 5 and list(scores["scores"]) == list(PROTOCOLS)
-    side = evaluate.SHEET_SIDE
-    assert cv2.imread(str(sheet / "worst_test.png")).shape == (2 * side, 4 * side, 3)
+    (name, listed), side = scores["lists"].popitem(), evaluate.SHEET_SIDE
+    assert name == root.name and listed["photos"] == 5
+    assert list(listed["scores"]) == list(listed["intervals"]) == list(PROTOCOLS)
+    assert all(low <= high for low, high in listed["intervals"].values())
+    assert cv2.imread(str(sheet / f"worst_{name}_test.png")).shape == (2 * side, 4 * side, 3)
+
+
+def test_several_lists_are_scored_apart_with_their_mean(drawn, tmp_path, capsys):
+    root, model = drawn
+    other = draw_data_root(tmp_path / "other", train=1, val=0, test=2, seed=5)
+    (other / "eg1800_val.txt").unlink()  # a root without the list is left out
+    report = tmp_path / "scores.json"
+    arguments = ["--data_root", str(root), str(other), str(root), "--model_path", str(model)]
+    assert evaluate.main([*arguments, "--json", str(report)]) == 0
+    scores = json.loads(report.read_text())
+    assert {name: one["photos"] for name, one in scores["lists"].items()} == {
+        root.name: 5,
+        "other": 2,
+    }
+    each = [one["scores"]["person_iou_smoothed"] for one in scores["lists"].values()]
+    assert scores["mean"] == pytest.approx(np.mean(each))
+    assert "Mean of 2 lists" in capsys.readouterr().out
+    assert evaluate.main([*arguments, "--split", "val", "--json", str(report)]) == 0
+    assert list(json.loads(report.read_text())["lists"]) == [root.name]
 
 
 def test_degraded_photos_are_the_same_each_time_and_keep_their_size():

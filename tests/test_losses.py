@@ -11,7 +11,6 @@ from losses import (
     FocalLoss,
     consistency_kl,
     cross_entropy,
-    dice_loss,
     focal_loss,
     portrait_loss,
 )
@@ -87,16 +86,15 @@ def test_cross_entropy_takes_shares_and_small_integers():
     assert small.item() == pytest.approx(math.log(4 / 3), rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal_loss, dice_loss])
+@pytest.mark.parametrize("loss", [cross_entropy, focal_loss])
 def test_all_pixels_ignored_or_misshapen(loss):
     with pytest.raises(ValueError, match=r"the label's shape must be \[1, 1, 2\].*without a chan"):
         loss(pixels(1.0, 2.0), paddle.zeros([1, 1, 1, 2], "int64"))
-    if loss is not dice_loss:
-        logits = pixels(1.0, 2.0)
-        value = loss(logits, labels(255, 255))
-        assert value.item() == 0
-        value.backward()
-        assert logits.grad.abs().max().item() == 0
+    logits = pixels(1.0, 2.0)
+    value = loss(logits, labels(255, 255))
+    assert value.item() == 0
+    value.backward()
+    assert logits.grad.abs().max().item() == 0
 
 
 # Focal loss
@@ -225,16 +223,6 @@ def test_consistency_names_a_bad_argument():
         consistency_kl(pixels(1.0), pixels(1.0), 0)
 
 
-# Dice
-
-
-def test_dice_by_hand():
-    logits = pixels(LOG3, -LOG3, 0.0)
-    loss = dice_loss(logits, labels(1, 0, 0))
-    assert loss.item() == pytest.approx(1 - (2 * 0.75 + 1) / (1.5 + 1 + 1), rel=1e-5)
-    assert dice_loss(pixels(-500.0), labels(0)).item() == pytest.approx(0, abs=1e-6)
-
-
 # The sum
 
 WEIGHTS = {"edge_weight": 0.1, "consistency_weight": 2.0, "temperature": 2.0}
@@ -249,17 +237,16 @@ def drawn_batch():
 
 def test_portrait_loss_is_the_weighted_sum_of_its_terms():
     mask_logits, edge_logits, mask, edge = drawn_batch()
-    terms = portrait_loss(mask_logits, edge_logits, mask, edge, **WEIGHTS, dice_weight=0.5)
-    assert list(terms) == ["mask", "edge", "consistency", "dice", "total"]
+    terms = portrait_loss(mask_logits, edge_logits, mask, edge, **WEIGHTS)
+    assert list(terms) == ["mask", "edge", "consistency", "total"]
     assert all(term.shape == [] for term in terms.values())
     clean, texture = mask_logits[:2], mask_logits[2:]
     expected = {
         "mask": cross_entropy(clean, mask) + cross_entropy(texture, mask),
         "edge": focal_loss(edge_logits[2:], edge),
         "consistency": consistency_kl(texture, clean, 2.0),
-        "dice": dice_loss(clean, mask) + dice_loss(texture, mask),
     }
-    expected["total"] = sum(expected[k] * w for k, w in zip(expected, (1, 0.1, 2, 0.5)))
+    expected["total"] = sum(expected[k] * w for k, w in zip(expected, (1, 0.1, 2)))
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-6), name
 
@@ -288,15 +275,6 @@ def test_portrait_loss_weighs_the_boundary():
     logits, mask, edge = pixels(LOG3, LOG3), labels(1, 0), labels(0, 1)
     terms = portrait_loss(logits, None, mask, edge, 0, 0, 1.0, boundary_weight=4.0)
     assert terms["mask"].item() == pytest.approx((math.log(4 / 3) + 5 * math.log(4)) / 6, rel=1e-6)
-
-
-def test_portrait_loss_passes_the_focal_settings_on():
-    mask_logits, edge_logits, mask, edge = drawn_batch()
-    terms = portrait_loss(
-        mask_logits, edge_logits, mask, edge, **WEIGHTS, edge_alpha=0.75, edge_gamma=1.0
-    )
-    expected = focal_loss(edge_logits[2:], edge, alpha=0.75, gamma=1.0)
-    assert terms["edge"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_portrait_loss_names_what_is_missing():

@@ -190,10 +190,7 @@ def test_boundary_f_by_hand():
 def scored(*photos):
     scores = Scores()
     for prediction, mask in photos:
-        small = [
-            cv2.resize(m, (224, 224), interpolation=cv2.INTER_NEAREST) for m in (prediction, mask)
-        ]
-        scores.add(prediction.astype("float32"), mask, small[0].astype("float32"), small[1])
+        scores.add(prediction.astype("float32"), mask)
     return scores
 
 
@@ -203,6 +200,7 @@ def test_scores_name_every_protocol_in_order():
     summary = scores.summary()
     assert list(summary) == list(PROTOCOLS)
     raw = {name: value for name, value in summary.items() if not PROTOCOLS[name].count("5x5")}
+    assert raw.pop("absolute_error") == 0
     assert set(raw.values()) == {1.0}
     # only the corners of the rectangle are smoothed away
     assert 0.99 < summary["person_iou_smoothed"] < 1
@@ -223,7 +221,7 @@ def test_scores_are_set_counts_or_photo_means_as_promised():
 def test_half_is_background():
     half = np.full((8, 8), 0.5, np.float32)
     scores = Scores()
-    photo = scores.add(half, np.zeros((8, 8), np.uint8), half, np.zeros((8, 8), np.uint8))
+    photo = scores.add(half, np.zeros((8, 8), np.uint8))
     assert photo["person_iou_full"] == photo["person_iou_raw"] == 1
 
 
@@ -232,7 +230,41 @@ def test_scores_of_nothing_and_of_a_0_255_mask():
         Scores().summary()
     mask = square(8, 2, 2, 4, 4)
     with pytest.raises(ValueError, match=r"mask \[  0 255\]: allowed are 0 and 1"):
-        Scores().add(mask.astype("float32"), mask * 255, mask.astype("float32"), mask)
+        Scores().add(mask.astype("float32"), mask * 255)
+
+
+def test_a_soft_truth_counts_from_one_half_and_stays_soft_in_the_error():
+    scores, share = Scores(), np.full((8, 8), 0.2, np.float32)
+    share[:4] = 0.7
+    photo = scores.add((share > 0.5).astype("float32"), share)
+    assert photo["person_iou_full"] == photo["boundary_iou"] == 1
+    assert photo["absolute_error"] == pytest.approx((0.3 + 0.2) / 2)
+
+
+def test_what_is_scored_is_the_letterboxed_answer():
+    """A wide photo: half of its square is padding, which no person is found in."""
+    mask = square(112, 0, 0, 112, 112)
+    mask = np.hstack([mask, np.zeros_like(mask)])
+    scores = scored((mask, mask))
+    assert scores.raw_counts[0].tolist() == [224 * 224 - 112 * 112, 0, 0, 112 * 112]
+
+
+def test_intervals_hold_the_score_and_shrink_with_more_photos():
+    mask = square(60, 10, 10, 40, 40)
+    worse = square(60, 10, 10, 40, 20)
+    few, many = (
+        scored(*[(mask, mask), (worse, mask)] * 4),
+        scored(*[(mask, mask), (worse, mask)] * 32),
+    )
+    assert few.summary() == pytest.approx(many.summary())
+    for name, value in few.summary().items():
+        low, high = few.intervals()[name]
+        least, most = many.intervals()[name]
+        assert low <= value <= high and least <= value <= most
+        if high > low:
+            assert most - least < 0.5 * (high - low)
+    iou = few.intervals()["person_iou_full"]  # photos score 1 and 0.5: mean of 8 fair coins
+    assert iou == pytest.approx((0.5625, 0.9375), abs=0.07)
 
 
 @pytest.mark.skipif(not EG1800.exists(), reason="needs ../shared/EG1800")

@@ -54,7 +54,8 @@ def test_training_learns_drawn_portraits(tmp_path):
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == list(range(12))
     assert log[-1]["loss"]["total"] < 0.5 * log[0]["loss"]["total"]
-    assert log[-1]["mean_iou"] > 0.85
+    assert log[-1]["val"]["drawn"]["miou_raw"] > 0.85
+    assert log[-1]["mean_person_iou"] == log[-1]["val"]["drawn"]["person_iou_smoothed"]
     for name in ("model_0.pdparams", "model_11.pdparams", "best.pdparams", "args.json", "visualdl"):
         assert (tmp_path / "out" / name).exists(), name
     assert not list((tmp_path / "out").glob("*.tmp"))
@@ -182,12 +183,32 @@ def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, ca
         (["--size_schedule", "128"], "SIZE:EPOCHS"),
         (["--size_schedule", "100:2"], "multiples of 32"),
         (["--epo", "1"], "unrecognized"),
+        (["--aspects", "4/3"], "HEIGHT:WIDTH such as 4:3, not '4/3'"),
+        (["--aspects", "0:3"], "HEIGHT:WIDTH"),
+        (["--scale", "0", "0"], "the least above 0"),
+        (["--scale", "-1", "1"], "the least above 0"),
     ],
 )
 def test_wrong_flags_are_usage_errors(flags, told, capsys):
     with pytest.raises(SystemExit) as stopped:
         train.parse_args(["--data_root", "x", *flags])
     assert stopped.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_a_resume_with_other_arguments_says_so(data_root, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train.main(command(data_root, out, "--epoch", "1")) == 0
+    capsys.readouterr()
+    assert train.main(command(data_root, out, "--epoch", "1", "--resume")) == 0
+    assert "other arguments" not in capsys.readouterr().out
+    assert train.main(command(data_root, out, "--epoch", "2", "--lr", "0.5", "--resume")) == 0
+    told = capsys.readouterr().out
+    assert "other arguments: --epoch 2 (was 1), --lr 0.5 (was 0.001)." in told
+    train_state = train.load_whole(out / train.RESUME_FILE)
+    del train_state["history"]
+    train.save_atomically(train_state, out / train.RESUME_FILE)
+    assert train.main(command(data_root, out, "--resume")) == 1
+    assert "is no state of a training" in capsys.readouterr().err
 
 
 def test_learning_rate_warms_up_and_falls():
@@ -199,11 +220,18 @@ def test_learning_rate_warms_up_and_falls():
 
 
 def test_every_epoch_sees_each_photo_once_in_another_order():
-    first, second = (train.epoch_batches(12, 4, seed=0, epoch=epoch) for epoch in (0, 1))
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(12))
+    shapes = [(64, 32), (32, 64)]
+
+    def indices(steps):
+        return sum((batch for _, batch in steps), [])
+
+    first, second = (train.epoch_steps(12, 4, shapes, seed=0, epoch=epoch) for epoch in (0, 1))
+    assert sorted(indices(first)) == sorted(indices(second)) == list(range(12))
     assert first != second
-    assert [len(batch) for batch in train.epoch_batches(11, 4, 0, 0)] == [4, 4]
-    assert [len(batch) for batch in train.epoch_batches(3, 4, 0, 0)] == [3]
+    assert [len(batch) for _, batch in train.epoch_steps(11, 4, shapes, 0, 0)] == [4, 4]
+    assert [len(batch) for _, batch in train.epoch_steps(3, 4, shapes, 0, 0)] == [3]
+    drawn = [shape for shape, _ in train.epoch_steps(400, 4, shapes, 0, 0)]
+    assert 30 < drawn.count((64, 32)) < 70 and set(drawn) == set(shapes)
 
 
 def test_size_schedule():

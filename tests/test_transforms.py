@@ -5,21 +5,24 @@ import numpy as np
 import pytest
 
 import transforms
-from transforms import color, geometry
+from transforms import color, compose, geometry
 from transforms.__main__ import main
 from transforms.geometry import (
+    fit_matrix,
     flip,
     flip_matrix,
     inside_of,
     letterbox,
     letterbox_mask,
-    letterbox_matrix,
+    resize,
     rotate,
     rotation_matrix,
     stack,
+    threshold,
     translate,
     translation_matrix,
     unletterbox,
+    view_shape,
     warp,
 )
 from transforms.tensor import edge_of, to_batch
@@ -84,6 +87,37 @@ def test_translate_and_its_borders(image, mask):
     assert not moved_mask[-5:].any() and not moved_mask[:, :3].any()
 
 
+def warped(image, mask, matrix, height, width):
+    moved, share = warp(stack(image, mask), matrix, height, width)
+    return moved, threshold(share)
+
+
+def test_a_soft_mask_stays_soft_and_an_empty_range_is_an_error(image):
+    bgra = cv2.merge([image, np.full(image.shape[:2], 100, np.uint8)])
+    share = warp(bgra, rotation_matrix(60, 40, 20), 60, 40)[1]
+    assert share[30, 20] == 100 and threshold(share).max() == 0
+    for scale in ((0, 0), (-1, 1), (2, 1)):
+        with pytest.raises(ValueError, match="no range: give the least above 0"):
+            transforms.RandomRotation(scale=scale)
+
+
+def test_strength_narrows_the_ranges():
+    def draws(strength):
+        rng = np.random.default_rng(0)
+        turns = np.array(
+            [transforms.RandomRotation().matrix((9, 9), rng, strength)[:2, :2] for _ in range(300)]
+        )
+        shifts = [
+            transforms.RandomTranslate().matrix((9, 9), rng, strength)[:2, 2] for _ in range(300)
+        ]
+        degrees = np.degrees(np.arctan2(turns[:, 0, 1], turns[:, 0, 0]))
+        return [np.abs(degrees).max(), np.linalg.det(turns).max() ** 0.5, np.abs(shifts).max()]
+
+    whole, half, none = (draws(strength) for strength in (1, 0.5, 0))
+    assert half == pytest.approx([whole[0] / 2, whole[1] ** 0.5, whole[2] / 2])
+    assert none == pytest.approx([0, 1, 0])
+
+
 def test_scale_enlarges_the_area(mask):
     _, doubled = rotate(portrait(mask), np.roll(mask, (5, 5), (0, 1)), 0, 1.5)
     assert doubled.sum() == pytest.approx(2.25 * mask.sum(), rel=0.03)
@@ -92,11 +126,12 @@ def test_scale_enlarges_the_area(mask):
 @pytest.mark.parametrize("seed", range(10))
 def test_image_and_mask_move_alike(mask, seed):
     rng = np.random.default_rng(seed)
-    matrix = letterbox_matrix(60, 40, 64)
+    matrix = fit_matrix((60, 40), (64, 64))
     for transform in transforms.DEFORMATION:
-        matrix = transform.matrix(64, rng) @ matrix
-    moved, moved_mask = warp(stack(portrait(mask), mask), matrix, 64, 64)
-    inside = cv2.erode(inside_of(60, 40, matrix, 64), np.ones((3, 3)))
+        matrix = transform.matrix((64, 64), rng) @ matrix
+    moved, share = warp(stack(portrait(mask), mask), matrix, 64, 64)
+    moved_mask = threshold(share)
+    inside = cv2.erode(inside_of((60, 40), matrix, (64, 64)), np.ones((3, 3)))
     assert np.array_equal((moved[:, :, 0] > 127)[inside == 1], moved_mask[inside == 1] == 1)
     assert set(np.unique(moved_mask)) <= {0, 1}
 
@@ -105,7 +140,7 @@ def test_image_and_mask_move_alike(mask, seed):
 def test_geometry_prob_is_the_probability_of_applying(cls, image, mask, rng):
     assert all(map(np.array_equal, cls(prob=0)(image, mask, rng), (image, mask)))
     assert not np.array_equal(cls(prob=1)(image, mask, rng)[0], image)
-    assert np.array_equal(cls(prob=0).matrix(64, rng), np.eye(3))
+    assert np.array_equal(cls(prob=0).matrix((64, 64), rng), np.eye(3))
     draw = [np.random.default_rng(3) for _ in range(2)]
     assert np.array_equal(cls()(image, mask, draw[0])[0], cls()(image, mask, draw[1])[0])
 
@@ -114,18 +149,18 @@ def test_geometry_prob_is_the_probability_of_applying(cls, image, mask, rng):
 def test_matrix_and_call_draw_the_same(cls, image, mask):
     image, mask = image[:40], mask[:40]
     for seed in range(5):
-        matrix = cls().matrix(40, np.random.default_rng(seed))
-        joined = warp(stack(image, mask), matrix, 40, 40)
+        matrix = cls().matrix((40, 40), np.random.default_rng(seed))
+        joined = warped(image, mask, matrix, 40, 40)
         assert all(map(np.array_equal, joined, cls()(image, mask, np.random.default_rng(seed))))
 
 
 def test_ranges_are_kept():
     rng = np.random.default_rng(0)
     rotation, translation = transforms.RandomRotation(), transforms.RandomTranslate()
-    turns = np.array([rotation.matrix(224, rng)[:2, :2] for _ in range(500)])
+    turns = np.array([rotation.matrix((224, 224), rng)[:2, :2] for _ in range(500)])
     scales = np.sqrt(np.linalg.det(turns))
     degrees = np.degrees(np.arctan2(turns[:, 0, 1], turns[:, 0, 0]))
-    shifts = np.array([translation.matrix(224, rng)[:2, 2] for _ in range(500)])
+    shifts = np.array([translation.matrix((224, 224), rng)[:2, 2] for _ in range(500)])
     assert 0.5 <= scales.min() < 0.52 and 1.48 < scales.max() <= 1.5
     assert -45 <= degrees.min() < -44 and 44 < degrees.max() <= 45
     assert -56 <= shifts.min() < -54 and 54 < shifts.max() <= 56
@@ -134,14 +169,14 @@ def test_ranges_are_kept():
 def test_one_joined_warp_is_its_parts_in_turn(image, mask):
     parts = flip(*translate(image, mask, 4, -6))
     joined = flip_matrix(40) @ translation_matrix(4, -6)
-    assert all(map(np.array_equal, warp(stack(image, mask), joined, 60, 40), parts))
+    assert all(map(np.array_equal, warped(image, mask, joined, 60, 40), parts))
 
 
 def test_warp_does_not_skip_pixels_when_it_shrinks():
     stripes = np.zeros((240, 240, 3), np.uint8)
     stripes[:, ::4] = 255
     photo = stack(stripes, np.ones((240, 240), np.uint8))
-    small = warp(photo, letterbox_matrix(240, 240, 60), 60, 60)[0]
+    small = warp(photo, fit_matrix((240, 240), (60, 60)), 60, 60)[0]
     assert np.ptp(small[2:-2, 2:-2]) < 8 and abs(int(small[30, 30, 0]) - 64) < 8
 
 
@@ -163,10 +198,35 @@ def test_letterbox_of_a_mask():
     assert square[:, 5:25].all()
 
 
-def test_letterbox_matrix_agrees_with_letterbox(image, mask):
-    moved = warp(stack(image, mask), letterbox_matrix(60, 40, 120), 120, 120)
-    assert np.abs(moved[0].astype(int) - letterbox(image, 120)[0]).mean() < 1
-    assert (moved[1] != letterbox_mask(mask, 120)).mean() < 0.002
+def test_fit_matrix_of_a_photo_with_the_views_proportions_is_its_resize(image, mask):
+    moved = warped(image, mask, fit_matrix((60, 40), (120, 80)), 120, 80)
+    assert np.abs(moved[0].astype(int) - resize(image, 120, 80)).mean() < 1
+    assert (moved[1] != threshold(resize(mask * np.uint8(255), 120, 80))).mean() < 0.002
+
+
+@pytest.mark.parametrize("photo", [(60, 40), (40, 60), (50, 50), (90, 10)])
+@pytest.mark.parametrize("view", [(64, 64), (96, 32), (32, 96)])
+def test_fit_shows_the_whole_photo_or_fills_the_view(photo, view):
+    """Hand-made laws: one side fits exactly, the stretch is bounded, the centre stays."""
+    for zoom, extreme in ((0.0, max), (1.0, min)):
+        matrix = fit_matrix(photo, view, zoom)
+        shares = matrix[1, 1] * photo[0] / view[0], matrix[0, 0] * photo[1] / view[1]
+        assert extreme(shares) == pytest.approx(1)
+        assert abs(np.log(matrix[0, 0] / matrix[1, 1])) <= 0.15 + 1e-9
+        centre = matrix @ [photo[1] / 2, photo[0] / 2, 1]
+        assert centre[:2] == pytest.approx([view[1] / 2, view[0] / 2])
+
+
+@pytest.mark.parametrize("size", [128, 160, 224])
+def test_a_view_has_the_squares_area_and_the_photos_proportions(size):
+    assert view_shape(100, 100, size) == (size, size)
+    for height, width in ((4, 3), (3, 2), (16, 9), (2, 1), (480, 640), (1080, 1920), (5, 4)):
+        h, w = view_shape(height, width, size)
+        assert h % 32 == 0 and w % 32 == 0
+        assert 0.7 <= h * w / size**2 <= 1.5
+        assert abs(np.log(h / w) - np.log(height / width)) < 0.2
+        assert view_shape(width, height, size) == (w, h)
+    assert view_shape(4, 3, 224) == (256, 192) and view_shape(720, 1280, 224) == (160, 288)
 
 
 @pytest.mark.parametrize("interpolation", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
@@ -187,9 +247,9 @@ def test_cubic_stays_a_probability():
 
 
 def test_inside_of_is_where_a_photo_lands(image):
-    matrix = rotation_matrix(64, 64, 20, 0.8) @ letterbox_matrix(60, 40, 64)
-    _, full = warp(stack(image, np.ones((60, 40), np.uint8)), matrix, 64, 64)
-    inside = inside_of(60, 40, matrix, 64)
+    matrix = rotation_matrix(64, 64, 20, 0.8) @ fit_matrix((60, 40), (64, 64))
+    _, full = warped(image, np.ones((60, 40), np.uint8), matrix, 64, 64)
+    inside = inside_of((60, 40), matrix, (64, 64))
     assert inside.sum() > 1000
     # they may differ on the frame itself
     assert (full != inside).sum() < 100
@@ -299,6 +359,71 @@ def test_degrade_keeps_the_bars_of_a_letterbox(image, rng):
     assert changed >= 8
 
 
+def test_light_by_hand():
+    grey = np.full((3, 5, 3), 128, np.uint8)
+    assert np.array_equal(color.light(grey, 1, (1, 1, 1), 0, 0), grey)
+    squared = color.light(grey, 2, (1, 0.5, 1), 0, 0)
+    assert squared[1, 1].tolist() == [64, 32, 64]  # 255 (128 / 255)^2 = 64.25
+    ramp = color.light(grey, 1, (1, 1, 1), 0.5, 0)[1, :, 0]
+    assert ramp.tolist() == [64, 96, 128, 160, 192]
+    assert color.light(grey, 1, (1, 1, 1), 0.5, np.pi / 2)[:, 0, 0].tolist() == [64, 128, 192]
+    assert color.light(grey, 1, (9, 9, 9), 0, 0).min() == 255
+
+
+def test_jpeg_loses_more_at_lower_quality(image):
+    lost = [np.abs(color.jpeg(image, q).astype(int) - image).mean() for q in (95, 50, 10)]
+    assert 0 < lost[0] < lost[1] < lost[2] and color.jpeg(image, 10).shape == image.shape
+
+
+# who is in the picture
+
+
+def person(height, width, top, left, bottom, right, value=200):
+    """A BGRA picture of one flat person on black."""
+    bgra = np.zeros((height, width, 4), np.uint8)
+    bgra[top:bottom, left:right] = (value, value, value, 255)
+    return bgra
+
+
+def test_a_smaller_person_keeps_the_sides_where_the_frame_cuts():
+    green = np.zeros((80, 80, 4), np.uint8)
+    green[:, :, 1] = 200
+    cut_below = person(80, 60, 30, 20, 80, 40)
+    sizes = []
+    for seed in range(20):
+        alpha = compose.swap_background(cut_below, green, np.random.default_rng(seed), 0.3)[:, :, 3]
+        assert alpha[-1].any() and not alpha[0].any()  # legs leave the photo below, as before
+        sizes.append(np.count_nonzero(alpha > 127) / np.count_nonzero(cut_below[:, :, 3]))
+    assert min(sizes) < 0.3 and max(sizes) > 0.7  # an area: 0.3 of the size is 0.09 of it
+    across = person(80, 60, 30, 0, 80, 60)  # cut left and right: neither size nor place may change
+    for seed in range(5):
+        swapped = compose.swap_background(across, green, np.random.default_rng(seed), 0.3)
+        assert np.array_equal(swapped[:, :, 3], across[:, :, 3])
+
+
+def test_a_second_person_joins_the_mask_and_hides_nobody():
+    first, second = person(80, 80, 20, 5, 80, 30), person(80, 80, 20, 30, 80, 50, value=90)
+    for seed in range(10):
+        both = compose.add_person(first, second, np.random.default_rng(seed))
+        assert (both[:, :, 3] >= first[:, :, 3]).all()
+        added = (both[:, :, 3] > 127) & (first[:, :, 3] == 0)
+        assert added.sum() > 100 and added[-1].any()
+        assert both[40, 70, 3] == 0 or added[40, 70]
+        assert first.shape == both.shape and both.dtype == np.uint8
+
+
+def test_a_thing_hides_a_part_of_the_person_and_leaves_the_mask():
+    bgra, red = person(80, 80, 20, 20, 80, 60), np.zeros((50, 50, 4), np.uint8)
+    red[:, :, 2] = 255
+    for seed in range(10):
+        covered = compose.cover_part(bgra, red, np.random.default_rng(seed))
+        assert np.array_equal(covered[:, :, 3], bgra[:, :, 3])
+        changed = (covered[:, :, :3] != bgra[:, :, :3]).any(axis=2)
+        assert 0 < changed.sum() <= 0.3 * np.count_nonzero(bgra[:, :, 3])
+    nobody = np.zeros((8, 8, 4), np.uint8)
+    assert np.array_equal(compose.cover_part(nobody, red, np.random.default_rng(0)), nobody)
+
+
 # tensor
 
 
@@ -330,10 +455,9 @@ def test_edge_leaves_out_the_frame_of_a_letterboxed_photo():
     photo_mask = np.zeros((100, 60), np.uint8)
     photo_mask[40:] = 1  # cut by the left, lower and right frame
     for matrix in (np.eye(3), rotation_matrix(224, 224, 30, 0.7)):
-        matrix = matrix @ letterbox_matrix(100, 60, 224)
-        photo = stack(np.zeros((100, 60, 3), np.uint8), photo_mask)
-        _, mask = warp(photo, matrix, 224, 224)
-        edge = edge_of(mask, inside_of(100, 60, matrix, 224))
+        matrix = matrix @ fit_matrix((100, 60), (224, 224))
+        _, mask = warped(np.zeros((100, 60, 3), np.uint8), photo_mask, matrix, 224, 224)
+        edge = edge_of(mask, inside_of((100, 60), matrix, (224, 224)))
         back, _ = warp(
             stack(np.repeat(edge[:, :, None], 3, axis=2) * np.uint8(255), edge),
             np.linalg.inv(matrix),

@@ -5,6 +5,8 @@ from transforms.color import (
     RandomBrightness,
     RandomContrast,
     RandomHSV,
+    RandomJpeg,
+    RandomLight,
     RandomNoise,
     RandomSaturation,
     RandomSharpness,
@@ -16,10 +18,11 @@ from transforms.geometry import (
     letterbox,
     letterbox_mask,
     unletterbox,
+    view_shape,
 )
 from transforms.tensor import MEAN, SCALE, edge_of, to_batch
 
-SIZE = 224  # side of the network's square input, pixels
+SIZE = 224  # side of the square whose area the network's view has, pixels
 
 # The two training lists. Deformation moves image, mask and edge alike; texture touches only the
 # second copy of the image, whose output must agree with that of the clean one.
@@ -45,6 +48,8 @@ __all__ = [
     "RandomContrast",
     "RandomHSV",
     "RandomHorizontalFlip",
+    "RandomJpeg",
+    "RandomLight",
     "RandomNoise",
     "RandomRotation",
     "RandomSaturation",
@@ -56,10 +61,11 @@ __all__ = [
     "letterbox_mask",
     "to_batch",
     "unletterbox",
+    "view_shape",
 ]
 
 
-def degrade(image, rng, inside=None):
+def degrade(image, rng, inside=None, texture=TEXTURE):
     """Every texture transform in turn, each with its probability.
 
     For the second copy of a training image and, seeded by index, for degraded validation photos.
@@ -69,11 +75,12 @@ def degrade(image, rng, inside=None):
         rng: np.random.Generator, the only source of chance.
         inside: (H, W) uint8 0/1, which pixels show the photo; the others, such as the bars of a
             letterbox, keep their values, as if the photo had been bad before it was letterboxed.
+        texture: the transforms.
 
     Returns:
         (H, W, 3) uint8 BGR, a new array.
     """
-    texture = image.copy()
-    for transform in TEXTURE:
-        texture = transform(texture, rng)
-    return texture if inside is None else cv2.copyTo(image, 1 - inside, texture)
+    varied = image.copy()
+    for transform in texture:
+        varied = transform(varied, rng)
+    return varied if inside is None else cv2.copyTo(image, 1 - inside, varied)

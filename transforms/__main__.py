@@ -8,40 +8,52 @@ import cv2
 import numpy as np
 
 from images import read_image, read_mask, write_image
-from transforms import SIZE, color, degrade, edge_of, geometry, letterbox
+from transforms import SIZE, color, compose, degrade, edge_of, geometry, view_shape
 
 COLUMNS = 6
 LABEL_HEIGHT = 20  # pixels under each picture
 
 
-def tiles(image, mask, rng):
+def tiles(image, mask, other, rng):
     """Every transform at telling strengths.
 
     Args:
         image: (H, W, 3) uint8 BGR.
         mask: (H, W) uint8 0/1; all 0 shows no mask and no edge.
+        other: (h, w, 3) uint8 BGR, the photo that lends background and thing.
 
     Returns:
-        list of (label, (SIZE, SIZE, 3) uint8 BGR).
+        list of (label, (h, w, 3) uint8 BGR), mask green and edge yellow where pixels move.
     """
+    bgra, shape = geometry.stack(image, mask), view_shape(*mask.shape, SIZE)
+    own, square = geometry.fit_matrix(mask.shape, shape), (SIZE, SIZE)
     sheet = []
-    for label, matrix in (
-        ("letterbox", np.eye(3)),
-        ("flip", geometry.flip_matrix(SIZE)),
-        ("rotate -45", geometry.rotation_matrix(SIZE, SIZE, -45)),
-        ("rotate 45", geometry.rotation_matrix(SIZE, SIZE, 45)),
-        ("scale 0.5", geometry.rotation_matrix(SIZE, SIZE, 0, 0.5)),
-        ("scale 1.5", geometry.rotation_matrix(SIZE, SIZE, 0, 1.5)),
-        ("translate 56 -56", geometry.translation_matrix(56, -56)),
-    ):
-        matrix = matrix @ geometry.letterbox_matrix(*mask.shape, SIZE)
-        moved, moved_mask = geometry.warp(geometry.stack(image, mask), matrix, SIZE, SIZE)
-        edge = edge_of(moved_mask, geometry.inside_of(*mask.shape, matrix, SIZE))
-        moved[moved_mask == 1] = moved[moved_mask == 1] // 2 + np.array([0, 96, 0], np.uint8)
-        moved[edge == 1] = 0, 255, 255
-        sheet.append((label, moved))
-    square = letterbox(image, SIZE)[0]
-    inside = geometry.inside_of(*mask.shape, geometry.letterbox_matrix(*mask.shape, SIZE), SIZE)
+
+    def moved(label, matrix=own, view=shape, bgra=bgra):
+        picture, share = geometry.warp(bgra, matrix, *view)
+        person = geometry.threshold(share)
+        edge = edge_of(person, geometry.inside_of(mask.shape, matrix, view))
+        picture[person == 1] = picture[person == 1] // 2 + np.array([0, 96, 0], np.uint8)
+        picture[edge == 1] = 0, 255, 255
+        sheet.append((label, picture))
+
+    moved(f"view {shape[1]}x{shape[0]}")
+    moved("square, zoom 0", geometry.fit_matrix(mask.shape, square, 0), square)
+    moved("square, zoom 1", geometry.fit_matrix(mask.shape, square, 1), square)
+    moved("flip", geometry.flip_matrix(shape[1]) @ own)
+    for degrees, scale in ((-45, 1), (45, 1), (0, 0.5), (0, 1.5)):
+        turned = geometry.rotation_matrix(*shape, degrees, scale)
+        moved(f"rotate {degrees}, scale {scale}", turned @ own)
+    moved("translate 56 -56", geometry.translation_matrix(56, -56) @ own)
+
+    empty = geometry.stack(other, np.zeros(other.shape[:2], np.uint8))
+    double = geometry.stack(color.hsv(cv2.flip(image, 1), 60), cv2.flip(mask, 1))
+    for i in (1, 2):
+        moved(f"background {i}", bgra=compose.swap_background(bgra, empty, rng, 0.3))
+        moved(f"second person {i}", bgra=compose.add_person(bgra, double, rng))
+        moved(f"thing before {i}", bgra=compose.cover_part(bgra, empty, rng))
+
+    view = geometry.resize(image, *shape)
     for label, function, strengths in (
         ("hsv hue", color.hsv, (-8, 8, 45)),
         ("brightness", color.brightness, (0.4, 1.6)),
@@ -49,18 +61,28 @@ def tiles(image, mask, rng):
         ("contrast", color.contrast, (0.6, 1.4)),
         ("sharpness", color.sharpness, (0.8, 1.2)),
         ("blur", color.blur, (3, 5)),
+        ("jpeg", color.jpeg, (30, 80)),
     ):
-        sheet += [(f"{label} {strength:g}", function(square, strength)) for strength in strengths]
-    sheet.append(("noise 10", color.noise(square, 10, rng)))
-    return sheet + [(f"texture, draw {i}", degrade(square, rng, inside)) for i in (1, 2, 3)]
+        sheet += [(f"{label} {strength:g}", function(view, strength)) for strength in strengths]
+    for label, gamma, gains, slope in (
+        ("light: dim", 2.2, (1, 1, 1), 0),
+        ("light: warm", 1, (0.8, 1, 1.2), 0),
+        ("light: one side", 1, (1, 1, 1), 0.6),
+    ):
+        sheet.append((label, color.light(view, gamma, gains, slope, 0)))
+    sheet.append(("noise 10", color.noise(view, 10, rng)))
+    return sheet + [(f"texture, draw {i}", degrade(view, rng)) for i in (1, 2, 3)]
 
 
 def contact_sheet(sheet):
     """Lay labelled pictures out in rows of COLUMNS; (H, W, 3) uint8 BGR."""
+    height, width = (max(picture.shape[axis] for _, picture in sheet) for axis in (0, 1))
     cells = []
     for label, picture in sheet:
+        below = height - picture.shape[0] + LABEL_HEIGHT
+        beside = width - picture.shape[1] + 4
         cell = cv2.copyMakeBorder(
-            picture, 4, LABEL_HEIGHT, 4, 4, cv2.BORDER_CONSTANT, value=(255,) * 3
+            picture, 4, below, 4, beside, cv2.BORDER_CONSTANT, value=(255,) * 3
         )
         place = (6, cell.shape[0] - 6)
         cells.append(cv2.putText(cell, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0,) * 3, 1))
@@ -78,6 +100,7 @@ def parse_args(argv=None):
     )
     parser.add_argument("photo", help="any photo")
     parser.add_argument("--mask", help="its mask, to see mask (green) and edge (yellow) move along")
+    parser.add_argument("--other", help="photo that lends background and thing; else the photo")
     parser.add_argument("--output", help="picture to write; PHOTO_transforms.png if not given")
     parser.add_argument("--seed", type=int, default=0, help="of noise and draws")
     return parser.parse_args(argv)
@@ -92,8 +115,9 @@ def main(argv=None):
         mask = read_mask(args.mask) if args.mask else np.zeros(image.shape[:2], np.uint8)
         if mask.shape != image.shape[:2]:
             raise ValueError(f"{args.mask} and {photo} differ in size: give the photo's own mask.")
-        sheet = contact_sheet(tiles(image, mask, np.random.default_rng(args.seed)))
-        write_image(output, sheet, keep=[path for path in (photo, args.mask) if path])
+        other = read_image(args.other or photo)
+        sheet = contact_sheet(tiles(image, mask, other, np.random.default_rng(args.seed)))
+        write_image(output, sheet, keep=[path for path in (photo, args.mask, args.other) if path])
     except FileNotFoundError as error:
         print(f"There is no file {error.filename}: give the path of a picture.", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ probability `prob` and draws the strength evenly from (least, most).
 
 Source: PortraitNet's official training recipe: brightness and colour 0.4..1.6, contrast 0.6..1.4,
 sharpness 0.8..1.2, blur 3 or 5 pixels, noise of standard deviation 0..10, each with probability
-one half.
+one half. `light` and `jpeg` are ours.
 """
 
 import cv2
@@ -70,6 +70,31 @@ def noise(image, sigma, rng):
     """Add Gaussian noise of standard deviation `sigma`, independent in every pixel and channel."""
     values = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
     return cv2.add(image, values, dtype=cv2.CV_8U)
+
+
+def light(image, gamma, gains, slope, angle):
+    """Light that the photo did not have: dim or glaring, coloured, from one side.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        gamma: exponent of the pixels in 0..1; above 1 it darkens the middle.
+        gains: factor of blue, green and red.
+        slope: how much brighter one side is: from 1 - slope to 1 + slope across the picture.
+        angle: radians, the direction in which it grows brighter.
+    """
+    height, width = image.shape[:2]
+    tables = [_table(255 * (LEVELS / 255) ** gamma * gain) for gain in gains]
+    lit = cv2.LUT(image, np.stack(tables, axis=-1)[None])
+    x = np.linspace(-1, 1, width, dtype=np.float32) * np.float32(slope * np.cos(angle))
+    y = np.linspace(-1, 1, height, dtype=np.float32) * np.float32(slope * np.sin(angle))
+    ramp = np.clip(1 + x + y[:, None], 0, None)
+    return cv2.multiply(lit, cv2.merge([ramp] * 3), dtype=cv2.CV_8U)
+
+
+def jpeg(image, quality):
+    """The blocks and rings of a JPEG of this quality, 0..100."""
+    data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
 class RandomHSV:
@@ -154,3 +179,36 @@ class RandomNoise:
     def __call__(self, image, rng=None):
         rng = rng or np.random.default_rng()
         return noise(image, rng.uniform(*self.sigma), rng) if rng.random() < self.prob else image
+
+
+class RandomLight:
+    """`light` with each of its strengths drawn evenly, `gamma` on a log scale.
+
+    Args:
+        prob: probability of applying.
+        gamma: largest; 1 / gamma is the smallest.
+        cast: largest difference of a channel's gain from 1.
+        slope: largest.
+    """
+
+    def __init__(self, prob=0.5, gamma=2.2, cast=0.2, slope=0.6):
+        self.prob, self.gamma, self.cast, self.slope = prob, gamma, cast, slope
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        if rng.random() >= self.prob:
+            return image
+        gamma = self.gamma ** rng.uniform(-1, 1)
+        gains = rng.uniform(1 - self.cast, 1 + self.cast, 3)
+        return light(image, gamma, gains, rng.uniform(0, self.slope), rng.uniform(0, 2 * np.pi))
+
+
+class RandomJpeg:
+    """`jpeg` of a quality from `quality`."""
+
+    def __init__(self, prob=0.5, quality=(30, 80)):
+        self.prob, self.quality = prob, quality
+
+    def __call__(self, image, rng=None):
+        rng = rng or np.random.default_rng()
+        return jpeg(image, int(rng.integers(*self.quality))) if rng.random() < self.prob else image

@@ -10,6 +10,7 @@ import numpy as np
 IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed
 GRID = 32  # pixels: a view's sides are multiples of it
 MOST_ELONGATED = 2  # longest side of a view as a multiple of the square's
+MOST_STRETCH = 0.15  # log of width over height: how much a photo is stretched to fit a view
 AREA_WEIGHT = 0.25  # what a view loses by more or fewer pixels, beside what it loses by stretching
 
 
@@ -105,16 +106,27 @@ def unletterbox(probability, box, shape, interpolation=cv2.INTER_LINEAR):
     return np.clip(photo, 0, 1, out=photo) if interpolation == cv2.INTER_CUBIC else photo
 
 
-def letterbox_matrix(height, width, size):
-    """From a photo to its letterboxed square, without the rounding to whole pixels."""
-    ratio = size / max(height, width)
-    return np.array(
-        [
-            [ratio, 0, (size - ratio * width) / 2],
-            [0, ratio, (size - ratio * height) / 2],
-            [0, 0, 1],
-        ]
-    )
+def fit_matrix(photo_shape, view_shape, zoom=0.0):
+    """From a photo to a view, stretched no more than `view_shape` asks of a photo that fits it.
+
+    Args:
+        photo_shape, view_shape: (height, width).
+        zoom: 0 shows the whole photo, with bars where its proportions are not the view's; 1 fills
+            the view and cuts off what stands out; in between, in between.
+
+    Returns:
+        (3, 3) matrix.
+    """
+    fill_y, fill_x = view_shape[0] / photo_shape[0], view_shape[1] / photo_shape[1]
+    mismatch = np.log(fill_x / fill_y)
+    stretch = np.clip(mismatch, -MOST_STRETCH, MOST_STRETCH)
+    rest = mismatch - stretch
+    # Either side fits exactly at zoom 0, and the other at zoom 1.
+    scale_y = fill_y * np.exp(min(rest, 0) + zoom * abs(rest))
+    scale_x = scale_y * np.exp(stretch)
+    left = (view_shape[1] - scale_x * photo_shape[1]) / 2
+    top = (view_shape[0] - scale_y * photo_shape[0]) / 2
+    return np.array([[scale_x, 0, left], [0, scale_y, top], [0, 0, 1]])
 
 
 def flip_matrix(width):
@@ -141,48 +153,53 @@ def translation_matrix(dx, dy):
 
 
 def stack(image, mask):
-    """(H, W, 3) image and (H, W) mask 0/1 -> (H, W, 4) uint8, the `photo` of `warp`."""
+    """(H, W, 3) image and (H, W) mask 0/1 -> BGRA (H, W, 4) uint8, as `warp` takes it."""
     return cv2.merge([image, mask * np.uint8(255)])
 
 
-def warp(photo, matrix, height, width):
-    """Move a photo and its mask by one matrix, in one interpolation.
+def warp(bgra, matrix, height, width):
+    """Move an image and its mask by one matrix, in one interpolation.
 
     Args:
-        photo: (H, W, 4) uint8: image in BGR and its mask 0..255, which may be soft.
-        matrix: (3, 3), from `photo` to the result.
+        bgra: (H, W, 4) uint8: image in BGR and, as alpha, the person's share 0..255.
+        matrix: (3, 3), from `bgra` to the result.
         height, width: of the result.
 
     Returns:
         image: (height, width, 3) uint8, 128 outside the photo.
-        mask: (height, width) uint8 0/1, 0 outside: the bilinear mask thresholded at one half.
+        share: (height, width) uint8 0..255, 0 outside.
     """
     while np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < 0.6:  # bilinear alone would skip pixels
-        old_height, old_width = photo.shape[:2]
-        photo = resize(photo, (old_height + 1) // 2, (old_width + 1) // 2)
-        matrix = matrix @ np.diag([old_width / photo.shape[1], old_height / photo.shape[0], 1])
+        old_height, old_width = bgra.shape[:2]
+        bgra = resize(bgra, (old_height + 1) // 2, (old_width + 1) // 2)
+        matrix = matrix @ np.diag([old_width / bgra.shape[1], old_height / bgra.shape[0], 1])
     # OpenCV counts from pixel centres
     centred = translation_matrix(-0.5, -0.5) @ matrix @ translation_matrix(0.5, 0.5)
     border = (IMAGE_BORDER, IMAGE_BORDER, IMAGE_BORDER, 0)
-    moved = cv2.warpAffine(photo, centred[:2], (width, height), borderValue=border)
-    mask = cv2.threshold(cv2.extractChannel(moved, 3), 127, 1, cv2.THRESH_BINARY)[1]
-    return cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR), mask
+    moved = cv2.warpAffine(bgra, centred[:2], (width, height), borderValue=border)
+    return cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR), cv2.extractChannel(moved, 3)
 
 
-def inside_of(photo_height, photo_width, matrix, size):
-    """Which pixels of a square show the photo that `matrix` brought there.
+def threshold(share):
+    """(H, W) uint8 0..255 -> mask (H, W) uint8 0/1: person where more than half of a pixel is."""
+    return cv2.threshold(share, 127, 1, cv2.THRESH_BINARY)[1]
+
+
+def inside_of(photo_shape, matrix, view_shape):
+    """Which pixels of a view show the photo that `matrix` brought there.
 
     Args:
-        photo_height, photo_width: of the photo before the warp.
-        matrix: (3, 3), from the photo to the square.
+        photo_shape: (height, width) of the photo before the warp.
+        matrix: (3, 3), from the photo to the view.
+        view_shape: (height, width).
 
     Returns:
-        inside: (size, size) uint8 0/1.
+        inside: (height, width) uint8 0/1.
     """
-    x, y = photo_width, photo_height
+    y, x = photo_shape
     corners = np.array([[0, 0, 1], [x, 0, 1], [x, y, 1], [0, y, 1]])
     points = (corners @ matrix.T)[:, :2] - 0.5  # OpenCV counts from pixel centres
-    inside = np.zeros((size, size), np.uint8)
+    inside = np.zeros(view_shape, np.uint8)
     cv2.fillConvexPoly(inside, np.round(points * 16).astype(np.int32), 1, shift=4)
     return inside
 
@@ -194,27 +211,32 @@ def flip(image, mask):
 
 def rotate(image, mask, degrees, scale=1.0):
     """Turn image (H, W, 3) and mask (H, W) counter-clockwise about the centre and enlarge them."""
-    matrix = rotation_matrix(*mask.shape, degrees, scale)
-    return warp(stack(image, mask), matrix, *mask.shape)
+    return _moved(image, mask, rotation_matrix(*mask.shape, degrees, scale))
 
 
 def translate(image, mask, dx, dy):
     """Shift image (H, W, 3) and mask (H, W) by `dx` pixels to the right and `dy` down."""
-    return warp(stack(image, mask), translation_matrix(dx, dy), *mask.shape)
+    return _moved(image, mask, translation_matrix(dx, dy))
+
+
+def _moved(image, mask, matrix):
+    moved, share = warp(stack(image, mask), matrix, *mask.shape)
+    return moved, threshold(share)
 
 
 class RandomHorizontalFlip:
     """Mirrors with probability `prob`.
 
-    Like the other two: calling it draws and applies it to a photo of any shape; `matrix(size, rng)`
-    only draws, for a size x size square, so that a data set can join several in one warp.
+    Like the other two: calling it draws and applies it to image and mask of any shape;
+    `matrix(view_shape, rng, strength)` only draws, so that a data set can join several in one warp.
+    `strength`, 0..1, is the share of the ranges in use; mirroring knows none.
     """
 
     def __init__(self, prob=0.5):
         self.prob = prob
 
-    def matrix(self, size, rng):
-        return flip_matrix(size) if rng.random() < self.prob else np.eye(3)
+    def matrix(self, view_shape, rng, strength=1.0):
+        return flip_matrix(view_shape[1]) if rng.random() < self.prob else np.eye(3)
 
     def __call__(self, image, mask, rng=None):
         rng = rng or np.random.default_rng()
@@ -227,21 +249,27 @@ class RandomRotation:
     Args:
         prob: probability of applying.
         angle: degrees; drawn evenly from -angle..angle.
-        scale: (least, most) enlargement, drawn evenly.
+        scale: (least, most) enlargement, drawn evenly on a log scale: as often smaller as larger.
 
-    Source: official training recipe, +-45 degrees and 0.5..1.5.
+    Source: official training recipe, +-45 degrees and 0.5..1.5 (evenly there).
     """
 
     def __init__(self, prob=1.0, angle=45.0, scale=(0.5, 1.5)):
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(
+                f"The scale {scale} is no range: give the least above 0, then the most."
+            )
         self.prob, self.angle, self.scale = prob, angle, scale
 
-    def _draw(self, rng):
-        return rng.uniform(-self.angle, self.angle), rng.uniform(*self.scale)
+    def _draw(self, rng, strength=1.0):
+        least, most = strength * np.log(self.scale)
+        angle = strength * self.angle
+        return rng.uniform(-angle, angle), float(np.exp(rng.uniform(least, most)))
 
-    def matrix(self, size, rng):
+    def matrix(self, view_shape, rng, strength=1.0):
         if rng.random() >= self.prob:
             return np.eye(3)
-        return rotation_matrix(size, size, *self._draw(rng))
+        return rotation_matrix(*view_shape, *self._draw(rng, strength))
 
     def __call__(self, image, mask, rng=None):
         rng = rng or np.random.default_rng()
@@ -261,14 +289,14 @@ class RandomTranslate:
     def __init__(self, prob=1.0, shift=0.25):
         self.prob, self.shift = prob, shift
 
-    def _draw(self, height, width, rng):
-        x, y = rng.uniform(-self.shift, self.shift, 2)
+    def _draw(self, height, width, rng, strength=1.0):
+        x, y = strength * rng.uniform(-self.shift, self.shift, 2)
         return x * width, y * height
 
-    def matrix(self, size, rng):
+    def matrix(self, view_shape, rng, strength=1.0):
         if rng.random() >= self.prob:
             return np.eye(3)
-        return translation_matrix(*self._draw(size, size, rng))
+        return translation_matrix(*self._draw(*view_shape, rng, strength))
 
     def __call__(self, image, mask, rng=None):
         rng = rng or np.random.default_rng()
