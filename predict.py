@@ -113,16 +113,32 @@ def find_photos(paths):
 
 
 def plan(photos, args):
-    """Pair each photo with the file of its result.
+    """Pair each photo with the files of its results.
 
     Returns:
-        list of (photo, result) and list of (photo, reason it cannot be done).
+        list of (photo, results) and list of (photo, reason it cannot be done).
     """
-    inputs = {photo.resolve() for photo, _ in photos}
-    tasks, refused, taken = [], [], {}
+    tasks = []
     for photo, place in photos:
         folder = args.output / place if args.output else photo.parent
         results = [folder / f"{photo.stem}_{mode}.png" for mode in modes(args)]
+        tasks.append((photo, results))
+    return without_clashes(tasks, [photo for photo, _ in photos])
+
+
+def without_clashes(tasks, inputs):
+    """Set apart every task whose result is an input or already that of another photo.
+
+    Args:
+        tasks: list of (photo, results).
+        inputs: paths that must not be overwritten.
+
+    Returns:
+        list of (photo, results) and list of (photo, reason it cannot be done).
+    """
+    inputs = {path.resolve() for path in inputs}
+    kept, refused, taken = [], [], {}
+    for photo, results in tasks:
         key = results[0].resolve()
         overwritten = [result for result in results if result.resolve() in inputs]
         if overwritten:
@@ -133,8 +149,8 @@ def plan(photos, args):
             refused.append((photo, reason))
         else:
             taken[key] = photo
-            tasks.append((photo, results))
-    return tasks, refused
+            kept.append((photo, results))
+    return kept, refused
 
 
 def modes(args):

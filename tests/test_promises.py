@@ -9,12 +9,19 @@ import pytest
 
 import evaluate
 import export
+import label
 import predict
 import train
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("weights/*.md")])
-SCRIPTS = {"train.py": train, "evaluate.py": evaluate, "predict.py": predict, "export.py": export}
+SCRIPTS = {
+    "train.py": train,
+    "evaluate.py": evaluate,
+    "predict.py": predict,
+    "label.py": label,
+    "export.py": export,
+}
 
 
 def commands():

@@ -1,0 +1,156 @@
+"""Our weights and MediaPipe's selfie model on the same photos, one Markdown table a data folder.
+
+    pip install ai-edge-litert
+    npm pack @mediapipe/selfie_segmentation && tar xzf mediapipe-selfie_segmentation-*.tgz
+    python -m benchmarks.peers --data_root EG1800/ --mediapipe package/selfie_segmentation.tflite
+
+Every answer is brought to the photo's size and scored in the protocols of metrics.py: person IoU
+is the paper's, "95 %" where it would lie for 95 % of other draws of as many photos.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset import SPLITS, PortraitDataset
+from label import ask
+from metrics import Scores
+from predictor import Predictor
+from transforms.geometry import resize
+
+POOR = 0.9  # person IoU below which a photo counts as lost
+COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error")
+
+
+class Selfie:
+    """MediaPipe's selfie model, at its best: the photo stretched to 256x256, not letterboxed.
+
+    Args:
+        path: its .tflite file.
+
+    Raises:
+        FileNotFoundError, ImportError: one sentence on what is missing.
+    """
+
+    def __init__(self, path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}: unpack selfie_segmentation.tflite.")
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise ImportError("--mediapipe needs `pip install ai-edge-litert`.") from None
+        self.network = Interpreter(str(path), num_threads=1)
+        self.network.allocate_tensors()
+        self.square = self.network.get_input_details()[0]  # (1, 256, 256, 3) RGB 0..1
+        self.answer = self.network.get_output_details()[0]  # (1, 256, 256, 1) 0..1
+
+    def probabilities(self, images):
+        """List of images (H, W, 3) uint8 BGR -> list of (H, W) float32 0..1."""
+        found = []
+        for image in images:
+            height, width = self.square["shape"][1:3]
+            square = resize(image, height, width)[None, :, :, ::-1] / np.float32(255)
+            self.network.set_tensor(self.square["index"], square)
+            self.network.invoke()
+            answer = self.network.get_tensor(self.answer["index"])[0, :, :, 0]
+            found.append(cv2.resize(answer, image.shape[1::-1]))
+        return found
+
+
+class Mirrored:
+    """Networks and their answers on the mirrored photo, averaged in log-odds as label.py does.
+
+    Args:
+        networks: what has `probabilities`.
+    """
+
+    def __init__(self, *networks):
+        self.networks = networks
+
+    def probabilities(self, images):
+        """List of images (H, W, 3) uint8 BGR -> list of (H, W) float32 0..1."""
+        means = [np.mean(list(ask(self.networks, image)), axis=0) for image in images]
+        return [1 / (1 + np.exp(-mean)) for mean in means]
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Our weights and MediaPipe's selfie model on the same photos.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data_root", nargs="+", required=True, help="data folders, scored apart (docs/data.md)")
+    add("--split", choices=SPLITS, default="val", help="which list")
+    add("--model_path", nargs="+", type=Path, help="ours, one or several (default: in weights/)")
+    add("--mediapipe", type=Path, help="MediaPipe's selfie_segmentation.tflite")
+    return parser.parse_args(argv)
+
+
+def make_candidates(args):
+    """dict of name -> what has `probabilities`.
+
+    Raises:
+        OSError, ValueError, ImportError: a file or a package is missing or wrong.
+    """
+    candidates = {}
+    for path in args.model_path or [None]:
+        bilinear = Predictor(path, refine=False)
+        name = path or bilinear.model_path.name
+        candidates[f"{name}, guided filter"] = Predictor(path)
+        candidates[f"{name}, bilinear"] = bilinear
+        candidates[f"{name}, bilinear, with mirror image"] = Mirrored(bilinear)
+    if args.mediapipe:
+        selfie = Selfie(args.mediapipe)
+        candidates["MediaPipe selfie"] = selfie
+        candidates["MediaPipe selfie, with mirror image"] = Mirrored(selfie)
+    return candidates
+
+
+def compare(candidates, dataset):
+    """Score each candidate on each photo of a data set.
+
+    Returns:
+        dict of name -> Scores.
+    """
+    scores = {name: Scores() for name in candidates}
+    for index in tqdm(range(len(dataset)), unit="photo"):
+        image, mask = dataset.photo(index)
+        for name, candidate in candidates.items():
+            scores[name].add(candidate.probabilities([image])[0], mask)
+    return scores
+
+
+def print_table(scores):
+    """One row a candidate, in per cent."""
+    print("| network | person IoU | 95 % | below .90 | at full size | boundary IoU | abs. error |")
+    print("|---|---|---|---|---|---|---|")
+    for name, each in scores.items():
+        first, *others = (f"{100 * each.summary()[column]:.2f}" for column in COLUMNS)
+        low, high = (100 * bound for bound in each.intervals()[COLUMNS[0]])
+        poor = 100 * np.mean([photo[COLUMNS[0]] < POOR for photo in each.photos])
+        print(f"| {name} | {first} | {low:.2f}-{high:.2f} | {poor:.1f} | {' | '.join(others)} |")
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    cv2.setNumThreads(1)
+    try:
+        sets = {root: PortraitDataset(root, args.split) for root in args.data_root}
+        candidates = make_candidates(args)
+    except (OSError, ValueError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for root, dataset in sets.items():
+        scores = compare(candidates, dataset)
+        print(f"\n{Path(root).resolve().name}, {len(dataset)} photos ({args.split})\n")
+        print_table(scores)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Draft masks for photos that have none: `python label.py photos/ --output drafts/`.
+
+Writes drafts/Labels/NAME.png (grey, 0..255 = share of person) and drafts/soft_list.txt, so that
+`train.py --data_root EG1800/ drafts/` trains with them at once (docs/data.md).
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset import _read_pairs
+from images import read_image, write_image, write_whole
+from predict import FAILURES, find_photos, without_clashes
+from predictor import Predictor
+
+SOFT_LIST = "soft_list.txt"  # of a data root: lines are "image mask", masks are shares of person
+LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
+LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Draft masks, soft, for photos without any, ready to be corrected and trained.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("photos", nargs="*", type=Path, help="photos, or folders that are searched for photos")
+    add("--data_root", type=Path, help=f"instead: label the photos of this folder's {SOFT_LIST}")
+    add("--output", type=Path, default=Path("drafts"), help="folder of the masks and their list")
+    add(
+        "--model_path",
+        nargs="+",
+        type=Path,
+        help="one or several files that train.py or export.py wrote (default: in weights/)",
+    )
+    add(
+        "--draft_weight",
+        type=float,
+        default=0.0,
+        help=f"share 0..1 that the masks in --data_root's {SOFT_LIST} have in the new ones",
+    )
+    add(
+        "--least_agreement",
+        type=float,
+        default=0.55,
+        help="leave photos out whose answers have a smaller common IoU",
+    )
+    add(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="let the masks follow the photo's edges: nearer contours, hazier insides",
+    )
+    args = parser.parse_args(argv)
+    if bool(args.photos) == (args.data_root is not None):
+        parser.error("give either photos or --data_root")
+    if not 0 <= args.draft_weight <= 1:
+        parser.error(f"--draft_weight must be 0 to 1, not {args.draft_weight}")
+    if args.draft_weight and args.data_root is None:
+        parser.error("--draft_weight needs --data_root, whose masks it weighs")
+    if not 0 <= args.least_agreement <= 1:
+        parser.error(f"--least_agreement must be 0 to 1, not {args.least_agreement}")
+    return args
+
+
+def plan(args):
+    """Pair each photo with the file of its mask.
+
+    Returns:
+        tasks: list of (photo, [mask]).
+        refused: list of (photo, reason it cannot be done).
+        drafts: dict of photo -> mask that its list gives; empty without --data_root.
+
+    Raises:
+        FileNotFoundError, ValueError: --data_root has no list, or a line of it is wrong.
+    """
+    labels = args.output / "Labels"
+    if args.data_root is None:
+        photos = [
+            (photo, place)
+            for photo, place in find_photos(args.photos)
+            if labels.resolve() not in photo.resolve().parents
+        ]
+        tasks = [(photo, [labels / place / f"{photo.stem}.png"]) for photo, place in photos]
+        return *without_clashes(tasks, [photo for photo, _ in photos]), {}
+    path = args.data_root / SOFT_LIST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no {path}: give a folder with such a list, or photos without --data_root."
+        )
+    drafts = {Path(pair[0]): Path(pair[1]) for pair in _read_pairs(args.data_root, path)}
+    tasks = []
+    for photo, draft in drafts.items():
+        inside = draft.is_relative_to(args.data_root)
+        name = draft.relative_to(args.data_root) if inside else Path("Labels", draft.name)
+        tasks.append((photo, [args.output / name.with_suffix(".png")]))
+    return *without_clashes(tasks, [*drafts, *drafts.values()]), drafts
+
+
+def log_odds(probability):
+    """(H, W) float32 0..1 -> (H, W) float32, at most 9.2 either way."""
+    probability = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    return np.log(probability / (1 - probability))
+
+
+def ask(predictors, image):
+    """Each network's answer on an image (H, W, 3) uint8 BGR and on its mirror image.
+
+    Yields:
+        (H, W) float32 log-odds, twice a network.
+    """
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    for predictor in predictors:
+        straight, reversed_ = predictor.probabilities([image, mirrored])
+        yield log_odds(straight)
+        yield log_odds(reversed_[:, ::-1])
+
+
+def draft_mask(predictors, image, given=None, weight=0.0):
+    """The mean of several answers in log-odds.
+
+    Args:
+        predictors: list of Predictor.
+        image: (H, W, 3) uint8 BGR.
+        given: (H, W) uint8 0..255, a share of person from elsewhere, or None.
+        weight: of `given` in the mean; the networks and mirror images share the rest alike.
+
+    Returns:
+        share (H, W) uint8 0..255, how much of each pixel is person.
+        agreement 0..1: pixels that every answer calls person over those that any does.
+    """
+    total, everyone, anyone = 0, True, False
+    for answer in ask(predictors, image):
+        total = total + answer
+        everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
+    mean = total / (2 * len(predictors))
+    if given is not None:
+        answer = log_odds(given.astype(np.float32) / 255)
+        mean = (1 - weight) * mean + weight * answer
+        everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
+    share = np.rint(255 / (1 + np.exp(-mean))).astype(np.uint8)
+    return share, np.count_nonzero(everyone) / max(1, np.count_nonzero(anyone))
+
+
+def label(photo, mask, predictors, given, args):
+    """Write the mask of one photo, or none if it would teach nothing.
+
+    Args:
+        photo, mask: paths.
+        given: path of the mask that joins with --draft_weight, or None.
+
+    Returns:
+        None, or the reason to leave the photo out.
+
+    Raises:
+        OSError, ValueError: a file cannot be read or written; the given mask has another size.
+    """
+    image = read_image(photo)
+    if given is not None:
+        path, given = given, read_image(given)[:, :, 0]  # grey: three equal channels
+        if given.shape != image.shape[:2]:
+            raise ValueError(
+                f"{photo} has {image.shape[1]}x{image.shape[0]} pixels and its mask {path} "
+                f"{given.shape[1]}x{given.shape[0]}: give the mask the size of the photo."
+            )
+    share, agreement = draft_mask(predictors, image, given, args.draft_weight)
+    if np.mean(share > 127) < LEAST_PERSON:
+        return "nobody found"
+    if agreement < args.least_agreement:
+        return f"the answers disagree (IoU {agreement:.2f})"
+    write_image(mask, share)
+    return None
+
+
+def list_line(photo, mask, folder):
+    """The line `image mask` of a list in `folder`: relative paths, and absolute on another drive.
+
+    Raises:
+        ValueError: a list cannot hold such a name.
+    """
+    paths = []
+    for path in (photo, mask):
+        try:
+            paths.append(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+        except ValueError:
+            paths.append(path.resolve().as_posix())
+    if any("\t" in path or len(path.splitlines()) > 1 for path in paths):
+        raise ValueError(f"{photo} has a tab or a line break in its path: rename it.")
+    return ("\t" if any(len(path.split()) > 1 for path in paths) else " ").join(paths)
+
+
+def write_list(path, lines):
+    """Add lines to a list, each once; those of earlier runs stay."""
+    old = path.read_text("utf-8-sig").splitlines() if path.is_file() else []
+    write_whole(path, "".join(f"{line}\n" for line in dict.fromkeys(old + lines)).encode())
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        tasks, failures, drafts = plan(args)
+        if not tasks and not failures:
+            where = args.data_root or ", ".join(map(str, args.photos))
+            raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
+        predictors = [
+            Predictor(path, refine=args.refine) for path in args.model_path or [args.model_path]
+        ]
+    except (OSError, ValueError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
+
+    lines, left_out, done_before = [], [], 0
+    for photo, [mask] in tqdm(tasks, unit="photo", disable=len(tasks) < 2):
+        try:
+            line = list_line(photo, mask, args.output)
+            if mask.exists():
+                reason, done_before = None, done_before + 1
+            else:
+                given = drafts[photo] if args.draft_weight else None
+                reason = label(photo, mask, predictors, given, args)
+        except FAILURES as error:
+            failures.append((photo, str(error)))
+            continue
+        if reason is None:
+            lines.append(line)
+        else:
+            left_out.append((photo, reason))
+    if lines:
+        write_list(args.output / SOFT_LIST, lines)
+    for photo, reason in left_out:
+        print(f"{photo}: {reason}, left out")
+    for photo, reason in failures:
+        print(reason if str(photo) in reason else f"{photo}: {reason}", file=sys.stderr)
+    nobody = sum(reason == "nobody found" for _, reason in left_out)
+    print(
+        f"{args.output / SOFT_LIST}: {len(lines)} masks, {done_before} of them from before; left "
+        f"out: {nobody} photos without a person, {len(left_out) - nobody} on which the answers "
+        f"disagree; {len(failures)} failed."
+    )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

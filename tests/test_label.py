@@ -1,0 +1,225 @@
+import cv2
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait
+
+import label
+from dataset import _read_pairs
+from images import read_image
+from models import PortraitNet
+from predictor import Predictor
+from transforms import SIZE, to_batch
+from transforms.geometry import resize
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three networks: one calls about half of a drawing person, one the other half, one nothing."""
+    paddle.seed(0)
+    folder, paths = tmp_path_factory.mktemp("weights"), {}
+    model = PortraitNet(width=0.25)
+    model.eval()
+    image, _ = draw_portrait(np.random.default_rng(0), 60, 50)
+    mean = model.features(paddle.to_tensor(to_batch([resize(image, SIZE, SIZE)]))).mean((0, 2, 3))
+    mean = mean.numpy()[:, None, None]
+    head = np.random.default_rng(0).normal(0, 1, model.mask_head.weight.shape).astype("float32")
+    head[0] = 0
+    head[1] -= mean * (head[1] * mean).sum() / (9 * (mean * mean).sum())  # logits 0 on average
+    nobody = np.zeros_like(head)
+    nobody[1] = -100 * mean
+    for name, weight in (("one", 4 * head), ("negative", -4 * head), ("nobody", nobody)):
+        model.mask_head.weight.set_value(weight)
+        paths[name] = str(folder / f"{name}.pdparams")
+        paddle.save(model.state_dict(), paths[name])
+    return paths
+
+
+def draw(path, seed=0, height=60, width=50):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image, _ = draw_portrait(np.random.default_rng(seed), height, width)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1])
+    return path
+
+
+def run(*arguments, model, least_agreement=0):
+    models = [model] if isinstance(model, str) else model
+    flags = ["--least_agreement", str(least_agreement), "--model_path", *models]
+    return label.main([*map(str, arguments), *flags])
+
+
+def mask_of(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_mask_is_the_mean_in_log_odds_of_networks_and_mirror_images(models, tmp_path):
+    photo = draw(tmp_path / "me.jpg")
+    assert run(photo, "--output", tmp_path / "out", model=[models["one"], models["nobody"]]) == 0
+    image, total = read_image(photo), 0
+    for name in ("one", "nobody"):
+        predictor = Predictor(models[name], refine=False)
+        straight = predictor.probability(image)
+        mirrored = predictor.probability(image[:, ::-1].copy())[:, ::-1]
+        for probability in (straight, mirrored):
+            probability = np.clip(probability.astype(np.float64), 1e-4, 1 - 1e-4)
+            total = total + np.log(probability / (1 - probability)) / 4
+    share, _ = label.draft_mask(
+        [Predictor(models[name], refine=False) for name in ("one", "nobody")], image
+    )
+    assert np.abs(share - 255 / (1 + np.exp(-total))).max() <= 0.51
+
+
+def test_a_mirrored_photo_gets_the_mirrored_mask(models):
+    image, _ = draw_portrait(np.random.default_rng(5), 60, 50)
+    predictors = [Predictor(models["one"])]
+    share, agreement = label.draft_mask(predictors, image)
+    mirrored, same = label.draft_mask(predictors, np.ascontiguousarray(image[:, ::-1]))
+    assert np.abs(share.astype(int) - mirrored[:, ::-1]).max() <= 1
+    assert agreement == pytest.approx(same, abs=0.01)
+    assert share.std() > 20, "the drawing decides nothing: the test could not fail"
+
+
+def test_a_given_mask_joins_with_its_weight(models):
+    image, _ = draw_portrait(np.random.default_rng(5), 16, 16)
+    predictors = [Predictor(models["one"], refine=False)]
+    given = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    alone, _ = label.draft_mask(predictors, image)
+    whole, _ = label.draft_mask(predictors, image, given, 1.0)
+    assert np.array_equal(whole, given), "a level of the given mask is lost"
+    half, _ = label.draft_mask(predictors, image, given, 0.5)
+
+    def odds(share):
+        return label.log_odds(share.astype(np.float32) / 255)
+
+    expected = 255 / (1 + np.exp(-(odds(alone) + odds(given)) / 2))
+    middle = (alone > 20) & (alone < 235)
+    assert middle.sum() > 20 and np.abs(half - expected)[middle].max() < 2
+
+
+def test_a_folder_becomes_a_data_root(models, tmp_path, capsys):
+    photos = [draw(tmp_path / "in" / name, i) for i, name in enumerate(["a.jpg", "sub/b 1.png"])]
+    assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 0
+    assert files(tmp_path / "out") == ["Labels/a.png", "Labels/sub/b 1.png", "soft_list.txt"]
+    told = capsys.readouterr()
+    assert "2 masks, 0 of them from before" in told.out and "2/2" in told.err
+    pairs = _read_pairs(tmp_path / "out", tmp_path / "out" / "soft_list.txt")
+    for photo, (image_path, mask_path, *_) in zip(photos, pairs, strict=True):
+        assert np.array_equal(read_image(image_path), read_image(photo))
+        assert mask_of(mask_path).shape == (60, 50) and mask_of(mask_path).dtype == np.uint8
+    assert "../in/a.jpg Labels/a.png\n" in (tmp_path / "out" / "soft_list.txt").read_text()
+
+
+def test_finished_masks_are_kept_and_stay_listed(models, tmp_path, capsys):
+    draw(tmp_path / "in" / "a.png"), draw(tmp_path / "in" / "b.png", 1)
+    assert run(tmp_path / "in" / "a.png", "--output", tmp_path / "in", model=models["one"]) == 0
+    corrected = np.full((60, 50), 7, np.uint8)
+    cv2.imwrite(str(tmp_path / "in" / "Labels" / "a.png"), corrected)
+    for _ in range(2):  # the masks in the folder are no photos
+        assert run(tmp_path / "in", "--output", tmp_path / "in", model=models["one"]) == 0
+    assert np.array_equal(mask_of(tmp_path / "in" / "Labels" / "a.png"), corrected)
+    assert run(tmp_path / "in" / "b.png", "--output", tmp_path / "in", model=models["one"]) == 0
+    lines = (tmp_path / "in" / "soft_list.txt").read_text().splitlines()
+    assert lines == ["a.png Labels/a.png", "b.png Labels/b.png"]
+    assert "2 masks, 2 of them from before" in capsys.readouterr().out
+
+
+def test_photos_that_would_teach_nothing_are_left_out(models, tmp_path, capsys):
+    photo = draw(tmp_path / "a.png")
+    three = [models["one"], models["one"], models["negative"]]
+    where = ["--output", tmp_path / "out"]
+    assert run(photo, *where, model=three, least_agreement=0.55) == 0
+    told = capsys.readouterr().out
+    assert "a.png: the answers disagree (IoU 0.00), left out" in told
+    assert "0 masks" in told and "1 on which the answers disagree" in told
+    assert run(photo, *where, model=models["nobody"]) == 0
+    told = capsys.readouterr().out
+    assert "a.png: nobody found, left out" in told and "1 photos without a person" in told
+    assert not (tmp_path / "out").exists()
+    assert run(photo, *where, model=three) == 0
+    assert files(tmp_path / "out") == ["Labels/a.png", "soft_list.txt"]
+
+
+@pytest.fixture
+def soft_root(models, tmp_path):
+    for i in range(3):
+        draw(tmp_path / "root" / "Images" / f"{i}.png", i)
+    root = tmp_path / "root"
+    assert run(root / "Images", "--output", root, model=models["one"]) == 0
+    return root
+
+
+def test_a_data_root_is_labelled_anew(models, soft_root, tmp_path):
+    out = tmp_path / "out"
+    assert run("--data_root", soft_root, "--output", out, model=models["one"]) == 0
+    assert files(out) == ["Labels/0.png", "Labels/1.png", "Labels/2.png", "soft_list.txt"]
+    assert np.array_equal(mask_of(out / "Labels/1.png"), mask_of(soft_root / "Labels/1.png"))
+    lines = (out / "soft_list.txt").read_text().splitlines()
+    assert lines[0] == "../root/Images/0.png Labels/0.png"
+    given = np.full((60, 50), 255, np.uint8)
+    cv2.imwrite(str(soft_root / "Labels" / "1.png"), given)
+    kept = ["--data_root", soft_root, "--draft_weight", 1]
+    assert run(*kept, "--output", tmp_path / "kept", model=models["one"]) == 0
+    assert np.array_equal(mask_of(tmp_path / "kept" / "Labels" / "1.png"), given)
+
+
+def test_an_input_is_never_overwritten(models, soft_root, capsys):
+    before = (soft_root / "Labels" / "0.png").read_bytes()
+    assert run("--data_root", soft_root, "--output", soft_root, model=models["negative"]) == 1
+    assert (soft_root / "Labels" / "0.png").read_bytes() == before
+    assert "Labels/0.png is an input and is kept: give another --output" in capsys.readouterr().err
+
+
+def test_each_bad_file_is_named_and_the_others_are_done(models, soft_root, tmp_path, capsys):
+    (soft_root / "Images" / "0.png").write_bytes(b"no picture")
+    cv2.imwrite(str(soft_root / "Labels" / "1.png"), np.zeros((9, 9), np.uint8))
+    flags = ["--draft_weight", 0.5, "--output", tmp_path / "out"]
+    assert run("--data_root", soft_root, *flags, model=models["one"]) == 1
+    told = capsys.readouterr()
+    assert "0.png is not a readable picture" in told.err
+    assert "1.png has 50x60 pixels and its mask" in told.err and "9x9" in told.err
+    assert "1 masks" in told.out and "2 failed" in told.out and "Traceback" not in told.err
+    assert files(tmp_path / "out") == ["Labels/2.png", "soft_list.txt"]
+    assert run(tmp_path / "gone.png", *flags[2:], model=models["one"]) == 1
+    assert "There is no file" in capsys.readouterr().err
+
+
+def test_two_photos_never_share_a_mask(models, tmp_path, capsys):
+    draw(tmp_path / "in" / "a.png"), draw(tmp_path / "in" / "a.jpg", 1)
+    assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 1
+    assert "a.png is already that of" in capsys.readouterr().err
+
+
+def test_a_name_that_no_list_can_hold_is_told(models, tmp_path, capsys):
+    draw(tmp_path / "a\tb.png")
+    assert run(tmp_path / "a\tb.png", "--output", tmp_path / "out", model=models["one"]) == 1
+    assert "has a tab or a line break in its path: rename it" in capsys.readouterr().err
+
+
+def test_no_photo_no_list_and_no_model_are_one_sentence(models, soft_root, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty", model=models["one"]) == 1
+    assert "No photo in" in capsys.readouterr().err
+    assert run("--data_root", tmp_path / "empty", model=models["one"]) == 1
+    assert "soft_list.txt: give a folder with such a list" in capsys.readouterr().err
+    assert run(soft_root / "Images", model=str(tmp_path / "none.pdparams")) == 1
+    assert "There is no model file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["a.png", "--data_root", "x"],
+        ["a.png", "--draft_weight", "0.5"],
+        ["--data_root", "x", "--draft_weight", "1.5"],
+        ["a.png", "--least_agreement", "-1"],
+    ],
+)
+def test_wrong_usage_exits_with_2(wrong):
+    with pytest.raises(SystemExit) as stop:
+        label.parse_args(wrong)
+    assert stop.value.code == 2
