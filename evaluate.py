@@ -64,12 +64,11 @@ def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
         if vary is not None:
             photos = [vary(photo, i) for photo, i in zip(photos, indices)]
         began = time.perf_counter()
-        squares, boxes = zip(*map(predictor.prepare, photos))
-        answers = predictor.run(squares)
-        full = [predictor.restore(*each) for each in zip(answers, boxes, photos)]
+        probabilities = predictor.probabilities(photos)
         seconds += time.perf_counter() - began
-        for probability, mask, square in zip(full, masks, answers):
-            scores.add(probability, mask, square, letterbox_mask(mask, len(square)))
+        for probability, mask in zip(probabilities, masks):
+            square = letterbox(probability, SIZE, border=0)[0]
+            scores.add(probability, mask, square, letterbox_mask(mask, SIZE))
         if log_iter and (iteration + 1) % log_iter == 0:
             so_far = scores.summary()
             told = f"acc: {so_far['accuracy']:.4f}, miou: {so_far['miou_raw']:.4f}"

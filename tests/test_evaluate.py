@@ -16,16 +16,8 @@ from models.weights import save_atomically
 class ColorPredictor:
     """Calls red pixels person, which is right for drawn portraits; the interface of Predictor."""
 
-    size = 64
-
-    def prepare(self, image):
-        return evaluate.letterbox(image, self.size)
-
-    def run(self, squares):
-        return np.stack([self.red(square) for square in squares])
-
-    def restore(self, square, box, image):
-        return self.red(image)
+    def probabilities(self, images):
+        return [self.probability(image) for image in images]
 
     def probability(self, image):
         return self.red(image)
