@@ -1,5 +1,7 @@
 """What runs the network: a model file in, a function from batch to probability out.
 
+A batch has any number of photos and any sides that are multiples of 32.
+
 | backend | model file | needs |
 |---|---|---|
 | paddle | .pdparams, what train.py writes | paddlepaddle |
@@ -12,7 +14,9 @@ Nothing here imports one of them before it runs.
 
 import importlib.util
 import warnings
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +24,24 @@ from transforms import SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
 AUTO = "auto"
+# Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s
+# and 28 MB; one network for all shapes would be a sixth slower.
+SHAPES_KEPT = 8
+
+
+class Network(NamedTuple):
+    """What `load` returns.
+
+    Attributes:
+        run_batch: function of batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
+        size: side of the square with a batch's area, pixels, for which the network was made.
+        letterboxed: the file takes squares of that side alone, in which a photo lies letterboxed,
+            as export.py made them before 2026-11-24.
+    """
+
+    run_batch: object
+    size: int
+    letterboxed: bool = False
 
 
 def choose(model_path=None, backend=AUTO):
@@ -71,14 +93,15 @@ def load(model_path, backend, size=None, threads=None):
 
     Args:
         model_path, backend: as `choose` returns them.
-        size: side S of the square input, pixels; None for the file's own, SIZE for a .pdparams.
+        size: see `Network`; None for the file's own, SIZE for one that does not tell.
         threads: that the network may use, None for the runtime's choice.
 
     Returns:
-        function of batch (N, 3, S, S) float32 -> probability (N, S, S) float32, and S.
+        Network.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; damaged; not of this network; of another size.
+        FileNotFoundError, ValueError: no such file; damaged; not of this network; letterboxed and
+            of another size.
         ImportError: the backend's package is not installed.
     """
     _, package, loader = BACKENDS[backend]
@@ -90,7 +113,12 @@ def load(model_path, backend, size=None, threads=None):
     if not is_installed(backend):
         name = {"paddle": "paddlepaddle"}.get(package, package)
         raise ImportError(f"The backend {backend} needs {package}: run `pip install {name}`.")
-    return loader(Path(model_path), size, threads)
+    network = loader(Path(model_path), threads)
+    if network.letterboxed and size not in (None, network.size):
+        raise ValueError(
+            f"{model_path} takes squares of {network.size} pixels, not {size}: export it again."
+        )
+    return network._replace(size=size or network.size)
 
 
 def person_probability(logits):
@@ -109,7 +137,7 @@ def runner(model):
     return run_batch
 
 
-def load_paddle(model_path, size, threads):
+def load_paddle(model_path, threads):
     """See `load`."""
     paddle = import_paddle()
     from models.weights import load_model
@@ -118,10 +146,10 @@ def load_paddle(model_path, size, threads):
     if threads is not None:
         paddle.base.core.set_num_threads(threads)
 
-    return runner(model), size or SIZE
+    return Network(runner(model), SIZE)
 
 
-def load_inference(model_path, size, threads):
+def load_inference(model_path, threads):
     """See `load`."""
     import_paddle()
     from paddle import inference
@@ -138,15 +166,15 @@ def load_inference(model_path, size, threads):
         predictor = inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError) as error:
         raise damaged(model_path, error) from None
-    square = predictor.get_input_handle(predictor.get_input_names()[0])
+    given = predictor.get_input_handle(predictor.get_input_names()[0])
     answer = predictor.get_output_handle(predictor.get_output_names()[0])
 
     def run_batch(batch):
-        square.copy_from_cpu(np.ascontiguousarray(batch))
+        given.copy_from_cpu(np.ascontiguousarray(batch))
         predictor.run()
         return answer.copy_to_cpu()
 
-    return run_batch, size or SIZE
+    return Network(run_batch, SIZE)
 
 
 def import_paddle():
@@ -157,7 +185,7 @@ def import_paddle():
     return paddle
 
 
-def load_onnx(model_path, size, threads):
+def load_onnx(model_path, threads):
     """See `load`."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
@@ -172,16 +200,17 @@ def load_onnx(model_path, size, threads):
         )
     except failures as error:
         raise damaged(model_path, error) from None
-    square = session.get_inputs()[0]
-    check_interface(model_path, square.name, square.shape, session.get_outputs()[0].name, size)
+    given = session.get_inputs()[0]
+    check_interface(model_path, given.name, given.shape, session.get_outputs()[0].name)
+    size = int(session.get_modelmeta().custom_metadata_map.get("size", SIZE))
 
     def run_batch(batch):
-        return session.run(None, {square.name: batch})[0]
+        return session.run(None, {given.name: batch})[0]
 
-    return run_batch, square.shape[2]
+    return Network(run_batch, size, letterboxed=isinstance(given.shape[2], int))
 
 
-def load_openvino(model_path, size, threads):
+def load_openvino(model_path, threads):
     """See `load`."""
     import openvino
 
@@ -195,35 +224,35 @@ def load_openvino(model_path, size, threads):
     core = openvino.Core()
     try:
         model = core.read_model(model_path)
-        square, answer = model.inputs[0], model.outputs[0]
-        shape = [d.get_length() if d.is_static else None for d in square.partial_shape]
-        check_interface(model_path, square.any_name, shape, answer.any_name, size)
-        # One photo at a time: a network compiled for a free batch size is a tenth slower.
-        model.reshape([1, *shape[1:]])
-        request = core.compile_model(model, "CPU", options).create_infer_request()
     except RuntimeError as error:
         raise damaged(model_path, error) from None
+    given, answer = model.inputs[0], model.outputs[0]
+    check_interface(model_path, given.any_name, given.partial_shape, answer.any_name)
+    told = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
+    size = model.get_rt_info(told).astype(int) if model.has_rt_info(told) else SIZE
+
+    @lru_cache(SHAPES_KEPT)
+    def request(height, width):
+        # One photo at a time: a network compiled for a free batch size is a tenth slower.
+        model.reshape([1, 3, height, width])
+        return core.compile_model(model, "CPU", options).create_infer_request()
 
     def run_batch(batch):
-        probability = np.empty((len(batch), *shape[2:]), np.float32)
+        infer = request(*batch.shape[2:]).infer
+        probability = np.empty((len(batch), *batch.shape[2:]), np.float32)
         for i in range(len(batch)):
-            probability[i] = request.infer({0: batch[i : i + 1]}, share_inputs=True)[0]
+            probability[i] = infer({0: batch[i : i + 1]}, share_inputs=True)[0]
         return probability
 
-    return run_batch, shape[2]
+    return Network(run_batch, size, letterboxed=given.partial_shape[2].is_static)
 
 
-def check_interface(model_path, square, shape, answer, size):
-    """Raise ValueError unless an ONNX file has the names and shapes that export.py gives."""
-    if (square, answer) != ("batch", "probability") or len(shape) != 4:
+def check_interface(model_path, given, shape, answer):
+    """Raise ValueError unless an ONNX file has the names and axes that export.py gives."""
+    if (given, answer) != ("batch", "probability") or len(shape) != 4:
         raise ValueError(
-            f"{model_path} takes {square} and gives {answer}, not batch and probability: "
+            f"{model_path} takes {given} and gives {answer}, not batch and probability: "
             "give a file that export.py wrote."
-        )
-    if size not in (None, shape[2]):
-        raise ValueError(
-            f"{model_path} takes squares of {shape[2]} pixels, not {size}: "
-            f"export it again with --size {size}."
         )
 
 

@@ -4,8 +4,10 @@ Three rewrites are exact (to float rounding): BatchNorm goes into the convolutio
 softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
 both linear, become one convolution on half the grid. Input and output:
 
-    batch        (N, 3, S, S) float32, BGR, (pixel - MEAN) * SCALE, N free
-    probability  (N, S, S) float32, 0..1, person
+    batch        (N, 3, H, W) float32, BGR, (pixel - MEAN) * SCALE
+    probability  (N, H, W) float32, 0..1, person
+
+N, H and W are free, H and W multiples of 32.
 """
 
 import copy
@@ -25,8 +27,10 @@ from transforms import to_batch
 OPSET, IR_VERSION = 17, 8  # of 2022: read by every runtime in use
 INPUT, OUTPUT = "batch", "probability"
 SMALL = 10_000  # numbers; see `halve`
-# Row k of a 4x4 stride-2 kernel carries input i to output 2i - 1 + k.
-KERNEL = 4
+# Row k of the 4x4 kernel carries input i to output 2i - 1 + k.
+UPSAMPLE = {"kernel_shape": [4, 4], "pads": [1] * 4, "strides": [2, 2]}
+HEAD = {"kernel_shape": [3, 3], "pads": [1] * 4}
+END = 2**63 - 1  # of a slice: up to the last line, however many there are
 
 
 def fold_batchnorm(model):
@@ -110,79 +114,47 @@ class Graph:
 
     def upsample(self, x, layer, skip, name):
         weight = self.constant(layer.weight.numpy(), f"{name}.weight")
-        shape = {"kernel_shape": [KERNEL, KERNEL], "pads": [1] * 4, "strides": [2, 2]}
-        x = self.node("ConvTranspose", [x, weight], name, **shape)
+        x = self.node("ConvTranspose", [x, weight], name, **UPSAMPLE)
         return x if skip is None else self.node("Add", [x, skip], f"{name}.add")
 
-    def upsampled_head(self, x, up, head, side):
+    def upsampled_head(self, x, up, head):
         """Upsampling and mask head in one: a 3x3 convolution to the four pixels of each 2x2 block.
 
         The head pads the upsampled grid with zeros, where the joint convolution sees what the
-        upsampling would give one pixel outside the frame. `frame` takes that away again.
+        upsampling would give one pixel outside the frame. So the outermost rows and columns, which
+        this makes wrong, are computed once more, one operation after the other.
 
         Args:
-            x: (N, C, side / 2, side / 2) features.
+            x: (N, C, H / 2, W / 2) features.
             up: (C, C, 4, 4) weight of the upsampling.
             head: (1, C, 3, 3) folded weight of the mask head.
 
         Returns:
-            (N, 1, side, side) logits.
+            (N, 1, H, W) logits.
         """
-        half = side // 2
         weight = self.constant(joint_kernel(up, head), "head.weight")
-        logits = self.node("Conv", [x, weight], "head", kernel_shape=[3, 3], pads=[1] * 4)
-        blocks = self.reshape(logits, [0, 2, 2, half, half], "head.blocks")
-        rows = self.node("Transpose", [blocks], "head.rows", perm=[0, 3, 1, 4, 2])
-        logits = self.reshape(rows, [0, 1, side, side], "head.logits")
-        for outside in self.frame(x, up, head, side):
-            logits = self.node("Add", [logits, outside], f"{outside}.add")
+        blocks = self.node("Conv", [x, weight], "head", **HEAD)
+        logits = self.node("DepthToSpace", [blocks], "head.logits", blocksize=2)
+        self.constant(up, "frame.up.weight")
+        self.constant(head, "frame.head.weight")
+        for axis in (2, 3):
+            first, last = (self.outermost(x, axis, end) for end in ("first", "last"))
+            inner = self.slice(logits, axis, 1, -1, f"frame.inner{axis}")
+            logits = self.node("Concat", [first, inner, last], f"frame.whole{axis}", axis=axis)
         return logits
 
-    def frame(self, x, up, head, side):
-        """What the ring of pixels outside the frame adds to the logits, negated.
+    def outermost(self, x, axis, end):
+        """The first or last row (axis 2) or column (axis 3) of logits, from two lines of `x`."""
+        name = f"frame.{end}{axis}"
+        lines, line = ((0, 2), (0, 1)) if end == "first" else ((-2, END), (-1, END))
+        x = self.slice(x, axis, *lines, f"{name}.lines")
+        x = self.node("ConvTranspose", [x, "frame.up.weight"], f"{name}.up", **UPSAMPLE)
+        x = self.node("Conv", [x, "frame.head.weight"], f"{name}.head", **HEAD)
+        return self.slice(x, axis, *line, name)
 
-        Returns:
-            two (N, 1, side, side), zero but for the first and last row, and column. The rows count
-            the ring's corners, the columns do not.
-        """
-        lines = []
-        for axis in (2, 3):
-            for at in (0, side // 2 - 1):
-                name = f"frame.axis{axis}.{at}"
-                ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (at, at + 1)]
-                line = self.node("Slice", [x, *ends, f"axis{axis}"], name)
-                lines.append(self.reshape(line, [0, 0, 1, side // 2], f"{name}.line"))
-        lines = self.node("Concat", lines, "frame.lines", axis=1)
-        # The kernels' outermost row or column, laid flat: (4 C, C, 1, 4) and (4, C, 1, 3).
-        taps = [(axis, tap) for axis in (2, 3) for tap in (0, -1)]
-        ups = np.concatenate([np.take(up, tap, axis)[:, :, None] for axis, tap in taps])
-        heads = np.concatenate([np.take(head, tap, axis)[:, :, None] for axis, tap in taps])
-        corners = np.ones((4, up.shape[1], 1, side + 2))
-        corners[2:, :, :, [0, -1]] = 0
-        corners = corners.reshape(1, -1, 1, side + 2)
-        ring = self.node(
-            "ConvTranspose",
-            [lines, self.constant(ups, "frame.up.weight")],
-            "frame.up",
-            kernel_shape=[1, KERNEL],
-            strides=[1, 2],
-            group=4,
-        )
-        ring = self.node("Mul", [ring, self.constant(corners, "frame.corners")], "frame.ring")
-        weight = self.constant(-heads, "frame.head.weight")
-        ring = self.node("Conv", [ring, weight], "frame.head", kernel_shape=[1, 3], group=4)
-        ring = self.reshape(ring, [0, 2, 2, side], "frame.sides")
-        place = np.zeros((side, 2))
-        place[0, 0] = place[-1, 1] = 1  # (side, 2) @ (2, side): to the first and the last row
-        placed = self.node("MatMul", [self.constant(place, "frame.place"), ring], "frame.placed")
-        self.nodes.append(
-            helper.make_node("Split", [placed], ["frame.rows", "frame.turned"], axis=1)
-        )
-        columns = self.node("Transpose", ["frame.turned"], "frame.columns", perm=[0, 1, 3, 2])
-        return "frame.rows", columns
-
-    def reshape(self, x, shape, name):
-        return self.node("Reshape", [x, self.constant(shape, f"{name}.shape", np.int64)], name)
+    def slice(self, x, axis, first, end, name):
+        ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (first, end)]
+        return self.node("Slice", [x, *ends, f"axis{axis}"], name)
 
 
 def joint_kernel(up, head):
@@ -205,12 +177,11 @@ def joint_kernel(up, head):
     return np.stack([joint[:, 4 + r :: -2, 4 + c :: -2] for r in (0, 1) for c in (0, 1)])
 
 
-def onnx_model(model, size, metadata):
+def onnx_model(model, metadata):
     """The ONNX model of a PortraitNet in evaluation mode.
 
     Args:
         model: PortraitNet with two classes.
-        size: side S of the square input, pixels, a multiple of 32.
         metadata: {name: value}, kept in the file as strings.
 
     Returns:
@@ -238,13 +209,13 @@ def onnx_model(model, size, metadata):
         x = graph.d_block(x, getattr(model, f"decode{grid}"), f"decode{grid}")
         x = graph.upsample(x, getattr(model, f"up{grid}"), skip, f"up{grid}")
     x = graph.d_block(x, model.decode1, "decode1")
-    x = graph.upsampled_head(x, model.up1.weight.numpy(), head, size)
+    x = graph.upsampled_head(x, model.up1.weight.numpy(), head)
     graph.node("Squeeze", [graph.node("Sigmoid", [x], "sigmoid"), "axis1"], OUTPUT)
 
-    square = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, size, size])
-    answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", size, size])
+    batch = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, "H", "W"])
+    answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", "H", "W"])
     proto = helper.make_model(
-        helper.make_graph(graph.nodes, "PortraitNet", [square], [answer], graph.weights),
+        helper.make_graph(graph.nodes, "PortraitNet", [batch], [answer], graph.weights),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
@@ -276,14 +247,14 @@ def halve(proto):
     return half
 
 
-def quantize(proto, squares):
+def quantize(proto, views):
     """The same model in INT8: weights per channel, activations by their range on given photos.
 
-    What follows the last convolution stays float32, and so does what corrects the frame.
+    What follows the last convolution stays float32, and so does what makes the frame.
 
     Args:
         proto: as `onnx_model` makes it.
-        squares: list of (S, S, 3) uint8 BGR, letterboxed training photos.
+        views: list of (h, w, 3) uint8 BGR of training photos.
 
     Returns:
         onnx.ModelProto with QuantizeLinear and DequantizeLinear nodes.
@@ -292,7 +263,7 @@ def quantize(proto, squares):
 
     class Photos(quantization.CalibrationDataReader):
         def __init__(self):
-            self.batches = ({INPUT: to_batch([square])} for square in squares)
+            self.batches = ({INPUT: to_batch([view])} for view in views)
 
         def get_next(self):
             return next(self.batches, None)

@@ -184,12 +184,12 @@ def predict(tasks, predictor, args):
     def load(task):
         start = time.perf_counter()
         image = read_image(task[0])
-        square, box = predictor.prepare(image)
-        return image, square, box, time.perf_counter() - start
+        view = predictor.prepare(image)
+        return image, view, time.perf_counter() - start
 
-    def finish(results, image, box, square, seconds):
+    def finish(results, image, probability, seconds):
         start = time.perf_counter()
-        probability = predictor.restore(square, box, image)
+        probability = predictor.restore(probability, image)
         for mode, result in zip(modes(args), results):
             write_image(result, MODES[mode](image, probability, args))
         share = effects.mask_of(probability).mean()
@@ -213,11 +213,10 @@ def predict(tasks, predictor, args):
                     yield report(photo, None, future)
             if loaded:
                 start = time.perf_counter()
-                squares = predictor.run([square for _, _, _, square, _, _ in loaded])
+                probabilities = predictor.run([view for _, _, _, view, _ in loaded])
                 network = (time.perf_counter() - start) / len(loaded)
-                for (photo, results, image, _, box, seconds), square in zip(loaded, squares):
-                    seconds += network
-                    future = finishers.submit(finish, results, image, box, square, seconds)
+                for (photo, results, image, _, seconds), each in zip(loaded, probabilities):
+                    future = finishers.submit(finish, results, image, each, seconds + network)
                     writing.append((photo, results[0], future))
             while len(writing) > args.batch_size:
                 yield report(*writing.popleft())

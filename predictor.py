@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from backends import AUTO, WEIGHTS, choose, load
-from transforms import letterbox, to_batch, unletterbox
+from transforms import SIZE, letterbox, to_batch
+from transforms.geometry import letterbox_box, resize, view_shape
 
 MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # what train.py's best became
 GUIDE_SIDE = 256  # longer side at which the guided filter is fitted, pixels
@@ -22,18 +23,20 @@ class Predictor:
 
     `probability` and `probabilities` are all that most need. They are `prepare`, `run` and
     `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
+    The network sees a photo in a rectangle of nearly its proportions, without padding: its `view`.
 
     Args:
         model_path: model file; None for the one in weights/ that the backend runs.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
         refine: let the mask follow the photo's edges (`guided_upsample`) instead of bilinear.
-        size: side of the network's square input, pixels, a multiple of 32; None for the file's.
+        size: side of the square with a view's area, pixels; None for the file's.
         threads: that the network may use; None for the runtime's choice.
 
     Attributes:
         backend: name of the one that runs.
         model_path: of the file that it runs.
         size: as above.
+        letterboxed: the file is of before 2026-11-24 and takes letterboxed squares alone.
 
     Raises:
         FileNotFoundError, ValueError: one sentence on what is wrong with the model file.
@@ -42,14 +45,22 @@ class Predictor:
 
     def __init__(self, model_path=None, backend=AUTO, refine=True, size=None, threads=None):
         self.model_path, self.backend = choose(model_path, backend)
-        self.run_batch, self.size = load(self.model_path, self.backend, size, threads)
+        network = load(self.model_path, self.backend, size, threads)
+        self.run_batch, self.size, self.letterboxed = network
         self.refine = refine
 
     @classmethod
-    def of(cls, run_batch, size=224, refine=True):
-        self = cls.__new__(cls)
-        self.run_batch, self.size, self.refine, self.live = run_batch, size, refine, True
-        return self
+    def of(cls, run_batch, size=SIZE, refine=True):
+        """A Predictor of a network in memory, such as `backends.runner(model)` while it trains.
+
+        Args:
+            run_batch: function of batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
+            size, refine: as above.
+        """
+        predictor = cls.__new__(cls)
+        predictor.run_batch, predictor.size, predictor.refine = run_batch, size, refine
+        predictor.letterboxed = False
+        return predictor
 
     def probability(self, image):
         """Where the person is.
@@ -63,46 +74,45 @@ class Predictor:
         return self.probabilities([image])[0]
 
     def probabilities(self, images):
-        """As `probability`, for a list of images of any sizes in one pass of the network."""
-        if hasattr(self, "live"):
-            from transforms import view_shape
-            from transforms.geometry import resize
-
-            return [
-                cv2.resize(
-                    self.run_batch(to_batch([resize(i, *view_shape(*i.shape[:2], self.size))]))[0],
-                    i.shape[1::-1],
-                )
-                for i in images
-            ]
-        squares, boxes = zip(*map(self.prepare, images))
-        return [self.restore(*each) for each in zip(self.run(squares), boxes, images)]
+        """As `probability`, for a list of images of any sizes."""
+        probabilities = self.run([self.prepare(image) for image in images])
+        return [self.restore(*each) for each in zip(probabilities, images)]
 
     def prepare(self, image):
-        """(H, W, 3) uint8 -> its (size, size, 3) uint8 square and the box it fills in it."""
-        return letterbox(image, self.size)
+        """image (H, W, 3) uint8 -> its view (h, w, 3) uint8, which is what the network sees."""
+        if self.letterboxed:
+            return letterbox(image, self.size)[0]
+        return resize(image, *view_shape(*image.shape[:2], self.size))
 
-    def run(self, squares):
-        """List of N (size, size, 3) uint8 -> (N, size, size) float32 person probability."""
-        return self.run_batch(to_batch(squares))
+    def run(self, views):
+        """List of views -> list of their (h, w) float32 probabilities; one pass for each shape."""
+        probabilities = [None] * len(views)
+        for shape in {view.shape for view in views}:
+            indices = [i for i, view in enumerate(views) if view.shape == shape]
+            batch = to_batch([views[i] for i in indices])
+            for i, probability in zip(indices, self.run_batch(batch)):
+                probabilities[i] = probability
+        return probabilities
 
-    def restore(self, square, box, image):
-        """(size, size) float32 probability and what `prepare` returned -> (H, W) float32."""
+    def restore(self, probability, image):
+        """A view's probability (h, w) float32 -> the image's, (H, W) float32."""
+        if self.letterboxed:
+            top, left, height, width = letterbox_box(*image.shape[:2], self.size)
+            probability = probability[top : top + height, left : left + width]
         if self.refine:
-            return guided_upsample(square, box, image)
-        return unletterbox(square, box, image.shape[:2])
+            return guided_upsample(probability, image)
+        return cv2.resize(probability, image.shape[1::-1])
 
 
-def guided_upsample(square, box, image):
-    """Bring a letterboxed probability to the photo's size so that its edges follow the photo's.
+def guided_upsample(probability, image):
+    """Bring a view's probability to the photo's size so that its edges follow the photo's.
 
     A guided filter: in every window the probability is fitted as a * luma + b, which keeps an edge
     where the photo has one. Fitted at GUIDE_SIDE pixels and applied at full size, so that the cost
     of a large photo is two resizes. benchmarks/refine_quality.py measures it.
 
     Args:
-        square: (S, S) float32 0..1, the network's answer.
-        box: (top, left, height, width) of the photo in it.
+        probability: (h, w) float32 0..1, the network's answer.
         image: (H, W, 3) uint8 BGR, the photo.
 
     Returns:
@@ -115,7 +125,7 @@ def guided_upsample(square, box, image):
     small = max(1, round(height * ratio)), max(1, round(width * ratio))
     luma = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     guide = cv2.resize(luma, small[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    probability = unletterbox(square, box, small)
+    probability = cv2.resize(probability, small[::-1])
 
     window = (2 * max(1, round(GUIDE_RADIUS * max(small))) + 1,) * 2
 

@@ -9,8 +9,8 @@ FLOOR = 0.1  # share of the new mask where nothing says that the old one is out 
 NOISE, CHANGED = 2, 8
 # The same for the probability: a mask that differs in a whole window is no flicker.
 DOUBT, MOVED = 0.25, 0.75
-WINDOW = (5, 5)  # in which both are averaged, pixels of the network's square
-# A person's blob holds this share of the square and has this mean probability (where that exceeds
+WINDOW = (5, 5)  # in which both are averaged, pixels of the view
+# A person's blob holds this share of the view and has this mean probability (where that exceeds
 # one half; the least on EG1800's validation photos was .29 and .84).
 PERSON_SHARE, PERSON_MEAN = 0.003, 0.75
 
@@ -30,17 +30,17 @@ class Smoother:
         self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self.luma = self.probability = None
 
-    def __call__(self, square, probability):
+    def __call__(self, view, probability):
         """Smooth the network's answer for the next frame.
 
         Args:
-            square: (S, S, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
-            probability: (S, S) float32 0..1, the network's answer for it.
+            view: (h, w, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
+            probability: (h, w) float32 0..1, the network's answer for it.
 
         Returns:
-            (S, S) float32, 0..1.
+            (h, w) float32, 0..1.
         """
-        luma = cv2.cvtColor(square, cv2.COLOR_BGR2GRAY)
+        luma = cv2.cvtColor(view, cv2.COLOR_BGR2GRAY)
         if self.luma is not None and self.luma.shape == luma.shape:
             moved_luma, moved = self._moved(luma)
             change = cv2.blur(cv2.absdiff(_soft(luma), _soft(moved_luma)), WINDOW)
@@ -66,10 +66,10 @@ def drop_doubtful(probability):
     """Take out what the network only suspects: blobs too small or too unsure to be a person.
 
     Args:
-        probability: (S, S) float32 0..1.
+        probability: (h, w) float32 0..1.
 
     Returns:
-        (S, S) float32, 0 in such blobs, their rims included; 0 all over when no blob is left.
+        (h, w) float32, 0 in such blobs, their rims included; 0 all over when no blob is left.
     """
     _, labels = cv2.connectedComponents((probability > 0.25).astype(np.uint8))
     core = probability > 0.5

@@ -160,18 +160,18 @@ def results(frames, predictor, draw, smooth=True, depth=4):
 
     def prepare():
         for seconds, image, behind in frames:
-            yield seconds, image, behind, *predictor.prepare(image)
+            yield seconds, image, behind, predictor.prepare(image)
 
     def run(prepared):
-        for seconds, image, behind, square, box in prepared:
-            probability = predictor.run([square])[0]
+        for seconds, image, behind, view in prepared:
+            probability = predictor.run([view])[0]
             if smoother:
-                probability = smoother(square, probability)
-            yield seconds, image, behind, drop_doubtful(probability), box
+                probability = smoother(view, probability)
+            yield seconds, image, behind, drop_doubtful(probability)
 
     def finish(item):
-        seconds, image, behind, probability, box = item
-        probability = predictor.restore(probability, box, image)
+        seconds, image, behind, probability = item
+        probability = predictor.restore(probability, image)
         share = effects.mask_of(probability).mean()
         return seconds, draw(image, probability, behind), share
 
@@ -213,7 +213,7 @@ def convert(video, result, predictor, args):
     return len(shares), float(np.mean(shares))
 
 
-class View(NamedTuple):
+class Look(NamedTuple):
     """What the live window shows."""
 
     mode: str
@@ -222,33 +222,33 @@ class View(NamedTuple):
     help: bool = True
 
 
-def press(view, key, backgrounds):
+def press(look, key, backgrounds):
     """What a key does in the live window.
 
     Args:
-        view: View before it.
+        look: Look before it.
         key: code from cv2.waitKey; -1 for none.
         backgrounds: number of backgrounds.
 
     Returns:
-        View after it, None to end.
+        Look after it, None to end.
     """
     letter = chr(key & 0xFF) if key >= 0 else None
     if letter in ("q", "\x1b"):
         return None
     if letter == "m":
-        following = (LIVE_MODES.index(view.mode) + 1) % len(LIVE_MODES)
-        return view._replace(mode=LIVE_MODES[following])
+        following = (LIVE_MODES.index(look.mode) + 1) % len(LIVE_MODES)
+        return look._replace(mode=LIVE_MODES[following])
     if letter == "b":  # the first press shows the background, the others go on to the next
-        step = view.mode == "replace"
-        return view._replace(mode="replace", background=(view.background + step) % backgrounds)
+        step = look.mode == "replace"
+        return look._replace(mode="replace", background=(look.background + step) % backgrounds)
     if letter == "f":
-        return view._replace(mirror=not view.mirror)
+        return look._replace(mirror=not look.mirror)
     if letter == "h":
-        return view._replace(help=not view.help)
+        return look._replace(help=not look.help)
     if letter and letter in "123456":
-        return view._replace(mode=LIVE_MODES[int(letter) - 1])
-    return view
+        return look._replace(mode=LIVE_MODES[int(letter) - 1])
+    return look
 
 
 def live(predictor, args):
@@ -258,7 +258,7 @@ def live(predictor, args):
         OSError: the camera cannot be opened or read.
         cv2.error: this OpenCV can open no window.
     """
-    view = View(args.mode)
+    look = Look(args.mode)
     title = "PortraitNet"
     capture = cv2.VideoCapture(args.camera)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # no frames that have waited
@@ -273,13 +273,13 @@ def live(predictor, args):
                     " close the program that uses it."
                 )
             seconds = time.perf_counter() - start
-            image = cv2.flip(image, 1) if view.mirror else image
-            yield seconds, image, args.background[view.background].at(seconds, image.shape)
+            image = cv2.flip(image, 1) if look.mirror else image
+            yield seconds, image, args.background[look.background].at(seconds, image.shape)
 
     def draw(image, probability, behind):
-        if view.mode == "none":
+        if look.mode == "none":
             return image
-        return MODES[view.mode](image, probability, behind, args.blur / 100)
+        return MODES[look.mode](image, probability, behind, args.blur / 100)
 
     try:
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
@@ -287,12 +287,12 @@ def live(predictor, args):
         with closing(results(frames(), predictor, draw, args.smooth, depth=2)) as pictures:
             for _, picture, _ in pictures:
                 times.append(time.perf_counter())
-                if view.help:
+                if look.help:
                     rate = (len(times) - 1) / max(1e-3, times[-1] - times[0])
-                    picture = caption(picture, [f"{view.mode}, {rate:.0f} frames/s", HELP])
+                    picture = caption(picture, [f"{look.mode}, {rate:.0f} frames/s", HELP])
                 cv2.imshow(title, picture)
-                view = press(view, cv2.waitKey(1), len(args.background))
-                if view is None or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
+                look = press(look, cv2.waitKey(1), len(args.background))
+                if look is None or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
                     return
     finally:
         capture.release()

@@ -3,9 +3,10 @@
     python -m benchmarks.infer_speed --model_path weights/portraitnet.pdparams
 
 Every runtime lives in a process of its own and they take turns, so that a busy moment of the
-machine hits all of them. Times are of the network alone, on noise, as median and as the best run.
-Ratios are to the 256x256 selfie model of MediaPipe on one thread, if its .tflite files and
-ai-edge-litert are there, else to the first row:
+machine hits all of them. Times are of the network alone, on noise, as median and as the best run;
+`--views 224x224 256x192 160x288` sets views (height x width) side by side. Ratios are to the
+256x256 selfie model of MediaPipe on one thread, if its .tflite files and ai-edge-litert are there,
+else to the first row:
 
     pip install ai-edge-litert
     pip download --no-deps mediapipe==0.10.9 && unzip mediapipe-*.whl 'mediapipe/modules/selfie*'
@@ -27,6 +28,7 @@ import numpy as np
 
 from backends import BACKENDS, is_installed, load
 from predictor import MODEL_PATH
+from transforms import SIZE
 
 EXPORTS = {  # column -> backend, what export.py adds to the checkpoint's name
     "Paddle": ("paddle", ".pdparams"),
@@ -56,8 +58,14 @@ def parse_args(argv=None):
     add("--threads", type=int, nargs="+", default=[1, 2], help="that a network may use")
     add("--rounds", type=int, default=15, help="turns that each takes")
     add("--batch_size", type=int, default=16, help="for the throughput")
+    add(
+        "--views",
+        nargs="+",
+        default=[f"{SIZE}x{SIZE}"],
+        help="heights and widths of what the network sees, pixels",
+    )
     add("--only", nargs="+", help="words; leave out what has none of them in its name")
-    add("--worker", nargs=3, help=argparse.SUPPRESS)
+    add("--worker", nargs=4, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -79,10 +87,11 @@ def litert_backend(path, threads):
     return run
 
 
-def portraitnet_backend(backend, path, threads):
-    """Function of N -> PortraitNet's answer to N pictures in one batch."""
-    run_batch, size = load(path, backend, threads=threads)
-    picture = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
+def portraitnet_backend(backend, path, view, threads):
+    """Function of N -> PortraitNet's answer to N pictures of a view's shape in one batch."""
+    run_batch = load(path, backend, threads=threads).run_batch
+    shape = map(int, view.split("x"))
+    picture = np.random.default_rng(0).standard_normal((1, 3, *shape), np.float32)
     batches = {}  # made when first asked for: they count as memory
 
     def run(count):
@@ -93,7 +102,7 @@ def portraitnet_backend(backend, path, threads):
     return run
 
 
-def work(backend, path, threads):
+def work(backend, path, view, threads):
     """A runtime's process: for every line "batch" on stdin the seconds of each run in a turn.
 
     The first line out is {"start": seconds from here to the first answer, "load": of the model
@@ -103,8 +112,10 @@ def work(backend, path, threads):
     package = BACKENDS[backend][1] if backend in BACKENDS else "ai_edge_litert.interpreter"
     importlib.import_module(package)
     imported = time.perf_counter()
-    make = litert_backend if backend == "litert" else None
-    run = make(path, threads) if make else portraitnet_backend(backend, path, threads)
+    if backend == "litert":
+        run = litert_backend(path, threads)
+    else:
+        run = portraitnet_backend(backend, path, view, threads)
     loaded = time.perf_counter()
     run(1)
     facts = {"start": time.perf_counter() - began, "load": loaded - imported}
@@ -131,11 +142,11 @@ class Runtime:
         seconds: {batch size: list of seconds a picture}.
     """
 
-    def __init__(self, backend, path, threads):
+    def __init__(self, backend, path, view, threads):
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.infer_speed", "--worker"]
         environment = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
-            [*command, backend, str(path), str(threads)],
+            [*command, backend, str(path), view, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -163,18 +174,19 @@ class Runtime:
 
 
 def found_settings(args):
-    """{column: (backend, path)} of what is installed and exported."""
+    """{column: (backend, path, view)} of what is installed and exported."""
     settings = {}
     for name, (backend, suffix) in EXPORTS.items():
         path = args.model_path.with_name(args.model_path.stem + suffix).resolve()
         if path.exists() and is_installed(backend):
-            settings[name] = backend, path
+            for view in args.views:
+                settings[f"{name} {view}"] = backend, path, view
         else:
             print(f"left out: {name} (no {path.name}, or not installed)")
     for name, file in PEERS.items():
         path = (args.mediapipe / file).resolve() if args.mediapipe else Path(file)
         if path.exists() and importlib.util.find_spec("ai_edge_litert"):
-            settings[name] = "litert", path
+            settings[name] = "litert", path, ""
         else:
             print(f"left out: {name} (--mediapipe, pip install ai-edge-litert)")
     if args.only:
@@ -189,7 +201,7 @@ def found_settings(args):
 def main(argv=None):
     args = parse_args(argv)
     if args.worker:
-        work(args.worker[0], args.worker[1], int(args.worker[2]))
+        work(*args.worker[:3], int(args.worker[3]))
         return 0
     settings = found_settings(args)
     if not settings:
@@ -255,7 +267,10 @@ def graph_cost(path):
     import onnx
     from onnx import shape_inference
 
-    graph = shape_inference.infer_shapes(onnx.load(path)).graph
+    model = onnx.load(path)
+    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_value = SIZE
+    graph = shape_inference.infer_shapes(model).graph
     shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
     for value in [*graph.input, *graph.output, *graph.value_info]:
         dims = value.type.tensor_type.shape.dim

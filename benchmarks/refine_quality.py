@@ -18,13 +18,14 @@ from dataset import PortraitDataset
 from effects import mask_of
 from metrics import boundary_f_score, boundary_iou, confusion, person_iou
 from predictor import MODEL_PATH, Predictor, guided_upsample
-from transforms import SIZE, letterbox, unletterbox
+from transforms import SIZE
+from transforms.geometry import resize, view_shape
 
-METHODS = {  # name -> function of the square, its box and the photo
-    "bilinear": lambda square, box, image: unletterbox(square, box, image.shape[:2]),
-    "bicubic": lambda square, box, image: unletterbox(
-        square, box, image.shape[:2], cv2.INTER_CUBIC
-    ),
+METHODS = {  # name -> function of a view's probability and the photo
+    "bilinear": lambda probability, image: cv2.resize(probability, image.shape[1::-1]),
+    "bicubic": lambda probability, image: cv2.resize(
+        probability, image.shape[1::-1], interpolation=cv2.INTER_CUBIC
+    ).clip(0, 1),
     "guided": guided_upsample,
 }
 
@@ -42,14 +43,19 @@ def parse_args(argv=None):
     add(
         "--true_mask",
         action="store_true",
-        help="upsample the true mask, reduced to the network's square, instead of the network's",
+        help="upsample the true mask, reduced to the photo's view, instead of the network's",
     )
     return parser.parse_args(argv)
 
 
 def reduced(mask):
-    """(H, W) uint8 0/1 -> its (SIZE, SIZE) float32 square, the best answer a network can give."""
-    return letterbox(mask * np.uint8(255), SIZE, border=0)[0].astype(np.float32) / 255
+    """mask (H, W) uint8 0/1 -> (h, w) float32, the best answer a network can give in a view."""
+    return resize(mask * np.uint8(255), *view_shape(*mask.shape, SIZE)) / np.float32(255)
+
+
+def network_answer(predictor, image):
+    """image (H, W, 3) uint8 -> (h, w) float32 probability of its view."""
+    return predictor.run([predictor.prepare(image)])[0]
 
 
 def main(argv=None):
@@ -60,11 +66,10 @@ def main(argv=None):
     scores = {name: [] for name in METHODS}
     for index in tqdm(range(len(dataset))):
         image, mask = dataset.photo(index)
-        picture, box = letterbox(image, SIZE)
-        square = reduced(mask) if args.true_mask else predictor.run([picture])[0]
+        answer = reduced(mask) if args.true_mask else network_answer(predictor, image)
         for name, upsample in METHODS.items():
             start = time.perf_counter()
-            prediction = mask_of(upsample(square, box, image))
+            prediction = mask_of(upsample(answer, image))
             milliseconds = 1000 * (time.perf_counter() - start)
             iou = person_iou(confusion(prediction, mask))
             edges = boundary_iou(prediction, mask), boundary_f_score(prediction, mask)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.video_quality clips/*.mp4
 
-prints a table for each way of smoothing. Everything is measured on the probability in the
-network's square, between frames that follow each other:
+prints a table for each way of smoothing. Everything is measured on the probability of the
+views, between frames that follow each other:
 
 - still: mean change, in thousandths, where the photo does not move or change.
 - moved: the same wherever optical flow finds a pixel again, after moving the earlier mask along.
@@ -40,7 +40,7 @@ COLUMNS = ("still", "moved", "noise", "lag", "pushed", "ghost")
 def average(share):
     """Exponential averaging, the usual cure: `share` of the new mask, the rest of the old."""
 
-    def smooth(squares, probabilities):
+    def smooth(views, probabilities):
         smoothed = [probabilities[0]]
         for probability in probabilities[1:]:
             smoothed.append(smoothed[-1] + share * (probability - smoothed[-1]))
@@ -49,13 +49,11 @@ def average(share):
     return smooth
 
 
-METHODS = {  # name -> function of squares and probabilities of a clip -> probabilities
-    "per frame": lambda squares, probabilities: probabilities,
+METHODS = {  # name -> function of views and probabilities of a clip -> probabilities
+    "per frame": lambda views, probabilities: probabilities,
     "average of 0.5": average(0.5),
     "average of 0.2": average(0.2),
-    "Smoother": lambda squares, probabilities: np.stack(
-        list(map(Smoother(), squares, probabilities))
-    ),
+    "Smoother": lambda views, probabilities: np.stack(list(map(Smoother(), views, probabilities))),
 }
 
 
@@ -72,19 +70,16 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def motion(squares, box):
+def motion(views):
     """Where to look, for each pair of successive frames.
 
     Returns:
-        list of (map, still, found): `map` (S, S, 2) float32 leads from a pixel of the later frame
-        to the earlier one; bool (S, S): nothing moves or changes; found again by `map`.
+        list of (map, still, found): `map` (h, w, 2) float32 leads from a pixel of the later frame
+        to the earlier one; bool (h, w): nothing moves or changes; found again by `map`.
     """
-    top, left, height, width = box
-    photo = np.zeros(squares[0].shape[:2], bool)
-    photo[top : top + height, left : left + width] = True
-    lumas = [cv2.cvtColor(square, cv2.COLOR_BGR2GRAY) for square in squares]
+    lumas = [cv2.cvtColor(view, cv2.COLOR_BGR2GRAY) for view in views]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grid = np.dstack(np.meshgrid(*map(np.arange, photo.shape[::-1]))).astype(np.float32)
+    grid = np.dstack(np.meshgrid(*map(np.arange, lumas[0].shape[::-1]))).astype(np.float32)
     pairs = []
     for before, after in zip(lumas, lumas[1:]):
         back, forth = flow.calc(after, before, None), flow.calc(before, after, None)
@@ -94,7 +89,7 @@ def motion(squares, box):
         alike = cv2.absdiff(after, cv2.remap(before, place, None, cv2.INTER_LINEAR)) < SAME
         speed = cv2.dilate(np.linalg.norm(back, axis=2), np.ones((5, 5)))
         still = (speed < STILL) & (cv2.absdiff(before, after) < SAME)
-        pairs.append((place, still & photo, (returns < FOUND) & alike & photo))
+        pairs.append((place, still, (returns < FOUND) & alike))
     return pairs
 
 
@@ -131,41 +126,41 @@ def ghosts(smoothed, probabilities):
     return 1000 * (((later > 0.5) & (low < 0.25)) | ((later < 0.5) & (high > 0.75))).mean()
 
 
-def pushed(square, probability, steps=24):
-    """The person pushed sideways over a blurred background that stays: list of squares."""
-    behind = cv2.GaussianBlur(square, (0, 0), 20)
-    squares = []
+def pushed(view, probability, steps=24):
+    """The person pushed sideways over a blurred background that stays: list of views."""
+    behind = cv2.GaussianBlur(view, (0, 0), 20)
+    views = []
     for step in range(steps):
         shift = np.float32([[1, 0, PUSH * (step - steps // 2)], [0, 1, 0]])
         person, alpha = (
             cv2.warpAffine(each, shift, each.shape[1::-1], borderMode=cv2.BORDER_CONSTANT)
-            for each in (square, probability)
+            for each in (view, probability)
         )
-        squares.append(cv2.blendLinear(person, behind, alpha, 1 - alpha))
-    return squares
+        views.append(cv2.blendLinear(person, behind, alpha, 1 - alpha))
+    return views
 
 
 def measure(path, predictor, frames):
     """The figures of a clip: name of the method -> figures in the order of COLUMNS."""
-    squares, boxes = zip(*(predictor.prepare(i) for _, i in islice(read_video(path), frames)))
-    run = [predictor.run([square])[0] for square in tqdm(squares, desc=path.stem, leave=False)]
+    views = [predictor.prepare(image) for _, image in islice(read_video(path), frames)]
+    run = [predictor.run([view])[0] for view in tqdm(views, desc=path.stem, leave=False)]
     probabilities = np.stack(run)
-    pairs = motion(squares, boxes[0])
+    pairs = motion(views)
     steady = np.stack([np.median(probabilities[max(0, t - 2) : t + 3], 0) for t in range(len(run))])
 
-    middle = len(squares) // 2
+    middle = len(views) // 2
     rng = np.random.default_rng(0)
     noisy = [
-        np.clip(squares[middle] + rng.normal(0, NOISE, squares[0].shape), 0, 255).astype(np.uint8)
+        np.clip(views[middle] + rng.normal(0, NOISE, views[0].shape), 0, 255).astype(np.uint8)
         for _ in range(24)
     ]
-    noisy_run = np.stack([predictor.run([square])[0] for square in noisy])
-    moving = pushed(squares[middle], probabilities[middle])
-    moving_run = np.stack([predictor.run([square])[0] for square in moving])
+    noisy_run = np.stack(predictor.run(noisy))
+    moving = pushed(views[middle], probabilities[middle])
+    moving_run = np.stack(predictor.run(moving))
 
     figures = {}
     for name, smooth in METHODS.items():
-        smoothed = smooth(squares, probabilities)
+        smoothed = smooth(views, probabilities)
         figures[name] = [
             *flicker(smoothed, pairs),
             1000 * np.abs(np.diff(smooth(noisy, noisy_run)[8:], axis=0)).mean(),

@@ -70,10 +70,10 @@ def stages(path, predictor, folder, modes):
     costs["read"] = [costs["read"][0] / len(images)] * len(images)
     with open_writer(folder / "stage.mp4", images[0].shape, RATE) as write:
         for index, image in enumerate(images):
-            square, box = timed("letterbox", predictor.prepare, image)
-            probability = timed("network", predictor.run, [square])[0]
-            probability = timed("smoothing", smoother, square, probability)
-            probability = timed("refinement", predictor.restore, probability, box, image)
+            view = timed("view", predictor.prepare, image)
+            probability = timed("network", predictor.run, [view])[0]
+            probability = timed("smoothing", smoother, view, probability)
+            probability = timed("refinement", predictor.restore, probability, image)
             for mode in modes:
                 picture = timed(mode, video.MODES[mode], image, probability, behind, 0.02)
             timed("write", write, index / RATE, picture)

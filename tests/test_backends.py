@@ -14,7 +14,7 @@ from models.weights import save_atomically
 from predictor import Predictor
 
 ROOT = Path(__file__).parent.parent
-SIZE = 64
+SIZE = 96
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_gives_the_same_probability(folder, backend):
     pytest.importorskip(BACKENDS[backend][1])
-    images = [
-        draw_portrait(np.random.default_rng(s), 80 + 30 * s, 90)[0]
-        for s in range(3)  # three sizes
-    ]
+    shapes = (96, 96), (128, 96), (90, 160), (96, 97)
+    images = [draw_portrait(np.random.default_rng(0), *shape)[0] for shape in shapes]
     expected = Predictor(folder / "portraitnet.pdparams", size=SIZE).probabilities(images)
     predictor = Predictor(folder / BACKENDS[backend][0], backend, size=SIZE, threads=1)
     assert predictor.backend == backend and predictor.size == SIZE
@@ -50,11 +48,29 @@ def test_every_backend_gives_the_same_probability(folder, backend):
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_the_size_is_the_files(folder, backend):
+def test_the_size_is_the_files_unless_another_is_wanted(folder, backend):
     pytest.importorskip(BACKENDS[backend][1])
-    assert load(folder / "portraitnet.onnx", backend, threads=1)[1] == SIZE
-    with pytest.raises(ValueError, match="takes squares of 64 pixels, not 96: .*--size 96"):
-        load(folder / "portraitnet.onnx", backend, size=96)
+    for wanted, size in ((None, SIZE), (64, 64)):
+        network = load(folder / "portraitnet.onnx", backend, size=wanted, threads=1)
+        assert (network.size, network.letterboxed) == (size, False)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_file_with_fixed_sides_is_for_letterboxed_squares(folder, tmp_path, backend):
+    pytest.importorskip(BACKENDS[backend][1])
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(folder / "portraitnet.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        for side in value.type.tensor_type.shape.dim[-2:]:
+            side.dim_value = SIZE
+    onnx.save(model, tmp_path / "fixed.onnx")
+    network = load(tmp_path / "fixed.onnx", backend, threads=1)
+    assert (network.size, network.letterboxed) == (SIZE, True)
+    batch = np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
+    right = load(folder / "portraitnet.onnx", backend, threads=1).run_batch(batch)
+    assert np.abs(network.run_batch(batch) - right).max() < 1e-5
+    with pytest.raises(ValueError, match="takes squares of 96 pixels, not 64: export it again"):
+        load(tmp_path / "fixed.onnx", backend, size=64)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "inference"])

@@ -8,12 +8,13 @@ import paddle
 import pytest
 from conftest import draw_portrait
 
-from backends import person_probability
+from backends import Network, person_probability, runner
 from images import read_image
 from models import PortraitNet
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor, guided_upsample
-from transforms import letterbox, to_batch, unletterbox
+from transforms import letterbox, to_batch
+from transforms.geometry import resize, unletterbox, view_shape
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,13 +37,13 @@ def test_person_probability_is_the_softmax_of_channel_one():
     assert np.isfinite(person_probability(-logits)).all()
 
 
-def test_without_refinement_it_is_the_network_between_letterbox_and_its_inverse(model_path):
-    image, _ = portrait()
-    square, box = letterbox(image, 64)
+def test_without_refinement_it_is_the_network_between_two_resizes(model_path):
+    image, _ = portrait(150, 100)
+    view = resize(image, 96, 64)
     with paddle.no_grad():
-        logits = load_model(model_path).mask_logits(paddle.to_tensor(to_batch([square]))).numpy()
-    expected = unletterbox(np.exp(logits[0, 1]) / np.exp(logits[0]).sum(0), box, image.shape[:2])
-    probability = Predictor(model_path, refine=False, size=64).probability(image)
+        logits = load_model(model_path).mask_logits(paddle.to_tensor(to_batch([view]))).numpy()
+    expected = cv2.resize(np.exp(logits[0, 1]) / np.exp(logits[0]).sum(0), (100, 150))
+    probability = Predictor(model_path, refine=False, size=78).probability(image)
     assert probability.dtype == np.float32
     assert np.abs(probability - expected).max() < 1e-5
 
@@ -50,15 +51,16 @@ def test_without_refinement_it_is_the_network_between_letterbox_and_its_inverse(
 def test_refinement_is_the_default(model_path):
     image, _ = portrait()
     predictor = Predictor(model_path, size=64)
-    square, box = predictor.prepare(image)
-    expected = guided_upsample(predictor.run([square])[0], box, image)
+    expected = guided_upsample(predictor.run([predictor.prepare(image)])[0], image)
     assert np.array_equal(predictor.probability(image), expected)
 
 
 @pytest.mark.parametrize("refine", [True, False])
 def test_a_batch_of_several_sizes_equals_one_by_one(model_path, refine):
-    images = [portrait(*shape)[0] for shape in ((150, 110), (64, 200), (30, 30))]
-    predictor = Predictor(model_path, refine=refine, size=64)
+    images = [portrait(*shape)[0] for shape in ((150, 110), (64, 200), (30, 30), (150, 111))]
+    predictor = Predictor(model_path, refine=refine, size=96)
+    shapes = [predictor.prepare(image).shape for image in images]
+    assert len(set(shapes)) == 3 and shapes[0] == shapes[3]
     for image, together in zip(images, predictor.probabilities(images)):
         assert together.shape == image.shape[:2]
         assert np.abs(together - predictor.probability(image)).max() < 1e-5
@@ -74,30 +76,69 @@ def test_tiny_and_thin_photos(model_path, shape):
 @pytest.mark.parametrize("value", [0, 0.3, 1])
 def test_a_flat_answer_stays_flat(value):
     image, _ = portrait()
-    box = letterbox(image, 56)[1]
-    refined = guided_upsample(np.full((56, 56), value, np.float32), box, image)
+    refined = guided_upsample(np.full((64, 32), value, np.float32), image)
     assert refined == pytest.approx(value, abs=1e-4)
 
 
 def test_refinement_stays_between_0_and_1():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (200, 300, 3), np.uint8)
-    square = (rng.random((56, 56)) > 0.5).astype(np.float32)
-    refined = guided_upsample(square, letterbox(image, 56)[1], image)
+    probability = (rng.random((32, 64)) > 0.5).astype(np.float32)
+    refined = guided_upsample(probability, image)
     assert refined.min() >= 0 and refined.max() <= 1
 
 
 def test_refinement_moves_the_mask_to_the_edge_of_the_photo():
     """A mask a few pixels off, and coarse, is drawn to where the photo changes."""
     image, mask = portrait(640, 480, seed=3)
-    square, box = letterbox(np.roll(mask, (5, 5), (0, 1)) * np.uint8(255), 56, border=0)
-    square = square.astype(np.float32) / 255
+    coarse = resize(np.roll(mask, (5, 5), (0, 1)) * np.uint8(255), 64, 48) / np.float32(255)
 
     def wrong(probability):
         return ((probability > 0.5) != mask).mean()
 
-    bilinear = wrong(unletterbox(square, box, mask.shape))
-    assert wrong(guided_upsample(square, box, image)) < 0.6 * bilinear
+    bilinear = wrong(cv2.resize(coarse, (480, 640)))
+    assert wrong(guided_upsample(coarse, image)) < 0.6 * bilinear
+
+
+def test_a_network_in_memory_gives_what_its_file_does(model_path):
+    image, _ = portrait()
+    live = Predictor.of(runner(load_model(model_path)), size=96)
+    assert np.array_equal(
+        live.probability(image), Predictor(model_path, size=96).probability(image)
+    )
+
+
+@pytest.mark.parametrize("shape", [(600, 800), (800, 600), (720, 1280), (300, 300), (5, 400)])
+def test_a_view_fills_its_rectangle_with_the_whole_photo(shape):
+    """Red left and top: a colour at each corner says that nothing is cut off, padded or turned."""
+    image = np.zeros((*shape, 3), np.uint8)
+    image[:, : shape[1] // 2, 2] = 255
+    image[: shape[0] // 2, :, 1] = 255
+    view = Predictor.of(None).prepare(image)
+    assert view.shape == (*view_shape(*shape, 224), 3) and view.dtype == np.uint8
+    assert [view[y, x].tolist() for y in (0, -1) for x in (0, -1)] == [
+        [0, 255, 255],
+        [0, 255, 0],
+        [0, 0, 255],
+        [0, 0, 0],
+    ]
+
+
+def test_files_for_letterboxed_squares_get_them(monkeypatch):
+    """Whoever exported before 2026-11-24 keeps the masks that the file was made for."""
+    given = []
+
+    def run_batch(batch):
+        given.append(batch)
+        return batch[:, 1] / 10 + 0.5
+
+    monkeypatch.setattr("predictor.choose", lambda *_: ("old.onnx", "onnx"))
+    monkeypatch.setattr("predictor.load", lambda *_: Network(run_batch, 64, letterboxed=True))
+    image, _ = portrait(150, 110)
+    square, box = letterbox(image, 64)
+    expected = unletterbox(to_batch([square])[0, 1] / 10 + 0.5, box, (150, 110))
+    assert np.allclose(Predictor(refine=False).probability(image), expected)
+    assert np.array_equal(given[0], to_batch([square]))
 
 
 def test_missing_weights_and_unknown_formats_are_named(tmp_path):

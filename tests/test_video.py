@@ -54,10 +54,11 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     mine.write_bytes(clip.read_bytes())
     assert run(model_path, mine, "--mode", "mask", "--no-smooth") == 0
     predictor = Predictor(model_path)
-    prepared = [(i, *predictor.prepare(i)) for _, i in read_video(mine)]
+    images = [image for _, image in read_video(mine)]
+    answers = predictor.run([predictor.prepare(image) for image in images])
     expected = [
-        255 * effects.mask_of(predictor.restore(drop_doubtful(predictor.run([square])[0]), box, i))
-        for i, square, box in prepared
+        255 * effects.mask_of(predictor.restore(drop_doubtful(answer), image))
+        for answer, image in zip(answers, images)
     ]
     result = tmp_path / "mine_mask.mp4"
     written = [image for _, image in read_video(result)]
@@ -94,10 +95,10 @@ def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
     for (seconds, image, _), result in zip(
         frames, video.results(frames, predictor, lambda image, probability, _: probability)
     ):
-        square, box = predictor.prepare(image)
-        smoothed = smoother(square, predictor.run([square])[0])
+        view = predictor.prepare(image)
+        smoothed = smoother(view, predictor.run([view])[0])
         assert result[0] == seconds
-        expected = predictor.restore(drop_doubtful(smoothed), box, image)
+        expected = predictor.restore(drop_doubtful(smoothed), image)
         assert np.allclose(result[1], expected, atol=1e-5)
 
 
@@ -165,28 +166,28 @@ def test_wrong_backgrounds_are_told(tmp_path, capsys):
 
 
 def test_keys_switch_what_is_shown():
-    view = video.View("blur")
-    assert video.press(view, -1, 3) == view, "no key"
-    assert video.press(view, ord("x"), 3) == view, "a key without meaning"
-    assert video.press(view, ord("q"), 3) is None and video.press(view, 27, 3) is None
-    assert video.press(view, ord("f"), 3).mirror is False
-    assert video.press(view, ord("h"), 3).help is False
+    look = video.Look("blur")
+    assert video.press(look, -1, 3) == look, "no key"
+    assert video.press(look, ord("x"), 3) == look, "a key without meaning"
+    assert video.press(look, ord("q"), 3) is None and video.press(look, 27, 3) is None
+    assert video.press(look, ord("f"), 3).mirror is False
+    assert video.press(look, ord("h"), 3).help is False
     for number, mode in enumerate(video.LIVE_MODES, 1):
-        assert video.press(view, ord(str(number)), 3).mode == mode
+        assert video.press(look, ord(str(number)), 3).mode == mode
     assert set(video.LIVE_MODES) - {"none"} <= set(video.MODES) and len(video.LIVE_MODES) == 6
 
 
 def test_key_m_goes_through_all_effects_and_b_through_all_backgrounds():
-    view = video.View("blur")
+    look = video.Look("blur")
     modes = []
     for _ in video.LIVE_MODES:
-        modes.append(view.mode)
-        view = video.press(view, ord("m"), 3)
-    assert modes == video.LIVE_MODES and view.mode == "blur"
+        modes.append(look.mode)
+        look = video.press(look, ord("m"), 3)
+    assert modes == video.LIVE_MODES and look.mode == "blur"
     places = []
     for _ in range(4):
-        view = video.press(view, ord("b"), 3)
-        places.append((view.mode, view.background))
+        look = video.press(look, ord("b"), 3)
+        places.append((look.mode, look.background))
     assert places == [("replace", 0), ("replace", 1), ("replace", 2), ("replace", 0)]
 
 
