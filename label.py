@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataset import _read_pairs
+from dataset import SOFT_LIST, _read_pairs, read_pair
 from images import read_image, write_image, write_whole
 from predict import FAILURES, find_photos, without_clashes
 from predictor import Predictor
 
-SOFT_LIST = "soft_list.txt"  # of a data root: lines are "image mask", masks are shares of person
 LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
 LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
 
@@ -93,7 +92,9 @@ def plan(args):
         raise FileNotFoundError(
             f"There is no {path}: give a folder with such a list, or photos without --data_root."
         )
-    drafts = {Path(pair[0]): Path(pair[1]) for pair in _read_pairs(args.data_root, path)}
+    drafts = {
+        Path(pair.image_path): Path(pair.mask_path) for pair in _read_pairs(args.data_root, path)
+    }
     tasks = []
     for photo, draft in drafts.items():
         inside = draft.is_relative_to(args.data_root)
@@ -127,7 +128,7 @@ def draft_mask(predictors, image, given=None, weight=0.0):
     Args:
         predictors: list of Predictor.
         image: (H, W, 3) uint8 BGR.
-        given: (H, W) uint8 0..255, a share of person from elsewhere, or None.
+        given: (H, W) float32 0..1, the person's share from elsewhere, or None.
         weight: of `given` in the mean; the networks and mirror images share the rest alike.
 
     Returns:
@@ -140,7 +141,7 @@ def draft_mask(predictors, image, given=None, weight=0.0):
         everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
     mean = total / (2 * len(predictors))
     if given is not None:
-        answer = log_odds(given.astype(np.float32) / 255)
+        answer = log_odds(given)
         mean = (1 - weight) * mean + weight * answer
         everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
     share = np.rint(255 / (1 + np.exp(-mean))).astype(np.uint8)
@@ -160,14 +161,9 @@ def label(photo, mask, predictors, given, args):
     Raises:
         OSError, ValueError: a file cannot be read or written; the given mask has another size.
     """
-    image = read_image(photo)
-    if given is not None:
-        path, given = given, read_image(given)[:, :, 0]  # grey: three equal channels
-        if given.shape != image.shape[:2]:
-            raise ValueError(
-                f"{photo} has {image.shape[1]}x{image.shape[0]} pixels and its mask {path} "
-                f"{given.shape[1]}x{given.shape[0]}: give the mask the size of the photo."
-            )
+    image, given = (
+        (read_image(photo), None) if given is None else read_pair(photo, given, soft=True)
+    )
     share, agreement = draft_mask(predictors, image, given, args.draft_weight)
     if np.mean(share > 127) < LEAST_PERSON:
         return "nobody found"

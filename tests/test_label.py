@@ -86,16 +86,17 @@ def test_a_mirrored_photo_gets_the_mirrored_mask(models):
 def test_a_given_mask_joins_with_its_weight(models):
     image, _ = draw_portrait(np.random.default_rng(5), 16, 16)
     predictors = [Predictor(models["one"], refine=False)]
-    given = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    given = levels / np.float32(255)
     alone, _ = label.draft_mask(predictors, image)
     whole, _ = label.draft_mask(predictors, image, given, 1.0)
-    assert np.array_equal(whole, given), "a level of the given mask is lost"
+    assert np.array_equal(whole, levels), "a level of the given mask is lost"
     half, _ = label.draft_mask(predictors, image, given, 0.5)
 
     def odds(share):
         return label.log_odds(share.astype(np.float32) / 255)
 
-    expected = 255 / (1 + np.exp(-(odds(alone) + odds(given)) / 2))
+    expected = 255 / (1 + np.exp(-(odds(alone) + odds(levels)) / 2))
     middle = (alone > 20) & (alone < 235)
     assert middle.sum() > 20 and np.abs(half - expected)[middle].max() < 2
 

@@ -158,7 +158,8 @@ def test_training_on_the_photos_changes_nothing():
 
 def test_a_wrong_graph_is_one_sentence(tmp_path, photos, capsys):
     def told(folder):
-        assert movenet.main([str(folder), "--photos", str(photos)]) == 1
+        output = str(tmp_path / "person.pdparams")
+        assert movenet.main([str(folder), "--photos", str(photos), "--output", output]) == 1
         return capsys.readouterr().err
 
     assert "There is no" in told(tmp_path) and "movenet-lightning.json" in told(tmp_path)
@@ -174,12 +175,13 @@ def test_a_wrong_graph_is_one_sentence(tmp_path, photos, capsys):
     assert "is quantised to float16" in told(tmp_path / "small")
     del graph[f"{FIRST}block_7_expand/Conv2D_weights"]
     assert "lacks the layer /model/block_7_expand" in told(write_graph(tmp_path / "less", graph))
-    assert not (tmp_path / "mobilenetv2_person.pdparams").exists()
+    assert not (tmp_path / "person.pdparams").exists()
 
 
 def test_a_folder_without_photos_and_wrong_usage_are_told(tmp_path, capsys):
     folder = write_graph(tmp_path / "graph", made_up_graph())
-    assert movenet.main([str(folder), "--photos", str(tmp_path)]) == 1
+    output = ["--output", str(tmp_path / "person.pdparams")]
+    assert movenet.main([str(folder), "--photos", str(tmp_path), *output]) == 1
     assert "No photo in" in capsys.readouterr().err
     for wrong in ([], ["--photos", str(tmp_path), "--count", "0"]):
         with pytest.raises(SystemExit) as stop:
