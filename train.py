@@ -222,9 +222,8 @@ def make_optimizer(model, args):
 def update_average(average, model, decay, step):
     """Move averaged weights and BatchNorm statistics towards the model's; at first further."""
     decay = min(decay, (1 + step) / (10 + step))
-    with paddle.no_grad():
-        for mean, value in zip(average.state_dict().values(), model.state_dict().values()):
-            mean.lerp_(value, 1 - decay)
+    means, values = (list(network.state_dict().values()) for network in (average, model))
+    kernels.move_average(means, values, 1 - decay)
 
 
 def all_reduce_mean(tensors):

@@ -97,6 +97,23 @@ def accelerate(model, threads=None):
     )
 
 
+def move_average(means, values, weight):
+    """mean += weight * (value - mean) for every pair of tensors, in place.
+
+    Args:
+        means, values: lists of tensors, float32 and of equal shapes by pairs.
+        weight: 0..1.
+    """
+    if _operators is not None:
+        _operators.average(means, values, weight)
+        return
+    # A tensor once, because Paddle leaks 110 bytes for every number that it makes one of.
+    weight = paddle.full([], weight)
+    with paddle.no_grad():
+        for mean, value in zip(means, values, strict=True):
+            mean.lerp_(value, weight)
+
+
 def _replace_forwards(model):
     """Bind the functions below as `forward` of the blocks; a deep copy of the model keeps them."""
 
@@ -197,8 +214,10 @@ class Chain(PyLayer):
             )
             raw, norm, limits = y, y_norm, LIMITS[layer.activation]
         ctx.limits, ctx.has_residual = LIMITS[activation], residual is not None
-        ctx.out = _operators.finish_forward(raw, norm, residual, *ctx.limits, _threads)[0]
-        return ctx.out
+        out = _operators.finish_forward(raw, norm, residual, *ctx.limits, _threads)[0]
+        # Detached, or the result would hold its own context and neither were ever freed.
+        ctx.out = out.detach()
+        return out
 
     @staticmethod
     def backward(ctx, dout):

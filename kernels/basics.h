@@ -2,8 +2,7 @@
 //
 // Three ideas make them fast:
 // - Activations are stored (N, H, W, C). A 1x1 convolution is then one matrix product over all
-//   pixels, and every other loop runs over neighbouring channels, which compiles to vector
-//   instructions.
+//   pixels, and every other loop runs over neighbouring channels, which are vectors.
 // - What a convolution stores is its raw output. BatchNorm and ReLU are applied when the next layer
 //   loads it into a small buffer that stays in the cache, forward and backward, so that every layer
 //   crosses memory once.
@@ -15,13 +14,18 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-namespace portraitnet {
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
-constexpr int TASKS = 16;
+#include "tasks.h"
+
+namespace portraitnet {
 
 // GCC and Clang vectors: arithmetic on them becomes whatever the processor has.
 typedef float Float8 __attribute__((vector_size(32)));
@@ -33,41 +37,91 @@ typedef Float8 Wide;
 constexpr int TILE_ROWS = 4;  // 4 x 3 of 16
 #endif
 
+template <class V>
+constexpr int LANES = sizeof(V) / sizeof(float);
+
 // Through memcpy, which compiles to one instruction, because the address need not be aligned.
 template <class V>
-void load(V& value, const float* from) {
+V load(const float* from) {
+  V value;
   std::memcpy(&value, from, sizeof(V));
-}
-template <class V>
-void store(float* to, const V& value) {
-  std::memcpy(to, &value, sizeof(V));
-}
-inline Float8 load8(const float* from) {
-  Float8 value;
-  load(value, from);
   return value;
 }
+template <class V>
+void store(float* to, V value) {
+  std::memcpy(to, &value, sizeof(V));
+}
 
-// Calls work(task) for every task; the order does not matter to the result.
-template <class Work>
-void parallel(int threads, Work work) {
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (int task = 0; task < TASKS; ++task) work(task);
+// NaN stays NaN.
+template <class V>
+V clip(V value, float low, float high) {
+  value = value < low ? V{} + low : value;
+  return value > high ? V{} + high : value;
+}
+
+// `result` where low < value < high, else 0.
+template <class V>
+V where_between(V value, float low, float high, V result) {
+  return (value > low) & (value < high) ? result : V{};
+}
+
+#ifdef __AVX512VL__  // The compiler makes several instructions of each of these comparisons.
+inline Wide clip(Wide value, float low, float high) {
+  return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), value));
+}
+inline Float8 clip(Float8 value, float low, float high) {
+  return _mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), value));
+}
+inline Wide where_between(Wide value, float low, float high, Wide result) {
+  const auto above = _mm512_cmp_ps_mask(value, _mm512_set1_ps(low), _CMP_GT_OQ);
+  const auto inside = _mm512_mask_cmp_ps_mask(above, value, _mm512_set1_ps(high), _CMP_LT_OQ);
+  return _mm512_maskz_mov_ps(inside, result);
+}
+inline Float8 where_between(Float8 value, float low, float high, Float8 result) {
+  const auto above = _mm256_cmp_ps_mask(value, _mm256_set1_ps(low), _CMP_GT_OQ);
+  const auto inside = _mm256_mask_cmp_ps_mask(above, value, _mm256_set1_ps(high), _CMP_LT_OQ);
+  return _mm256_maskz_mov_ps(inside, result);
+}
+#endif
+
+// Calls body(V{}, c) for the vectors V that cover channels c, c + 1, ...: what belongs to a channel
+// stays in registers while the body runs down the pixels.
+template <class Body>
+__attribute__((always_inline)) inline void each_vector(int channels, Body body) {
+  int c = 0;
+  for (; c + LANES<Wide> <= channels; c += LANES<Wide>) body(Wide{}, c);
+  for (; c < channels; c += LANES<Float8>) body(Float8{}, c);
+}
+
+// (rows, columns) -> (columns, rows).
+inline std::vector<float> transpose(const float* matrix, int rows, int columns) {
+  std::vector<float> out(size_t(rows) * columns);
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < columns; ++c) out[size_t(c) * rows + r] = matrix[size_t(r) * columns + c];
+  return out;
 }
 
 struct Range {
   int64_t begin, end;
+  int64_t size() const { return end - begin; }
 };
 
 inline Range task_range(int64_t total, int task) {
   return {total * task / TASKS, total * (task + 1) / TASKS};
 }
 
-// A float buffer of the calling thread, kept between calls so that its pages stay mapped.
-inline float* scratch(size_t size) {
+// The next address at which a cache line starts: a vector that crosses two costs twice.
+inline float* aligned(float* address) {
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(address) + 63) / 64 * 64);
+}
+
+// A buffer of the calling thread, as large as the largest that was asked for, kept between calls so
+// that its pages stay mapped. Who holds two at a time gives them two numbers.
+template <int NUMBER = 0>
+float* scratch(size_t size) {
   static thread_local std::vector<float> buffer;
-  if (buffer.size() < size) buffer.resize(size);
-  return buffer.data();
+  if (buffer.size() < size + 16) buffer = std::vector<float>(size + 16);
+  return aligned(buffer.data());
 }
 
 // Pixels a chunk: what is loaded, multiplied and stored together should stay in the L2 cache.
@@ -75,16 +129,21 @@ inline int64_t chunk_pixels(int floats_per_pixel) {
   return std::min<int64_t>(256, std::max<int64_t>(32, 96 * 1024 / floats_per_pixel / 8 * 8));
 }
 
-// Gradients of a weight: one buffer a task, added in order.
+// Gradients of a weight: one buffer a task, added in order. `task(t)` gives task t's, with whatever
+// was in it before.
 struct Partials {
   size_t size;
-  std::vector<float> values;
-  explicit Partials(size_t size) : size(size), values(TASKS * size) {}
-  float* task(int task) { return values.data() + task * size; }
+  float* values;
+  explicit Partials(size_t size) : size(size), values(scratch<1>(TASKS * size)) {}
+  float* task(int task) { return values + task * size; }
+  float* zeroed_task(int t) {
+    std::memset(task(t), 0, size * sizeof(float));
+    return task(t);
+  }
   void total(int threads, float* out) {
     parallel(threads, [&](int piece) {
       const Range range = task_range(size, piece);
-      std::copy(values.begin() + range.begin, values.begin() + range.end, out + range.begin);
+      std::copy(values + range.begin, values + range.end, out + range.begin);
       for (int task = 1; task < TASKS; ++task)
         for (int64_t i = range.begin; i < range.end; ++i) out[i] += values[task * size + i];
     });

@@ -24,7 +24,7 @@ FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
 NAME = "portraitnet_ops"
 # Paddle compiles as strict C++17, where GCC makes no fused multiply-adds unless told to.
-FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-w"]
+FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread", "-w"]
 
 
 class BuildError(Exception):
@@ -85,7 +85,7 @@ def _build(folder):
     # A process of its own, because the builder prints, warns and logs what no run should show.
     command = (
         "import sys; from paddle.utils.cpp_extension import load; load(sys.argv[1], "
-        "sys.argv[2:3], sys.argv[4:], extra_ldflags=['-fopenmp'], build_directory=sys.argv[3])"
+        "sys.argv[2:3], sys.argv[4:], extra_ldflags=['-pthread'], build_directory=sys.argv[3])"
     )
     arguments = [sys.executable, "-c", command, NAME, str(FOLDER / "ops.cpp"), work, *FLAGS]
     try:

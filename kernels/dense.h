@@ -31,7 +31,7 @@ class Window {
       if (!row)
         std::memset(out, 0, channels * sizeof(float));
       else if (step == 1 && channels % 8 == 0)  // neighbours in memory
-        for (int c = 0; c < channels; c += 8) store(out + c, load8(row + j * pixel + c));
+        for (int c = 0; c < channels; c += 8) store(out + c, load<Float8>(row + j * pixel + c));
       else
         for (int c = 0; c < channels; ++c) out[c] = row[j * pixel + c * step];
     }
@@ -91,6 +91,7 @@ struct Stem {
                 float* dweight, int threads) const {
     Partials partials(size_t(K) * output_c);
     parallel(threads, [&](int task) {
+      float* sum = partials.zeroed_task(task);
       float* g = scratch(window_size() + size_t(out_width()) * output_c);
       Window window(g + size_t(out_width()) * output_c, 3, C, width, 1, 1);
       const Range range = task_range(batch * out_height(), task);
@@ -99,7 +100,7 @@ struct Stem {
         const int64_t start = row * out_width() * output_c;
         raw_gradient(dz + start, y + start, out_width(), output_c, gradient, g);
         gemm(K, output_c, out_width(), window.column(0), 1, 2 * window.pitch(), g, output_c,
-             partials.task(task), output_c, true);
+             sum, output_c, true);
       }
     });
     std::vector<float> total(size_t(K) * output_c);
@@ -172,6 +173,7 @@ struct Upsample {
     const int64_t in_row = int64_t(width) * C, out_row = 2 * in_row;
     Partials partials(size_t(K) * C);
     parallel(threads, [&](int task) {
+      float* sum = partials.zeroed_task(task);
       Window window(scratch(Window::size(4, C, 2 * width, 1, 1)), 4, C, 2 * width, 1, 1);
       const Range range = task_range(batch * height, task);
       for (int64_t row = range.begin; row < range.end; ++row) {
@@ -182,7 +184,7 @@ struct Upsample {
         gemm(width, C, K, window.column(0), 2 * window.pitch(), 1, matrix.data(), C,
              dx + row * in_row, C, false);
         gemm(K, C, width, window.column(0), 1, 2 * window.pitch(), x + row * in_row, C,
-             partials.task(task), C, true);
+             sum, C, true);
       }
     });
     std::vector<float> total(size_t(K) * C);
@@ -253,6 +255,7 @@ struct Heads {
     const int64_t in_row = int64_t(width) * C, plane = int64_t(height) * width;
     Partials partials(size_t(K) * C);
     parallel(threads, [&](int task) {
+      float* sum = partials.zeroed_task(task);
       Window window(scratch(Window::size(3, O, width, 1, 1)), 3, O, width, 1, 1);
       const Range range = task_range(batch * height, task);
       for (int64_t row = range.begin; row < range.end; ++row) {
@@ -266,7 +269,7 @@ struct Heads {
         gemm(width, C, K, window.column(0), window.pitch(), 1, matrix.data(), C, dx + row * in_row,
              C, false);
         gemm(K, C, width, window.column(0), 1, window.pitch(), x + row * in_row, C,
-             partials.task(task), C, true);
+             sum, C, true);
       }
     });
     std::vector<float> total(size_t(K) * C);

@@ -38,40 +38,27 @@ class RowRing {
   int64_t rows_[3] = {-1, -1, -1};
 };
 
-// (channels, 9) as Paddle stores it <-> (9, channels).
-inline std::vector<float> transpose(const float* matrix, int rows, int columns) {
-  std::vector<float> out(size_t(rows) * columns);
-  for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < columns; ++c) out[size_t(c) * rows + r] = matrix[size_t(r) * columns + c];
-  return out;
-}
-
-// BLOCK neighbouring output pixels from column j: a weight is loaded once for all of them.
-template <int STRIDE, int BLOCK>
-void depthwise_block(const float* const rows[3], const float* weight, int j, int channels,
-                     float* y) {
-  for (int c = 0; c < channels; c += 8) {
-    Float8 sum[BLOCK] = {};
-    for (int ky = 0; ky < 3; ++ky) {
-      if (!rows[ky]) continue;
-      const float* x = rows[ky] + int64_t(j) * STRIDE * channels + c;
-      const float* w = weight + ky * 3 * channels + c;
-      const Float8 w0 = load8(w), w1 = load8(w + channels), w2 = load8(w + 2 * channels);
-      Float8 in[(BLOCK - 1) * STRIDE + 3];
+// One vector of channels, BLOCK neighbouring output pixels: the sums over the nine taps `w` of the
+// input `rows` from channel `c` of the block's first column on.
+template <int STRIDE, int BLOCK, class V>
+inline void depthwise_block(const float* const rows[3], const V (&w)[9], int64_t c, int channels,
+                            V (&sum)[BLOCK]) {
+#pragma GCC unroll 3
+  for (int ky = 0; ky < 3; ++ky) {
+    if (!rows[ky]) continue;
+    V in[(BLOCK - 1) * STRIDE + 3];
 #pragma GCC unroll 9
-      for (int t = 0; t < (BLOCK - 1) * STRIDE + 3; ++t) in[t] = load8(x + t * channels);
+    for (int t = 0; t < (BLOCK - 1) * STRIDE + 3; ++t) in[t] = load<V>(rows[ky] + c + t * channels);
 #pragma GCC unroll 4
-      for (int t = 0; t < BLOCK; ++t)
-        sum[t] += w0 * in[t * STRIDE] + w1 * in[t * STRIDE + 1] + w2 * in[t * STRIDE + 2];
-    }
-#pragma GCC unroll 4
-    for (int t = 0; t < BLOCK; ++t) store(y + int64_t(j + t) * channels + c, sum[t]);
+    for (int t = 0; t < BLOCK; ++t)
+#pragma GCC unroll 3
+      for (int kx = 0; kx < 3; ++kx) sum[t] += w[ky * 3 + kx] * in[t * STRIDE + kx];
   }
 }
 
-template <int STRIDE>
-void depthwise_forward(const float* x, const Norm& norm, const float* weight, const Grid& grid,
-                       float* y, Sums& sums, int threads) {
+template <int STRIDE, class T>
+void depthwise_forward(const T* x, const Norm& norm, const float* weight, const Grid& grid, T* y,
+                       Sums& sums, int threads) {
   const int channels = grid.channels, out_width = grid.out_width(), out_height = grid.out_height();
   const int64_t in_row = int64_t(grid.width) * channels, out_row = int64_t(out_width) * channels;
   const std::vector<float> taps = transpose(weight, channels, 9);
@@ -81,78 +68,85 @@ void depthwise_forward(const float* x, const Norm& norm, const float* weight, co
     auto fill = [&](int64_t row, float* out) {
       activate(x + row * in_row, grid.width, channels, norm, out);
     };
+    RowSums row_sums(channels);
     const Range range = task_range(grid.batch * out_height, task);
     for (int64_t row = range.begin; row < range.end; ++row) {
       const float* rows[3];
       for (int ky = 0; ky < 3; ++ky)
         rows[ky] =
             ring.get(row / out_height, int(row % out_height) * STRIDE - 1 + ky, grid.height, fill);
-      float* out = y + row * out_row;
-      int j = 0;
-      for (; j + 4 <= out_width; j += 4)
-        depthwise_block<STRIDE, 4>(rows, taps.data(), j, channels, out);
-      for (; j < out_width; ++j) depthwise_block<STRIDE, 1>(rows, taps.data(), j, channels, out);
-      add_moments(out, out_width, task, sums);
+      T* out = y + row * out_row;
+      each_vector(channels, [&](auto vector, int c) {
+        using V = decltype(vector);
+        V w[9], one = {}, two = {};
+#pragma GCC unroll 9
+        for (int tap = 0; tap < 9; ++tap) w[tap] = load<V>(&taps[tap * channels + c]);
+        auto block = [&](auto size, int j) {
+          V sum[size.value] = {};
+          depthwise_block<STRIDE, size.value>(rows, w, int64_t(j) * STRIDE * channels + c, channels,
+                                              sum);
+#pragma GCC unroll 4
+          for (int t = 0; t < size.value; ++t) {
+            store(out + int64_t(j + t) * channels + c, sum[t]);
+            one += sum[t];
+            two += sum[t] * sum[t];
+          }
+        };
+        int j = 0;
+        for (; j + 4 <= out_width; j += 4) block(std::integral_constant<int, 4>(), j);
+        for (; j < out_width; ++j) block(std::integral_constant<int, 1>(), j);
+        accumulate(row_sums.one + c, one), accumulate(row_sums.two + c, two);
+      });
+      row_sums.flush(task, sums);
     }
   });
 }
 
-// Four neighbouring input pixels from column j: dx and the sums for the nine taps in one go.
-// rows[ky] is the gradient row that tap ky joins to this input row, after one zero column.
-template <int STRIDE>
-void depthwise_backward_block(const float* const rows[3], const float* x, const float* weight,
-                              int j, int channels, float* dx, float* dweight) {
-  constexpr int FIRST = STRIDE == 1 ? 0 : 1, COUNT = STRIDE == 1 ? 6 : 3;
-  for (int c = 0; c < channels; c += 8) {
-    Float8 in[4], sum[4] = {};
-#pragma GCC unroll 4
-    for (int t = 0; t < 4; ++t) in[t] = load8(x + int64_t(j + t) * channels + c);
-    for (int ky = 0; ky < 3; ++ky) {
-      if (!rows[ky]) continue;
-      const float* g = rows[ky] + int64_t(j / STRIDE + FIRST) * channels + c;
-      Float8 grad[COUNT];
+// One vector of channels, BLOCK neighbouring input pixels from column j: their values `in` meet the
+// gradients of the outputs they went into, for the gradients `sum` of the values and `dw` of the
+// taps. rows[ky] is the gradient row that tap ky joins to this input row, after one zero column.
+template <int STRIDE, int BLOCK, class V>
+inline void depthwise_backward_block(const float* const rows[3], const V (&in)[BLOCK],
+                                     const V (&w)[9], int j, int c, int channels, V (&sum)[BLOCK],
+                                     V (&dw)[9]) {
+  constexpr int FIRST = STRIDE - 1, COUNT = STRIDE == 1 ? BLOCK + 2 : BLOCK / 2 + 1;
+#pragma GCC unroll 3
+  for (int ky = 0; ky < 3; ++ky) {
+    if (!rows[ky]) continue;
+    const float* g = rows[ky] + int64_t(j / STRIDE + FIRST) * channels + c;
+    V grad[COUNT];
 #pragma GCC unroll 6
-      for (int t = 0; t < COUNT; ++t) grad[t] = load8(g + t * channels);
+    for (int t = 0; t < COUNT; ++t) grad[t] = load<V>(g + t * channels);
+#pragma GCC unroll 4
+    for (int t = 0; t < BLOCK; ++t)
 #pragma GCC unroll 3
       for (int kx = 0; kx < 3; ++kx) {
-        const int64_t tap = (ky * 3 + kx) * channels + c;
-        const Float8 w = load8(weight + tap);
-        Float8 dw = load8(dweight + tap);
-#pragma GCC unroll 4
-        for (int t = 0; t < 4; ++t) {
-          const int shift =
-              t + 1 - kx;  // input column j + t meets output column (j + shift) / STRIDE
-          if (shift % STRIDE) continue;
-          const Float8 value = grad[shift / STRIDE + 1 - FIRST];
-          sum[t] += w * value;
-          dw += in[t] * value;
-        }
-        store(dweight + tap, dw);
+        const int shift = t + 1 - kx;  // input column j + t meets output column (j + shift) / STRIDE
+        if (shift % STRIDE) continue;
+        const V value = grad[shift / STRIDE + 1 - FIRST];
+        sum[t] += w[ky * 3 + kx] * value;
+        dw[ky * 3 + kx] += in[t] * value;
       }
-    }
-#pragma GCC unroll 4
-    for (int t = 0; t < 4; ++t) store(dx + int64_t(j + t) * channels + c, sum[t]);
   }
 }
 
-template <int STRIDE>
-void depthwise_backward(const float* dz, const float* y, const Gradient& gradient, const float* x,
-                        const Norm& norm, const float* weight, const Grid& grid, float* dx,
-                        Sums& sums, float* dweight, int threads) {
+template <int STRIDE, class T>
+void depthwise_backward(const T* dz, const T* y, const Gradient& gradient, const T* x,
+                        const Norm& norm, const float* weight, const Grid& grid, T* dx, Sums& sums,
+                        float* dweight, int threads) {
   const int channels = grid.channels, out_width = grid.out_width(), out_height = grid.out_height();
   const int64_t in_row = int64_t(grid.width) * channels, out_row = int64_t(out_width) * channels;
   const std::vector<float> taps = transpose(weight, channels, 9);
+  const float low = norm.low, high = norm.high;
   Partials partials(size_t(9) * channels);
-  const int whole = (grid.width + 3) / 4 * 4,
-            padded = whole + 2;  // blocks of four columns, zeros beyond the image
+  const int padded = out_width + 2;
   parallel(threads, [&](int task) {
-    float* active = scratch((2 * int64_t(whole) + 3 * int64_t(padded)) * channels);
-    float* product = active + int64_t(whole) * channels;
-    std::memset(active, 0, int64_t(whole) * channels * sizeof(float));
-    RowRing ring(product + int64_t(whole) * channels, padded, channels);
+    RowRing ring(scratch(3 * int64_t(padded) * channels), padded, channels);
     auto fill = [&](int64_t row, float* out) {
       raw_gradient(dz + row * out_row, y + row * out_row, out_width, channels, gradient, out);
     };
+    float* task_dweight = partials.zeroed_task(task);
+    RowSums row_sums(channels);
     const Range range = task_range(grid.batch * grid.height, task);
     for (int64_t row = range.begin; row < range.end; ++row) {
       const float* rows[3];
@@ -161,15 +155,47 @@ void depthwise_backward(const float* dz, const float* y, const Gradient& gradien
         rows[ky] = above % STRIDE ? nullptr
                                   : ring.get(row / grid.height, above / STRIDE, out_height, fill);
       }
-      activate(x + row * in_row, grid.width, channels, norm, active);
-      for (int j = 0; j < whole; j += 4)
-        depthwise_backward_block<STRIDE>(rows, active, taps.data(), j, channels, product,
-                                         partials.task(task));
-      if (norm.scale)
-        store_gradient(product, active, x + row * in_row, grid.width, norm, dx + row * in_row, task,
-                       sums);
-      else
-        std::memcpy(dx + row * in_row, product, in_row * sizeof(float));
+      const T* raw = x + row * in_row;
+      T* out = dx + row * in_row;
+      each_vector(channels, [&](auto vector, int c) {
+        using V = decltype(vector);
+        V w[9], dw[9], scale, shift, mean, one = {}, two = {};
+#pragma GCC unroll 9
+        for (int tap = 0; tap < 9; ++tap) {
+          w[tap] = load<V>(&taps[tap * channels + c]);
+          dw[tap] = load<V>(task_dweight + tap * channels + c);
+        }
+        if (norm.scale) {
+          scale = load<V>(norm.scale + c);
+          shift = load<V>(norm.shift + c);
+          mean = load<V>(norm.mean + c);
+        }
+        auto block = [&](auto size, int j) {
+          V in[size.value], value[size.value], sum[size.value] = {};
+#pragma GCC unroll 2
+          for (int t = 0; t < size.value; ++t) {
+            value[t] = in[t] = load<V>(raw + int64_t(j + t) * channels + c);
+            if (norm.scale) value[t] = clip(in[t] * scale + shift, low, high);
+          }
+          depthwise_backward_block<STRIDE, size.value>(rows, value, w, j, c, channels, sum, dw);
+#pragma GCC unroll 2
+          for (int t = 0; t < size.value; ++t) {
+            if (norm.scale) {  // as in store_gradient
+              sum[t] = where_between(value[t], low, high, sum[t]);
+              one += sum[t];
+              two += sum[t] * (in[t] - mean);
+            }
+            store(out + int64_t(j + t) * channels + c, sum[t]);
+          }
+        };
+        int j = 0;
+        for (; j + 2 <= grid.width; j += 2) block(std::integral_constant<int, 2>(), j);
+        if (j < grid.width) block(std::integral_constant<int, 1>(), j);
+#pragma GCC unroll 9
+        for (int tap = 0; tap < 9; ++tap) store(task_dweight + tap * channels + c, dw[tap]);
+        accumulate(row_sums.one + c, one), accumulate(row_sums.two + c, two);
+      });
+      if (norm.scale) row_sums.flush(task, sums);
     }
   });
   std::vector<float> total(size_t(9) * channels);

@@ -9,18 +9,17 @@ namespace portraitnet {
 template <int ROWS, int VECTORS, class V>
 void tile(int k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
           float* c, int64_t c_row, bool add) {
-  constexpr int LANES = sizeof(V) / sizeof(float);
   V sum[ROWS][VECTORS] = {};
   if (add) {
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
-      for (int v = 0; v < VECTORS; ++v) load(sum[r][v], c + r * c_row + v * LANES);
+      for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<V>(c + r * c_row + v * LANES<V>);
   }
   for (int p = 0; p < k; ++p) {
     V line[VECTORS];
 #pragma GCC unroll 3
-    for (int v = 0; v < VECTORS; ++v) load(line[v], b + p * b_row + v * LANES);
+    for (int v = 0; v < VECTORS; ++v) line[v] = load<V>(b + p * b_row + v * LANES<V>);
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
@@ -29,7 +28,7 @@ void tile(int k, const float* a, int64_t a_row, int64_t a_col, const float* b, i
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
-    for (int v = 0; v < VECTORS; ++v) store(c + r * c_row + v * LANES, sum[r][v]);
+    for (int v = 0; v < VECTORS; ++v) store(c + r * c_row + v * LANES<V>, sum[r][v]);
 }
 
 // The rows of one panel of VECTORS*lanes columns.
@@ -51,13 +50,13 @@ void panel(int64_t m, int k, const float* a, int64_t a_row, int64_t a_col, const
 // b and c are contiguous.
 inline void gemm(int64_t m, int n, int k, const float* a, int64_t a_row, int64_t a_col,
                  const float* b, int64_t b_row, float* c, int64_t c_row, bool add) {
-  constexpr int LANES = sizeof(Wide) / sizeof(float);
+  constexpr int LANE = LANES<Wide>;
   int j = 0;
-  for (; j + 3 * LANES <= n; j += 3 * LANES)
+  for (; j + 3 * LANE <= n; j += 3 * LANE)
     panel<3, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
-  for (; j + 2 * LANES <= n; j += 2 * LANES)
+  for (; j + 2 * LANE <= n; j += 2 * LANE)
     panel<2, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
-  for (; j + LANES <= n; j += LANES)
+  for (; j + LANE <= n; j += LANE)
     panel<1, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
   for (; j < n; j += 8) panel<1, Float8>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
 }

@@ -1,8 +1,6 @@
 // BatchNorm and activation, applied where a raw convolution output is loaded or stored.
 #pragma once
 
-#include <cmath>
-
 #include "basics.h"
 
 namespace portraitnet {
@@ -22,30 +20,33 @@ struct Gradient {
   std::vector<float> a, b, c;
 };
 
-inline void activate(const float* raw, int64_t pixels, int channels, const Norm& norm, float* out) {
-  if (!norm.scale) {
-    std::memcpy(out, raw, pixels * channels * sizeof(float));
-    return;
-  }
-  const float low = norm.low, high = norm.high;
+// Pointers and limits are copied to local variables here and below: a store might change what a
+// reference refers to, for all the compiler knows, and it would load that again for each vector.
+template <class T>
+void activate(const T* raw, int64_t pixels, int channels, const Norm& norm, float* out) {
+  const float *scale = norm.scale, *shift = norm.shift, low = norm.low, high = norm.high;
   for (int64_t i = 0; i < pixels; ++i, raw += channels, out += channels)
-#pragma GCC ivdep
-    for (int c = 0; c < channels; ++c) {
-      float value = raw[c] * norm.scale[c] + norm.shift[c];
-      value = value < low ? low : value;
-      out[c] = value > high ? high : value;
-    }
+    each_vector(channels, [=](auto vector, int c) {
+      using V = decltype(vector);
+      V value = load<V>(raw + c);
+      if (scale) value = clip(value * load<V>(scale + c) + load<V>(shift + c), low, high);
+      store(out + c, value);
+    });
 }
 
-inline void raw_gradient(const float* dz, const float* raw, int64_t pixels, int channels,
-                         const Gradient& g, float* out) {
+template <class T>
+void raw_gradient(const T* dz, const T* raw, int64_t pixels, int channels, const Gradient& g,
+                  float* out) {
   const float *a = g.a.data(), *b = g.b.data(), *c = g.c.data();
   for (int64_t i = 0; i < pixels; ++i, dz += channels, raw += channels, out += channels)
-#pragma GCC ivdep
-    for (int k = 0; k < channels; ++k) out[k] = a[k] * dz[k] + b[k] * raw[k] + c[k];
+    each_vector(channels, [=](auto vector, int k) {
+      using V = decltype(vector);
+      store(out + k, load<V>(a + k) * load<V>(dz + k) +
+                         (load<V>(b + k) * load<V>(raw + k) + load<V>(c + k)));
+    });
 }
 
-// Per task and channel two sums in double; `add_*` sums a few rows in float first.
+// Per task and channel two sums in double, of sums of a few rows in float.
 struct Sums {
   int channels;
   std::vector<double> first, second;
@@ -68,63 +69,81 @@ struct Sums {
   }
 };
 
+// The two sums of a few rows, in float.
+struct RowSums {
+  std::vector<float> values;
+  float *one, *two;
+  explicit RowSums(int channels)
+      : values(2 * channels + 16), one(aligned(&values[0])), two(one + channels) {}
+  // Adds them to a task's sums and begins anew.
+  void flush(int task, Sums& sums) {
+    sums.add(task, one, two);
+    std::fill(values.begin(), values.end(), 0.f);
+  }
+};
+
+template <class V>
+void accumulate(float* sum, V value) {
+  store(sum, load<V>(sum) + value);
+}
+
 // Sum and sum of squares of raw outputs, for BatchNorm's mean and variance.
 inline void add_moments(const float* raw, int64_t pixels, int task, Sums& sums) {
   const int channels = sums.channels;
-  float one[channels], two[channels];
-  std::fill(one, one + channels, 0.f);
-  std::fill(two, two + channels, 0.f);
+  RowSums rows(channels);
+  float *one = rows.one, *two = rows.two;
   for (int64_t i = 0; i < pixels; ++i, raw += channels)
-#pragma GCC ivdep
-    for (int c = 0; c < channels; ++c) {
-      one[c] += raw[c];
-      two[c] += raw[c] * raw[c];
-    }
-  sums.add(task, one, two);
+    each_vector(channels, [=](auto vector, int c) {
+      const auto value = load<decltype(vector)>(raw + c);
+      accumulate(one + c, value);
+      accumulate(two + c, value * value);
+    });
+  rows.flush(task, sums);
 }
 
 // dz = dx where the activation let the value pass, else 0; sums of dz and dz * (raw - mean) for
 // BatchNorm's backward. `value` is the activated one: strictly between the limits where the
 // activation was open.
-inline void store_gradient(const float* dx, const float* value, const float* raw, int64_t pixels,
-                           const Norm& norm, float* dz, int task, Sums& sums) {
+template <class D, class A, class T>
+void store_gradient(const D* dx, const A* value, const T* raw, int64_t pixels, const Norm& norm,
+                    T* dz, int task, Sums& sums) {
   const int channels = sums.channels;
-  const float low = norm.low, high = norm.high;
-  const float* mean = norm.mean;
-  float one[channels], two[channels];
-  std::fill(one, one + channels, 0.f);
-  std::fill(two, two + channels, 0.f);
+  const float *mean = norm.mean, low = norm.low, high = norm.high;
+  RowSums rows(channels);
+  float *one = rows.one, *two = rows.two;
   for (int64_t i = 0; i < pixels;
        ++i, dx += channels, value += channels, raw += channels, dz += channels)
-#pragma GCC ivdep
-    for (int c = 0; c < channels; ++c) {
-      const float passed = (value[c] > low) & (value[c] < high) ? dx[c] : 0.f;
-      dz[c] = passed;
-      one[c] += passed;
-      two[c] += passed * (raw[c] - mean[c]);
-    }
-  sums.add(task, one, two);
+    each_vector(channels, [=](auto vector, int c) {
+      using V = decltype(vector);
+      const V passed = where_between(load<V>(value + c), low, high, load<V>(dx + c));
+      store(dz + c, passed);
+      accumulate(one + c, passed);
+      accumulate(two + c, passed * (load<V>(raw + c) - load<V>(mean + c)));
+    });
+  rows.flush(task, sums);
 }
 
 // The end of a chain of convolutions: out = activation(normalised raw + residual).
-inline void finish_forward(const float* raw, const Norm& norm, const float* residual,
-                           int64_t pixels, int channels, float* out, int threads) {
-  parallel(threads, [&](int task) {
+template <class T>
+void finish_forward(const T* raw, const Norm& norm, const T* residual, int64_t pixels,
+                    int channels, T* out, int threads) {
+  const float *scale = norm.scale, *shift = norm.shift, low = norm.low, high = norm.high;
+  parallel(threads, [=](int task) {
     const Range range = task_range(pixels, task);
     for (int64_t p = range.begin * channels; p < range.end * channels; p += channels)
-#pragma GCC ivdep
-      for (int c = 0; c < channels; ++c) {
-        float value =
-            raw[p + c] * norm.scale[c] + norm.shift[c] + (residual ? residual[p + c] : 0.f);
-        value = value < norm.low ? norm.low : value;
-        out[p + c] = value > norm.high ? norm.high : value;
-      }
+      each_vector(channels, [=](auto vector, int c) {
+        using V = decltype(vector);
+        V value = load<V>(raw + p + c) * load<V>(scale + c) + load<V>(shift + c);
+        if (residual) value += load<V>(residual + p + c);
+        store(out + p + c, clip(value, low, high));
+      });
   });
 }
 
 // dz: gradient of the sum before the activation, that is of the residual too.
-inline void finish_backward(const float* dout, const float* out, const float* raw, const Norm& norm,
-                            int64_t pixels, float* dz, Sums& sums, int threads) {
+template <class T>
+void finish_backward(const T* dout, const T* out, const T* raw, const Norm& norm, int64_t pixels,
+                     T* dz, Sums& sums, int threads) {
   const int channels = sums.channels;
   const int64_t chunk = chunk_pixels(3 * channels);
   parallel(threads, [&](int task) {

@@ -121,9 +121,8 @@ std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>&
   } else if (kind == DEPTHWISE) {
     const Grid grid = grid_of(x, stride);
     y = empty({shape[0], grid.out_height(), grid.out_width(), output_c});
-    (stride == 1 ? depthwise_forward<1> : depthwise_forward<2>)(x.data<float>(), in,
-                                                                weight.data<float>(), grid,
-                                                                y.data<float>(), sums, threads);
+    (stride == 1 ? depthwise_forward<1, float> : depthwise_forward<2, float>)(
+        x.data<float>(), in, weight.data<float>(), grid, y.data<float>(), sums, threads);
   } else {
     const Stem stem = stem_of(x, weight);
     y = empty({shape[0], stem.out_height(), stem.out_width(), output_c});
@@ -153,11 +152,9 @@ std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const 
                        weight.data<float>(), shape[0] * shape[1] * shape[2], int(shape[3]),
                        output_c, dx.data<float>(), sums, dweight.data<float>(), threads);
   else if (kind == DEPTHWISE)
-    (stride == 1 ? depthwise_backward<1>
-                 : depthwise_backward<2>)(dz.data<float>(), y.data<float>(), gradient,
-                                          x.data<float>(), in, weight.data<float>(),
-                                          grid_of(x, stride), dx.data<float>(), sums,
-                                          dweight.data<float>(), threads);
+    (stride == 1 ? depthwise_backward<1, float> : depthwise_backward<2, float>)(
+        dz.data<float>(), y.data<float>(), gradient, x.data<float>(), in, weight.data<float>(),
+        grid_of(x, stride), dx.data<float>(), sums, dweight.data<float>(), threads);
   else
     stem_of(x, weight).backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(),
                                 dweight.data<float>(), threads);
@@ -234,6 +231,24 @@ std::vector<Tensor> HeadsBackward(const Tensor& first, const paddle::optional<Te
       threads);
   return {dx, dweight};
 }
+
+// Moves each of `means` towards its value, in place: mean += weight * (value - mean).
+std::vector<Tensor> Average(const std::vector<Tensor>& means, const std::vector<Tensor>& values,
+                            float weight) {
+  for (size_t i = 0; i < means.size(); ++i) {
+    float* mean = const_cast<float*>(means[i].data<float>());
+    const float* value = values[i].data<float>();
+    const int64_t size = means[i].numel();
+    for (int64_t k = 0; k < size; ++k) mean[k] += weight * (value[k] - mean[k]);
+  }
+  return {empty({1})};
+}
+
+PD_BUILD_OP(portraitnet_average)
+    .Inputs({paddle::Vec("means"), paddle::Vec("values")})
+    .Outputs({"nothing"})
+    .Attrs({"weight: float"})
+    .SetKernelFn(PD_KERNEL(Average));
 
 PD_BUILD_OP(portraitnet_conv_forward)
     .Inputs({"x", paddle::Optional("norm"), "weight", "gamma", "beta", "running_mean",
