@@ -136,7 +136,7 @@ def add_machine_flags(group):
     add("--cache_dir", default=str(default_cache_dir()), help="for decoded photos; '': none")
     add("--procs", type=int, default=1, help="training processes on this machine")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if there")
-    add("--amp", action="store_true", help="mixed precision (GPU only)")
+    add("--amp", action="store_true", help="mixed precision: a GPU, or a CPU with AVX512-BF16")
     add("--log_iter", type=int, default=10, help="iterations between log lines")
 
 
@@ -392,7 +392,8 @@ def forward(model, sample, args):
     # Without the consistency term nothing needs the clean copy, and it is not computed.
     copies = [clean, texture] if args.consistency_weight else [texture]
     batch = paddle.to_tensor(to_batch(np.concatenate(copies)))
-    with paddle.amp.auto_cast(enable=args.amp):
+    # On a CPU our kernels do it inside the blocks; Paddle's casts would only add work.
+    with paddle.amp.auto_cast(enable=args.amp and not batch.place.is_cpu_place()):
         mask_logits, edge_logits = model(batch)
     terms = portrait_loss(
         mask_logits.astype("float32"),
@@ -480,8 +481,10 @@ def choose_device(args):
             "--device gpu, but Paddle sees no GPU: install paddlepaddle-gpu or use --device cpu."
         )
     device = "cpu" if args.device == "cpu" or not has_gpu else "gpu"
-    if args.amp and device == "cpu":
-        raise RuntimeError("--amp needs a GPU; leave it out on a CPU.")
+    if args.amp and device == "cpu" and not kernels.has_bfloat16():
+        raise RuntimeError(
+            "--amp needs a GPU or a processor with AVX512-BF16, and this has neither; leave it out."
+        )
     paddle.set_device(device)
     return device
 
@@ -517,15 +520,16 @@ def make_run(args):
     model = PortraitNet(width=args.width)
     neighbours = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
     threads = max(1, kernels.core_count() // neighbours)
+    on_cpu = paddle.device.get_device() == "cpu"
     notes = [load_pretrained(model, *args.pretrained)]
     # From here on the model's blocks run this project's C++ instead of their own `forward`.
-    notes.append(kernels.accelerate(model, threads))
+    notes.append(kernels.accelerate(model, threads, half=args.amp and on_cpu))
     average = None
     if args.ema:
         average = PortraitNet(width=args.width)
         average.set_state_dict(model.state_dict())
         kernels.accelerate(average, threads)
-    scaler = paddle.amp.GradScaler() if args.amp else None
+    scaler = paddle.amp.GradScaler() if args.amp and not on_cpu else None
     return Run(model, average, make_optimizer(model, args), scaler), notes
 
 

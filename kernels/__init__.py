@@ -8,8 +8,10 @@ headers, `basics.h` first; its way into Paddle is in `ops.cpp`.
 """
 
 import ctypes
+import functools
 import math
 import os
+import pathlib
 import types
 from ctypes import c_size_t, c_void_p
 
@@ -63,38 +65,62 @@ def core_count():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def accelerate(model, threads=None):
+def has_bfloat16():
+    """Whether this processor multiplies bfloat16 (AVX512-BF16, on x86 with Linux)."""
+    try:
+        return "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+
+
+def accelerate(model, threads=None, half=False):
     """Give a model the fast kernels where the machine allows it.
 
     Args:
         model: PortraitNet with float32 parameters; changed in place.
         threads: of the kernels; None takes every core that this process may use.
+        half: store the raw activations inside the blocks as bfloat16, and multiply them so; sums,
+            statistics, weights and their gradients stay float32. Needs `has_bfloat16()`.
 
     Returns:
         str, one sentence for the run to print: which path it takes and why.
+
+    Raises:
+        RuntimeError: `half` where it cannot be.
     """
-    global _operators, _threads
+    global _threads
     if not isinstance(model, PortraitNet):
         raise TypeError(
             f"accelerate() wants a PortraitNet, got {type(model).__name__}: "
             "pass the model before wrapping it"
         )
-    stock = "Kernels: Paddle's own, because "
+    obstacle = _obstacle(model, half)
+    if obstacle and half:
+        raise RuntimeError(f"Mixed precision on a CPU cannot be, because {obstacle}; leave it out.")
+    if obstacle:
+        return f"Kernels: Paddle's own, because {obstacle}."
+    _threads = threads or core_count()
+    _replace_forwards(model, half)
+    told = f"{_threads} thread{'s' if _threads > 1 else ''}{', bfloat16' if half else ''}"
+    return f"Kernels: this project's fused C++ ones, {told}."
+
+
+def _obstacle(model, half):
+    """Why this model cannot have the fast kernels, or None; builds and loads them."""
+    global _operators
     place = paddle.framework._current_expected_place()
     if not place.is_cpu_place():
-        return f"{stock}this runs on {place} and ours are for a CPU."
+        return f"this runs on {place} and ours are for a CPU"
     if any(p.dtype != paddle.float32 for p in model.parameters()):
-        return f"{stock}ours are for float32 parameters."
+        return "ours are for float32 parameters"
+    if half and not has_bfloat16():
+        return "this processor has no AVX512-BF16"
     if _operators is None:
         try:
             _operators = load_operators()
         except BuildError as error:
-            return f"{stock}{error}."
-    _threads = threads or core_count()
-    _replace_forwards(model)
-    return (
-        f"Kernels: this project's fused C++ ones, {_threads} thread{'s' if _threads > 1 else ''}."
-    )
+            return str(error)
+    return None
 
 
 def move_average(means, values, weight):
@@ -104,7 +130,7 @@ def move_average(means, values, weight):
         means, values: lists of tensors, float32 and of equal shapes by pairs.
         weight: 0..1.
     """
-    if _operators is not None:
+    if _operators is not None and means[0].place.is_cpu_place():
         _operators.average(means, values, weight)
         return
     # A tensor once, because Paddle leaks 110 bytes for every number that it makes one of.
@@ -114,21 +140,21 @@ def move_average(means, values, weight):
             mean.lerp_(value, weight)
 
 
-def _replace_forwards(model):
+def _replace_forwards(model, half):
     """Bind the functions below as `forward` of the blocks; a deep copy of the model keeps them."""
 
-    def replace(layer, function):
-        layer.forward = types.MethodType(function, layer)
+    def replace(layer, function, **settings):
+        layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
     replace(model, _network_forward)
-    replace(model.encoder.stem, _stem_forward)
+    replace(model.encoder.stem, _stem_forward, half=half)
     replace(model.mask_head, _head_forward)
     replace(model.edge_head, _head_forward)
     for layer in model.sublayers():
         if isinstance(layer, InvertedResidual):
-            replace(layer, _inverted_residual_forward)
+            replace(layer, _inverted_residual_forward, half=half)
         elif isinstance(layer, D_block):
-            replace(layer, _d_block_forward)
+            replace(layer, _d_block_forward, half=half)
         elif isinstance(layer, Upsample):
             replace(layer, _upsample_forward)
 
@@ -141,36 +167,36 @@ def _head_forward(self, x):
     return Heads.apply(x, self.weight)
 
 
-def _stem_forward(self, batch):
+def _stem_forward(self, batch, half=False):
     if (
         not batch.stop_gradient
     ):  # our stem has no gradient for the photo, which training never asks for
         return type(self).forward(self, batch).transpose([0, 2, 3, 1])
-    return chain(batch, [self], self.activation)
+    return chain(batch, [self], self.activation, half)
 
 
-def _inverted_residual_forward(self, x):
-    return chain(
-        x, [self.expand, self.depthwise, self.project], None, x if self.has_shortcut else None
-    )
+def _inverted_residual_forward(self, x, half=False):
+    layers = [self.expand, self.depthwise, self.project]
+    return chain(x, layers, None, half, x if self.has_shortcut else None)
 
 
-def _d_block_forward(self, x):
-    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], None)
-    return chain(x, list(self.block), F.relu, shortcut)
+def _d_block_forward(self, x, half=False):
+    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], None, half)
+    return chain(x, list(self.block), F.relu, half, shortcut)
 
 
 def _upsample_forward(self, x):
     return UpsampleFunction.apply(x, self.weight)
 
 
-def chain(x, layers, activation, residual=None):
+def chain(x, layers, activation, half, residual=None):
     """activation(ConvBN layers of x, the last without its own activation, + residual).
 
     Args:
         x: (N, H, W, C) float32; (N, 3, H, W) where the first layer is the stem.
         layers: list of ConvBN.
         activation: `F.relu6`, `F.relu` or None, after the sum.
+        half: store what is inside the chain as bfloat16.
         residual: None or a tensor with the shape of the result.
 
     Returns:
@@ -179,7 +205,7 @@ def chain(x, layers, activation, residual=None):
     parameters = [
         p for layer in layers for p in (layer.conv.weight, layer.bn.weight, layer.bn.bias)
     ]
-    return Chain.apply(x, residual, layers, activation, *parameters)
+    return Chain.apply(x, residual, layers, activation, half, *parameters)
 
 
 def select_wanted(*inputs):
@@ -196,7 +222,7 @@ class Chain(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, x, residual, layers, activation, *parameters):
+    def forward(ctx, x, residual, layers, activation, half, *parameters):
         ctx.wanted = select_wanted(x, *((residual,) if residual is not None else ()), *parameters)
         ctx.steps, raw, norm, limits = [], x, None, LIMITS[None]
         for layer, weight, gamma, beta in zip(
@@ -207,7 +233,7 @@ class Chain(PyLayer):
             training = bn.training and not bn._use_global_stats
             y, y_norm = _operators.conv_forward(
                 raw, norm, weight, gamma, beta, bn._mean, bn._variance,
-                kind, conv._stride[0], *limits, training, bn._momentum, bn._epsilon, _threads,
+                kind, conv._stride[0], *limits, training, bn._momentum, bn._epsilon, half, _threads,
             )  # fmt: skip
             ctx.steps.append(
                 (y, y_norm, raw, norm, weight, kind, conv._stride[0], *limits, training, _threads)
@@ -222,8 +248,10 @@ class Chain(PyLayer):
     @staticmethod
     def backward(ctx, dout):
         y, y_norm = ctx.steps[-1][:2]
-        dz, sums = _operators.finish_backward(dout, ctx.out, y, y_norm, *ctx.limits, _threads)
-        dresidual, gradients = dz, []
+        dz, sums, dresidual = _operators.finish_backward(
+            dout, ctx.out, y, y_norm, *ctx.limits, ctx.has_residual, _threads
+        )
+        gradients = []
         for step in reversed(ctx.steps):
             dz, sums, *layer_gradients = _operators.conv_backward(dz, sums, *step)
             gradients = layer_gradients + gradients

@@ -52,6 +52,66 @@ void store(float* to, V value) {
   std::memcpy(to, &value, sizeof(V));
 }
 
+#ifdef __AVX512BF16__
+// The upper half of a float: its sign, its exponent and 7 of its 23 bits. Half the memory.
+struct BFloat16 {
+  uint16_t bits;
+};
+// Two of them that are multiplied by two others and added to one sum in float.
+struct BFloat16Pair {
+  uint32_t bits;
+};
+
+inline __m512 widen(__m256i bits) {
+  return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+inline __m256 widen(__m128i bits) {
+  return (__m256)_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16);
+}
+inline __m256i narrow(Wide value) { return (__m256i)_mm512_cvtneps_pbh(value); }
+inline __m128i narrow(Float8 value) { return (__m128i)_mm256_cvtneps_pbh(value); }
+
+template <class V>
+V load(const BFloat16* from) {
+  decltype(narrow(V{})) bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return widen(bits);
+}
+template <class V>
+V load(const BFloat16Pair* from) {
+  return load<V>(reinterpret_cast<const float*>(from));
+}
+template <class V>
+void store(BFloat16* to, V value) {
+  const auto bits = narrow(value);
+  std::memcpy(to, &bits, sizeof(bits));
+}
+inline void store_pairs(BFloat16Pair* to, Wide first, Wide second) {
+  const __m512i low = _mm512_cvtepu16_epi32(narrow(first));
+  const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(second)), 16);
+  _mm512_storeu_si512(to, _mm512_or_si512(low, high));
+}
+inline void store_pairs(BFloat16Pair* to, Float8 first, Float8 second) {
+  const __m256i low = _mm256_cvtepu16_epi32(narrow(first));
+  const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow(second)), 16);
+  _mm256_storeu_si256((__m256i*)to, _mm256_or_si256(low, high));
+}
+#endif
+
+// What a matrix product takes for factors that are stored as T, and how many of them it holds.
+template <class T>
+struct Factor {
+  typedef float type;
+};
+#ifdef __AVX512BF16__
+template <>
+struct Factor<BFloat16> {
+  typedef BFloat16Pair type;
+};
+#endif
+template <class T>
+constexpr int PACK = sizeof(typename Factor<T>::type) / sizeof(T);
+
 // NaN stays NaN.
 template <class V>
 V clip(V value, float low, float high) {

@@ -67,7 +67,8 @@ struct Stem {
     return ((int64_t(o) * C + c) * 3 + ky) * 3 + kx;
   }
 
-  void forward(const float* x, const float* weight, float* y, Sums& sums, int threads) const {
+  template <class Y>
+  void forward(const float* x, const float* weight, Y* y, Sums& sums, int threads) const {
     std::vector<float> matrix(size_t(K) * output_c);
     for (int kx = 0; kx < 3; ++kx)
       for (int ky = 0; ky < 3; ++ky)
@@ -75,20 +76,21 @@ struct Stem {
           for (int o = 0; o < output_c; ++o)
             matrix[size_t((kx * 3 + ky) * C + c) * output_c + o] = weight[place(o, c, ky, kx)];
     parallel(threads, [&](int task) {
-      Window window(scratch(window_size()), 3, C, width, 1, 1);
+      float* product = scratch(window_size() + size_t(out_width()) * output_c);
+      Window window(product + size_t(out_width()) * output_c, 3, C, width, 1, 1);
       const Range range = task_range(batch * out_height(), task);
       for (int64_t row = range.begin; row < range.end; ++row) {
         fill(window, x, row);
-        float* out = y + row * out_width() * output_c;
         gemm(out_width(), output_c, K, window.column(0), 2 * window.pitch(), 1, matrix.data(),
-             output_c, out, output_c, false);
-        add_moments(out, out_width(), task, sums);
+             output_c, product, output_c, false);
+        store_moments(product, out_width(), y + row * out_width() * output_c, task, sums);
       }
     });
   }
 
-  void backward(const float* dz, const float* y, const Gradient& gradient, const float* x,
-                float* dweight, int threads) const {
+  template <class Y>
+  void backward(const Y* dz, const Y* y, const Gradient& gradient, const float* x, float* dweight,
+                int threads) const {
     Partials partials(size_t(K) * output_c);
     parallel(threads, [&](int task) {
       float* sum = partials.zeroed_task(task);
@@ -98,7 +100,7 @@ struct Stem {
       for (int64_t row = range.begin; row < range.end; ++row) {
         fill(window, x, row);
         const int64_t start = row * out_width() * output_c;
-        raw_gradient(dz + start, y + start, out_width(), output_c, gradient, g);
+        portraitnet::fill(out_width(), output_c, raw_gradient(dz + start, y + start, gradient), g);
         gemm(K, output_c, out_width(), window.column(0), 1, 2 * window.pitch(), g, output_c,
              sum, output_c, true);
       }

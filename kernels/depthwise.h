@@ -12,7 +12,7 @@ struct Grid {
   int out_width() const { return (width - 1) / stride + 1; }
 };
 
-// The last three rows that were asked for, each made once by `fill(row, destination)`, with zeros
+// The last three rows that were asked for, each made once by `make(row, destination)`, with zeros
 // left and right.
 class RowRing {
  public:
@@ -21,13 +21,13 @@ class RowRing {
     std::memset(memory, 0, 3 * size_ * sizeof(float));
   }
   // `row` of image `image`, null outside of the image.
-  template <class Fill>
-  const float* get(int64_t image, int row, int height, Fill fill) {
+  template <class Make>
+  const float* get(int64_t image, int row, int height, Make make) {
     if (row < 0 || row >= height) return nullptr;
     const int slot = row % 3;
     float* start = memory_ + slot * size_;
     if (rows_[slot] != image * height + row)
-      fill(rows_[slot] = image * height + row, start + channels_);
+      make(rows_[slot] = image * height + row, start + channels_);
     return start;
   }
 
@@ -56,8 +56,8 @@ inline void depthwise_block(const float* const rows[3], const V (&w)[9], int64_t
   }
 }
 
-template <int STRIDE, class T>
-void depthwise_forward(const T* x, const Norm& norm, const float* weight, const Grid& grid, T* y,
+template <int STRIDE, class X, class Y>
+void depthwise_forward(const X* x, const Norm& norm, const float* weight, const Grid& grid, Y* y,
                        Sums& sums, int threads) {
   const int channels = grid.channels, out_width = grid.out_width(), out_height = grid.out_height();
   const int64_t in_row = int64_t(grid.width) * channels, out_row = int64_t(out_width) * channels;
@@ -65,8 +65,8 @@ void depthwise_forward(const T* x, const Norm& norm, const float* weight, const 
   const int padded = grid.width + 2;
   parallel(threads, [&](int task) {
     RowRing ring(scratch(3 * int64_t(padded) * channels), padded, channels);
-    auto fill = [&](int64_t row, float* out) {
-      activate(x + row * in_row, grid.width, channels, norm, out);
+    const auto make = [&](int64_t row, float* out) {
+      fill(grid.width, channels, activated(x + row * in_row, norm), out);
     };
     RowSums row_sums(channels);
     const Range range = task_range(grid.batch * out_height, task);
@@ -74,8 +74,8 @@ void depthwise_forward(const T* x, const Norm& norm, const float* weight, const 
       const float* rows[3];
       for (int ky = 0; ky < 3; ++ky)
         rows[ky] =
-            ring.get(row / out_height, int(row % out_height) * STRIDE - 1 + ky, grid.height, fill);
-      T* out = y + row * out_row;
+            ring.get(row / out_height, int(row % out_height) * STRIDE - 1 + ky, grid.height, make);
+      Y* out = y + row * out_row;
       each_vector(channels, [&](auto vector, int c) {
         using V = decltype(vector);
         V w[9], one = {}, two = {};
@@ -130,9 +130,9 @@ inline void depthwise_backward_block(const float* const rows[3], const V (&in)[B
   }
 }
 
-template <int STRIDE, class T>
-void depthwise_backward(const T* dz, const T* y, const Gradient& gradient, const T* x,
-                        const Norm& norm, const float* weight, const Grid& grid, T* dx, Sums& sums,
+template <int STRIDE, class X, class Y>
+void depthwise_backward(const Y* dz, const Y* y, const Gradient& gradient, const X* x,
+                        const Norm& norm, const float* weight, const Grid& grid, X* dx, Sums& sums,
                         float* dweight, int threads) {
   const int channels = grid.channels, out_width = grid.out_width(), out_height = grid.out_height();
   const int64_t in_row = int64_t(grid.width) * channels, out_row = int64_t(out_width) * channels;
@@ -142,8 +142,8 @@ void depthwise_backward(const T* dz, const T* y, const Gradient& gradient, const
   const int padded = out_width + 2;
   parallel(threads, [&](int task) {
     RowRing ring(scratch(3 * int64_t(padded) * channels), padded, channels);
-    auto fill = [&](int64_t row, float* out) {
-      raw_gradient(dz + row * out_row, y + row * out_row, out_width, channels, gradient, out);
+    const auto make = [&](int64_t row, float* out) {
+      fill(out_width, channels, raw_gradient(dz + row * out_row, y + row * out_row, gradient), out);
     };
     float* task_dweight = partials.zeroed_task(task);
     RowSums row_sums(channels);
@@ -153,10 +153,10 @@ void depthwise_backward(const T* dz, const T* y, const Gradient& gradient, const
       for (int ky = 0; ky < 3; ++ky) {
         const int above = int(row % grid.height) + 1 - ky;
         rows[ky] = above % STRIDE ? nullptr
-                                  : ring.get(row / grid.height, above / STRIDE, out_height, fill);
+                                  : ring.get(row / grid.height, above / STRIDE, out_height, make);
       }
-      const T* raw = x + row * in_row;
-      T* out = dx + row * in_row;
+      const X* raw = x + row * in_row;
+      X* out = dx + row * in_row;
       each_vector(channels, [&](auto vector, int c) {
         using V = decltype(vector);
         V w[9], dw[9], scale, shift, mean, one = {}, two = {};

@@ -5,9 +5,23 @@
 
 namespace portraitnet {
 
+template <class V>
+V multiply_add(V sum, float a, V line) {
+  return sum + a * line;
+}
+
+#ifdef __AVX512BF16__
+inline Wide multiply_add(Wide sum, BFloat16Pair a, Wide line) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(a.bits), (__m512bh)line);
+}
+inline Float8 multiply_add(Float8 sum, BFloat16Pair a, Float8 line) {
+  return _mm256_dpbf16_ps(sum, (__m256bh)_mm256_set1_epi32(a.bits), (__m256bh)line);
+}
+#endif
+
 // c (ROWS x VECTORS*lanes) = or += a (ROWS x k) times b (k x VECTORS*lanes); c stays in registers.
-template <int ROWS, int VECTORS, class V>
-void tile(int k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+template <int ROWS, int VECTORS, class V, class E>
+void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
           float* c, int64_t c_row, bool add) {
   V sum[ROWS][VECTORS] = {};
   if (add) {
@@ -23,7 +37,8 @@ void tile(int k, const float* a, int64_t a_row, int64_t a_col, const float* b, i
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
-      for (int v = 0; v < VECTORS; ++v) sum[r][v] += a[r * a_row + p * a_col] * line[v];
+      for (int v = 0; v < VECTORS; ++v)
+        sum[r][v] = multiply_add(sum[r][v], a[r * a_row + p * a_col], line[v]);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; ++r)
@@ -32,9 +47,9 @@ void tile(int k, const float* a, int64_t a_row, int64_t a_col, const float* b, i
 }
 
 // The rows of one panel of VECTORS*lanes columns.
-template <int VECTORS, class V>
-void panel(int64_t m, int k, const float* a, int64_t a_row, int64_t a_col, const float* b,
-           int64_t b_row, float* c, int64_t c_row, bool add) {
+template <int VECTORS, class V, class E>
+void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
+           float* c, int64_t c_row, bool add) {
   int64_t i = 0;
   for (; i + TILE_ROWS <= m; i += TILE_ROWS)
     tile<TILE_ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row,
@@ -45,11 +60,13 @@ void panel(int64_t m, int k, const float* a, int64_t a_row, int64_t a_col, const
     tile<1, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
 }
 
-// c (m x n) = or += a (m x k) b (k x n). n is a multiple of 8. a's strides are free, so that a
+// c (m x n) = or += a (m x k) b (k x n), of floats or of pairs, which make two steps of k in one.
+// n is a multiple of 8. a's strides are free, so that a
 // transposed matrix and the overlapping windows of a convolution are read where they stand; rows of
 // b and c are contiguous.
-inline void gemm(int64_t m, int n, int k, const float* a, int64_t a_row, int64_t a_col,
-                 const float* b, int64_t b_row, float* c, int64_t c_row, bool add) {
+template <class E>
+void gemm(int64_t m, int n, int k, const E* a, int64_t a_row, int64_t a_col, const E* b,
+          int64_t b_row, float* c, int64_t c_row, bool add) {
   constexpr int LANE = LANES<Wide>;
   int j = 0;
   for (; j + 3 * LANE <= n; j += 3 * LANE)

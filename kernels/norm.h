@@ -20,31 +20,58 @@ struct Gradient {
   std::vector<float> a, b, c;
 };
 
-// Pointers and limits are copied to local variables here and below: a store might change what a
-// reference refers to, for all the compiler knows, and it would load that again for each vector.
+// Below, value(V{}, i, c) is the vector of channels c, c + 1, ... of the pixel whose
+// channels start at place i. These
+// functions capture copies of pointers and limits: a store might change what a reference refers to,
+// for all the compiler knows, and it would load that again for each vector.
+
+// What the reader of a raw output sees.
 template <class T>
-void activate(const T* raw, int64_t pixels, int channels, const Norm& norm, float* out) {
+auto activated(const T* raw, const Norm& norm) {
   const float *scale = norm.scale, *shift = norm.shift, low = norm.low, high = norm.high;
-  for (int64_t i = 0; i < pixels; ++i, raw += channels, out += channels)
-    each_vector(channels, [=](auto vector, int c) {
-      using V = decltype(vector);
-      V value = load<V>(raw + c);
-      if (scale) value = clip(value * load<V>(scale + c) + load<V>(shift + c), low, high);
-      store(out + c, value);
-    });
+  return [=](auto vector, int64_t i, int c) __attribute__((always_inline)) {
+    using V = decltype(vector);
+    const V value = load<V>(raw + i + c);
+    return scale ? clip(value * load<V>(scale + c) + load<V>(shift + c), low, high) : value;
+  };
 }
 
 template <class T>
-void raw_gradient(const T* dz, const T* raw, int64_t pixels, int channels, const Gradient& g,
-                  float* out) {
+auto raw_gradient(const T* dz, const T* raw, const Gradient& g) {
   const float *a = g.a.data(), *b = g.b.data(), *c = g.c.data();
-  for (int64_t i = 0; i < pixels; ++i, dz += channels, raw += channels, out += channels)
-    each_vector(channels, [=](auto vector, int k) {
-      using V = decltype(vector);
-      store(out + k, load<V>(a + k) * load<V>(dz + k) +
-                         (load<V>(b + k) * load<V>(raw + k) + load<V>(c + k)));
-    });
+  return [=](auto vector, int64_t i, int k) __attribute__((always_inline)) {
+    using V = decltype(vector);
+    return load<V>(a + k) * load<V>(dz + i + k) +
+           (load<V>(b + k) * load<V>(raw + i + k) + load<V>(c + k));
+  };
 }
+
+// Writes values of all pixels and channels as rows.
+template <class Value, class T>
+void fill(int64_t pixels, int channels, Value value, T* rows) {
+  for (int64_t i = 0; i < pixels * channels; i += channels)
+    each_vector(channels, [=](auto vector, int c) { store(rows + i + c, value(vector, i, c)); });
+}
+
+#ifdef __AVX512BF16__
+// Writes them, if `rows` is not null, as rows, and as pairs of two pixels' values of one channel;
+// beside the last of an odd number stands 0.
+template <class Value>
+void fill(int64_t pixels, int channels, Value value, BFloat16* rows, BFloat16Pair* pairs) {
+  for (int64_t p = 0; p < pixels; p += 2) {
+    const bool both = p + 1 < pixels;
+    const int64_t i = p * channels;
+    each_vector(channels, [=](auto vector, int c) {
+      using V = decltype(vector);
+      const V first = value(vector, i, c), second = both ? value(vector, i + channels, c) : V{};
+      store_pairs(pairs + i / 2 + c, first, second);
+      if (!rows) return;
+      store(rows + i + c, first);
+      if (both) store(rows + i + channels + c, second);
+    });
+  }
+}
+#endif
 
 // Per task and channel two sums in double, of sums of a few rows in float.
 struct Sums {
@@ -87,14 +114,17 @@ void accumulate(float* sum, V value) {
   store(sum, load<V>(sum) + value);
 }
 
-// Sum and sum of squares of raw outputs, for BatchNorm's mean and variance.
-inline void add_moments(const float* raw, int64_t pixels, int task, Sums& sums) {
+// Stores the raw outputs that `product` holds, and adds up them and their squares for BatchNorm's
+// mean and variance.
+template <class T>
+void store_moments(const float* product, int64_t pixels, T* raw, int task, Sums& sums) {
   const int channels = sums.channels;
   RowSums rows(channels);
   float *one = rows.one, *two = rows.two;
-  for (int64_t i = 0; i < pixels; ++i, raw += channels)
+  for (int64_t i = 0; i < pixels * channels; i += channels)
     each_vector(channels, [=](auto vector, int c) {
-      const auto value = load<decltype(vector)>(raw + c);
+      const auto value = load<decltype(vector)>(product + i + c);
+      if ((const void*)product != raw) store(raw + i + c, value);
       accumulate(one + c, value);
       accumulate(two + c, value * value);
     });
@@ -104,29 +134,28 @@ inline void add_moments(const float* raw, int64_t pixels, int task, Sums& sums) 
 // dz = dx where the activation let the value pass, else 0; sums of dz and dz * (raw - mean) for
 // BatchNorm's backward. `value` is the activated one: strictly between the limits where the
 // activation was open.
-template <class D, class A, class T>
-void store_gradient(const D* dx, const A* value, const T* raw, int64_t pixels, const Norm& norm,
+template <class Value, class T>
+void store_gradient(const float* dx, Value value, const T* raw, int64_t pixels, const Norm& norm,
                     T* dz, int task, Sums& sums) {
   const int channels = sums.channels;
   const float *mean = norm.mean, low = norm.low, high = norm.high;
   RowSums rows(channels);
   float *one = rows.one, *two = rows.two;
-  for (int64_t i = 0; i < pixels;
-       ++i, dx += channels, value += channels, raw += channels, dz += channels)
+  for (int64_t i = 0; i < pixels * channels; i += channels)
     each_vector(channels, [=](auto vector, int c) {
       using V = decltype(vector);
-      const V passed = where_between(load<V>(value + c), low, high, load<V>(dx + c));
-      store(dz + c, passed);
+      const V passed = where_between(value(vector, i, c), low, high, load<V>(dx + i + c));
+      store(dz + i + c, passed);
       accumulate(one + c, passed);
-      accumulate(two + c, passed * (load<V>(raw + c) - load<V>(mean + c)));
+      accumulate(two + c, passed * (load<V>(raw + i + c) - load<V>(mean + c)));
     });
   rows.flush(task, sums);
 }
 
 // The end of a chain of convolutions: out = activation(normalised raw + residual).
 template <class T>
-void finish_forward(const T* raw, const Norm& norm, const T* residual, int64_t pixels,
-                    int channels, T* out, int threads) {
+void finish_forward(const T* raw, const Norm& norm, const float* residual, int64_t pixels,
+                    int channels, float* out, int threads) {
   const float *scale = norm.scale, *shift = norm.shift, low = norm.low, high = norm.high;
   parallel(threads, [=](int task) {
     const Range range = task_range(pixels, task);
@@ -140,17 +169,30 @@ void finish_forward(const T* raw, const Norm& norm, const T* residual, int64_t p
   });
 }
 
-// dz: gradient of the sum before the activation, that is of the residual too.
+// dz: gradient of the sum before the activation, that is of the residual too, which gets it as
+// floats where dz is none.
 template <class T>
-void finish_backward(const T* dout, const T* out, const T* raw, const Norm& norm, int64_t pixels,
-                     T* dz, Sums& sums, int threads) {
+void finish_backward(const float* dout, const float* out, const T* raw, const Norm& norm,
+                     int64_t pixels, T* dz, float* dresidual, Sums& sums, int threads) {
   const int channels = sums.channels;
+  const float low = norm.low, high = norm.high;
   const int64_t chunk = chunk_pixels(3 * channels);
   parallel(threads, [&](int task) {
     const Range range = task_range(pixels, task);
-    for (int64_t p = range.begin; p < range.end; p += chunk)
-      store_gradient(dout + p * channels, out + p * channels, raw + p * channels,
-                     std::min(chunk, range.end - p), norm, dz + p * channels, task, sums);
+    for (int64_t p = range.begin; p < range.end; p += chunk) {
+      const int64_t count = std::min(chunk, range.end - p), start = p * channels;
+      const float *from = dout + start, *value = out + start;
+      const auto reached = [=](auto vector, int64_t i, int c) __attribute__((always_inline)) {
+        return load<decltype(vector)>(value + i + c);
+      };
+      store_gradient(from, reached, raw + start, count, norm, dz + start, task, sums);
+      if (!dresidual) continue;
+      const auto passed = [=](auto vector, int64_t i, int c) __attribute__((always_inline)) {
+        return where_between(reached(vector, i, c), low, high,
+                             load<decltype(vector)>(from + i + c));
+      };
+      fill(count, channels, passed, dresidual + start);
+    }
   });
 }
 

@@ -14,8 +14,38 @@ enum Kind { POINTWISE = 0, DEPTHWISE = 1, STEM = 2 };
 // The rows of a `norm` tensor (4, channels) that travels beside every raw tensor.
 enum Row { SCALE = 0, SHIFT = 1, MEAN = 2, INVERSE_STD = 3, ROWS = 4 };
 
+// Activations inside a chain of convolutions are float, or bfloat16 where the processor multiplies
+// it; everything else is float.
+#ifdef __AVX512BF16__
+typedef BFloat16 Half;
+#else
+typedef float Half;
+#endif
+
 Tensor empty(const std::vector<int64_t>& shape, paddle::DataType type = paddle::DataType::FLOAT32) {
   return paddle::empty(shape, type, paddle::CPUPlace());
+}
+
+template <class T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.data());
+}
+template <class T>
+T* data(Tensor& tensor) {
+  return static_cast<T*>(tensor.data());
+}
+
+bool is_half(const Tensor& tensor) { return tensor.dtype() == paddle::DataType::BFLOAT16; }
+
+// Calls work(X(), Y()) with the types of a convolution's input and output.
+template <class Work>
+void with_types(bool x_half, bool y_half, Work work) {
+  if (x_half)
+    work(Half(), Half());
+  else if (y_half)
+    work(float(), Half());
+  else
+    work(float(), float());
 }
 
 Norm norm_of(const paddle::optional<Tensor>& tensor, float low, float high) {
@@ -103,37 +133,42 @@ Stem stem_of(const Tensor& x, const Tensor& weight) {
 
 }  // namespace
 
-// Convolution and the statistics of its BatchNorm: raw output and its norm.
+// Convolution and the statistics of its BatchNorm: raw output, bfloat16 if `half`, and its norm.
 std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>& norm,
                                 const Tensor& weight, const Tensor& gamma, const Tensor& beta,
                                 const Tensor& running_mean, const Tensor& running_variance,
                                 int kind, int stride, float low, float high, bool training,
-                                float momentum, float epsilon, int threads) {
+                                float momentum, float epsilon, bool half, int threads) {
   const Norm in = norm_of(norm, low, high);
   const auto shape = x.shape();
   const int output_c = int(weight.shape()[0]);
+  const float* w = data<float>(weight);
+  const Grid grid = grid_of(x, stride);
+  const Stem stem = stem_of(x, weight);
+  std::vector<int64_t> y_shape{shape[0], shape[1], shape[2], output_c};
+  if (kind == DEPTHWISE) y_shape = {shape[0], grid.out_height(), grid.out_width(), output_c};
+  if (kind == STEM) y_shape = {shape[0], stem.out_height(), stem.out_width(), output_c};
+  Tensor y = empty(y_shape, half ? paddle::DataType::BFLOAT16 : paddle::DataType::FLOAT32);
   Sums sums(output_c);
-  Tensor y;
-  if (kind == POINTWISE) {
-    y = empty({shape[0], shape[1], shape[2], output_c});
-    pointwise_forward(x.data<float>(), in, weight.data<float>(), shape[0] * shape[1] * shape[2],
-                      int(shape[3]), output_c, y.data<float>(), sums, threads);
-  } else if (kind == DEPTHWISE) {
-    const Grid grid = grid_of(x, stride);
-    y = empty({shape[0], grid.out_height(), grid.out_width(), output_c});
-    (stride == 1 ? depthwise_forward<1, float> : depthwise_forward<2, float>)(
-        x.data<float>(), in, weight.data<float>(), grid, y.data<float>(), sums, threads);
-  } else {
-    const Stem stem = stem_of(x, weight);
-    y = empty({shape[0], stem.out_height(), stem.out_width(), output_c});
-    stem.forward(x.data<float>(), weight.data<float>(), y.data<float>(), sums, threads);
-  }
+  with_types(is_half(x), half, [&](auto x_type, auto y_type) {
+    using X = decltype(x_type);
+    using Y = decltype(y_type);
+    if (kind == POINTWISE)
+      pointwise_forward(data<X>(x), in, w, shape[0] * shape[1] * shape[2], int(shape[3]), output_c,
+                        data<Y>(y), sums, threads);
+    else if (kind == STEM)
+      stem.forward(data<float>(x), w, data<Y>(y), sums, threads);
+    else if (stride == 1)
+      depthwise_forward<1>(data<X>(x), in, w, grid, data<Y>(y), sums, threads);
+    else
+      depthwise_forward<2>(data<X>(x), in, w, grid, data<Y>(y), sums, threads);
+  });
   return {y, make_norm(sums, y.numel() / output_c, gamma, beta, running_mean, running_variance,
                        training, momentum, epsilon)};
 }
 
 // From the gradient dz of the normalised output (its sums beside it) to that of the normalised
-// input, and its sums.
+// input, and its sums. dz is of y's type, dx of x's.
 std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const Tensor& y,
                                  const Tensor& y_norm, const Tensor& x,
                                  const paddle::optional<Tensor>& norm, const Tensor& weight,
@@ -142,22 +177,30 @@ std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const 
   const Norm in = norm_of(norm, low, high);
   const auto shape = x.shape();
   const int output_c = int(weight.shape()[0]);
+  const float* w = data<float>(weight);
   Tensor dweight = empty(weight.shape()), dgamma = empty({output_c}), dbeta = empty({output_c});
   const Gradient gradient = make_gradient(y_norm, dz_sums, y.numel() / output_c, training,
-                                          dgamma.data<float>(), dbeta.data<float>());
+                                          data<float>(dgamma), data<float>(dbeta));
   Sums sums(kind == STEM ? 1 : int(shape[3]));
-  Tensor dx = kind == STEM ? empty({1}) : empty(shape);  // nobody asks for the photo's gradient
-  if (kind == POINTWISE)
-    pointwise_backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(), in,
-                       weight.data<float>(), shape[0] * shape[1] * shape[2], int(shape[3]),
-                       output_c, dx.data<float>(), sums, dweight.data<float>(), threads);
-  else if (kind == DEPTHWISE)
-    (stride == 1 ? depthwise_backward<1, float> : depthwise_backward<2, float>)(
-        dz.data<float>(), y.data<float>(), gradient, x.data<float>(), in, weight.data<float>(),
-        grid_of(x, stride), dx.data<float>(), sums, dweight.data<float>(), threads);
-  else
-    stem_of(x, weight).backward(dz.data<float>(), y.data<float>(), gradient, x.data<float>(),
-                                dweight.data<float>(), threads);
+  // Nobody asks for the photo's gradient.
+  Tensor dx = empty(kind == STEM ? std::vector<int64_t>{1} : shape, x.dtype());
+  float* dw = data<float>(dweight);
+  with_types(is_half(x), is_half(y), [&](auto x_type, auto y_type) {
+    using X = decltype(x_type);
+    using Y = decltype(y_type);
+    if (kind == POINTWISE)
+      pointwise_backward(data<Y>(dz), data<Y>(y), gradient, data<X>(x), in, w,
+                         shape[0] * shape[1] * shape[2], int(shape[3]), output_c, data<X>(dx), sums,
+                         dw, threads);
+    else if (kind == STEM)
+      stem_of(x, weight).backward(data<Y>(dz), data<Y>(y), gradient, data<float>(x), dw, threads);
+    else if (stride == 1)
+      depthwise_backward<1>(data<Y>(dz), data<Y>(y), gradient, data<X>(x), in, w,
+                            grid_of(x, stride), data<X>(dx), sums, dw, threads);
+    else
+      depthwise_backward<2>(data<Y>(dz), data<Y>(y), gradient, data<X>(x), in, w,
+                            grid_of(x, stride), data<X>(dx), sums, dw, threads);
+  });
   return {dx, sums_tensor(sums), dweight, dgamma, dbeta};
 }
 
@@ -166,21 +209,30 @@ std::vector<Tensor> FinishForward(const Tensor& raw, const Tensor& norm,
                                   const paddle::optional<Tensor>& residual, float low, float high,
                                   int threads) {
   Tensor out = empty(raw.shape());
-  finish_forward(raw.data<float>(), norm_of(norm, low, high),
-                 residual ? residual->data<float>() : nullptr, raw.numel() / raw.shape()[3],
-                 int(raw.shape()[3]), out.data<float>(), threads);
+  with_types(false, is_half(raw), [&](auto, auto type) {
+    finish_forward(data<decltype(type)>(raw), norm_of(norm, low, high),
+                   residual ? data<float>(*residual) : nullptr, raw.numel() / raw.shape()[3],
+                   int(raw.shape()[3]), data<float>(out), threads);
+  });
   return {out};
 }
 
-// Gradient of the sum before the activation, and its sums for the last BatchNorm.
+// Gradient of the sum before the activation, as raw's type and as float, and its sums for the last
+// BatchNorm.
 std::vector<Tensor> FinishBackward(const Tensor& dout, const Tensor& out, const Tensor& raw,
-                                   const Tensor& norm, float low, float high, int threads) {
-  Tensor dz = empty(raw.shape());
+                                   const Tensor& norm, float low, float high, bool has_residual,
+                                   int threads) {
+  Tensor dz = empty(raw.shape(), raw.dtype());
+  const bool both = has_residual && is_half(raw);
+  Tensor dresidual = both ? empty(raw.shape()) : dz;
   Sums sums(int(raw.shape()[3]));
-  finish_backward(dout.data<float>(), out.data<float>(), raw.data<float>(),
-                  norm_of(norm, low, high), raw.numel() / raw.shape()[3], dz.data<float>(), sums,
-                  threads);
-  return {dz, sums_tensor(sums)};
+  with_types(false, is_half(raw), [&](auto, auto type) {
+    using T = decltype(type);
+    finish_backward(data<float>(dout), data<float>(out), data<T>(raw), norm_of(norm, low, high),
+                    raw.numel() / raw.shape()[3], data<T>(dz),
+                    both ? data<float>(dresidual) : nullptr, sums, threads);
+  });
+  return {dz, sums_tensor(sums), dresidual};
 }
 
 std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, int threads) {
@@ -255,7 +307,7 @@ PD_BUILD_OP(portraitnet_conv_forward)
              "running_variance"})
     .Outputs({"y", "y_norm"})
     .Attrs({"kind: int", "stride: int", "low: float", "high: float", "training: bool",
-            "momentum: float", "epsilon: float", "threads: int"})
+            "momentum: float", "epsilon: float", "half: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(ConvForward));
 
 PD_BUILD_OP(portraitnet_conv_backward)
@@ -273,8 +325,8 @@ PD_BUILD_OP(portraitnet_finish_forward)
 
 PD_BUILD_OP(portraitnet_finish_backward)
     .Inputs({"dout", "out", "raw", "norm"})
-    .Outputs({"dz", "dz_sums"})
-    .Attrs({"low: float", "high: float", "threads: int"})
+    .Outputs({"dz", "dz_sums", "dresidual"})
+    .Attrs({"low: float", "high: float", "has_residual: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(FinishBackward));
 
 PD_BUILD_OP(portraitnet_upsample_forward)
