@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from backends import AUTO, BACKENDS
-from dataset import SPLITS, validation_sets
+from dataset import validation_sets
 from images import write_image, write_json
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
+from pairs import SPLITS
 from predictor import Predictor
 from transforms import SIZE, degrade, letterbox
 from transforms.geometry import letterbox_box, resize

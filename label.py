@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dataset import SOFT_LIST, _read_pairs, read_pair
+from dataset import read_pair
 from images import read_image, write_image, write_whole
+from pairs import SOFT_LIST, read_pairs
 from predict import FAILURES, find_photos, without_clashes
 from predictor import Predictor
 
@@ -93,7 +94,7 @@ def plan(args):
             f"There is no {path}: give a folder with such a list, or photos without --data_root."
         )
     drafts = {
-        Path(pair.image_path): Path(pair.mask_path) for pair in _read_pairs(args.data_root, path)
+        Path(pair.image_path): Path(pair.mask_path) for pair in read_pairs(args.data_root, path)
     }
     tasks = []
     for photo, draft in drafts.items():

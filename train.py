@@ -24,7 +24,6 @@ from dataset import (
     TrainingSamples,
     default_cache_dir,
     load_batches,
-    split_backgrounds,
     validation_sets,
 )
 from effects import overlay
@@ -33,6 +32,7 @@ from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
 from models.weights import load_pretrained, load_state, load_whole, save_atomically
+from pairs import split_backgrounds
 from predictor import Predictor
 from transforms import (
     SIZE,

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataset import SPLITS, PortraitDataset
+from dataset import PortraitDataset
 from label import ask
 from metrics import Scores
+from pairs import SPLITS
 from predictor import Predictor
 from transforms.geometry import resize
 

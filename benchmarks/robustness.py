@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataset import SPLITS, PortraitDataset, split_backgrounds
+from dataset import PortraitDataset
 from images import read_image, write_json
 from metrics import boundary_iou, confusion, person_iou
+from pairs import SPLITS, split_backgrounds
 from predictor import Predictor
 from transforms.color import noise
 from transforms.geometry import letterbox_box, resize, rotate

@@ -6,21 +6,19 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
+import check
 import dataset as dataset_module
 from dataset import (
-    Pair,
     PhotoCache,
     PortraitDataset,
     TrainingSamples,
     cache_name,
     decode,
-    find_pairs,
     load_batches,
-    main,
-    split_backgrounds,
     validation_sets,
 )
 from images import read_image, read_mask, write_image
+from pairs import Pair, find_pairs, read_lists, split_backgrounds
 from transforms import RandomHorizontalFlip, RandomRotation, RandomTranslate
 from transforms.compose import swap_background
 
@@ -108,7 +106,7 @@ def test_listed_suffix_may_differ_from_the_file(data_root):
 def test_validation_photos_are_split_off_by_seed_and_said(list_root):
     train, val = (PortraitDataset(list_root, split) for split in ("train", "val"))
     assert len(train) == 18 and len(val) == 2
-    assert set(train.pairs) | set(val.pairs) == set(dataset_module.read_lists(list_root)["train"])
+    assert set(train.pairs) | set(val.pairs) == set(read_lists(list_root)["train"])
     assert len(val.notes) == 1
     assert "2 of the 20 training photos are kept for validation (seed 0)" in val.notes[0]
     assert PortraitDataset(list_root, "val").pairs == val.pairs
@@ -290,9 +288,9 @@ def test_a_soft_list_adds_to_the_training_photos_alone(data_root, soft_root):
 
 
 def test_check_names_a_soft_mask_that_is_none(soft_root, capsys):
-    assert main(["--data_root", str(soft_root)]) == 0
+    assert check.main(["--data_root", str(soft_root)]) == 0
     write_image(soft_root / "mask.png", np.eye(90, dtype=np.uint8))
-    assert main(["--data_root", str(soft_root)]) == 1
+    assert check.main(["--data_root", str(soft_root)]) == 1
     assert "no soft mask" in capsys.readouterr().out
 
 
@@ -491,11 +489,11 @@ def test_decode_reduces_large_photos_and_cleans_masks(tmp_path):
 
 
 def test_check_of_a_good_data_set(data_root, list_root, capsys):
-    assert main(["--data_root", str(data_root), str(list_root)]) == 0
+    assert check.main(["--data_root", str(data_root), str(list_root)]) == 0
     output = capsys.readouterr().out
     assert f"{data_root} train: 12 pairs\n" in output
     assert "0 problems in 40 pairs" in output
-    assert main(["--data_root", str(data_root), "--split", "val"]) == 0
+    assert check.main(["--data_root", str(data_root), "--split", "val"]) == 0
     assert "0 problems in 4 pairs" in capsys.readouterr().out
 
 
@@ -508,7 +506,7 @@ def test_check_names_every_problem(data_root, capsys):
     cv2.imwrite(str(labels / "00004.png"), np.full((96, 80), 255, np.uint8))
     shutil.copy(images / "00005.png", images / "00013.png")  # train and val
     cv2.imwrite(str(labels / "00013.png"), read_mask(labels / "00005.png") * 255)
-    assert main(["--data_root", str(data_root)]) == 1
+    assert check.main(["--data_root", str(data_root)]) == 1
     output = capsys.readouterr().out
     for line in (
         f"missing: {images / '00000.png'}",
@@ -524,5 +522,5 @@ def test_check_names_every_problem(data_root, capsys):
 
 
 def test_check_of_no_data_set_is_one_sentence(tmp_path, capsys):
-    assert main(["--data_root", str(tmp_path)]) == 1
+    assert check.main(["--data_root", str(tmp_path)]) == 1
     assert "has no list of photos" in capsys.readouterr().err

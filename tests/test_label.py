@@ -5,9 +5,9 @@ import pytest
 from conftest import draw_portrait
 
 import label
-from dataset import _read_pairs
 from images import read_image
 from models import PortraitNet
+from pairs import read_pairs
 from predictor import Predictor
 from transforms import SIZE, to_batch
 from transforms.geometry import resize
@@ -107,7 +107,7 @@ def test_a_folder_becomes_a_data_root(models, tmp_path, capsys):
     assert files(tmp_path / "out") == ["Labels/a.png", "Labels/sub/b 1.png", "soft_list.txt"]
     told = capsys.readouterr()
     assert "2 masks, 0 of them from before" in told.out and "2/2" in told.err
-    pairs = _read_pairs(tmp_path / "out", tmp_path / "out" / "soft_list.txt")
+    pairs = read_pairs(tmp_path / "out", tmp_path / "out" / "soft_list.txt")
     for photo, (image_path, mask_path, *_) in zip(photos, pairs, strict=True):
         assert np.array_equal(read_image(image_path), read_image(photo))
         assert mask_of(mask_path).shape == (60, 50) and mask_of(mask_path).dtype == np.uint8

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import check
 import evaluate
 import export
 import label
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("weights/*.md")])
 SCRIPTS = {
     "train.py": train,
+    "check.py": check,
     "evaluate.py": evaluate,
     "predict.py": predict,
     "label.py": label,

@@ -1,0 +1,103 @@
+"""Read every photo and mask of data sets and name what is wrong.
+
+python check.py --data_root EG1800/ Picsart/
+"""
+
+import argparse
+import hashlib
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from images import read_image, read_mask, read_share
+from pairs import SPLITS, read_lists
+
+
+def check_pair(pair):
+    """Read one pair from end to end.
+
+    Returns:
+        problems: list of sentences.
+        digest: of the photo's file, bytes; None if it cannot be read.
+    """
+    problems, pictures, digest = [], [], None
+    image_path, mask_path, soft = pair
+    for path, read in ((image_path, read_image), (mask_path, read_share if soft else read_mask)):
+        try:
+            pictures.append(read(path))
+        except FileNotFoundError:
+            problems.append(f"missing: {path}")
+        except (OSError, ValueError) as error:
+            problems.append(f"unreadable: {error}")
+        else:
+            if path == image_path:
+                digest = hashlib.sha1(Path(path).read_bytes()).digest()
+            elif soft and 0 < pictures[-1].max() <= 1 / 255:
+                problems.append(f"no soft mask: {path} holds 0 and 1; shares are 0 to 255")
+            elif not (pictures[-1] > 0.5).any():
+                problems.append(f"empty mask: {path}")
+            elif (pictures[-1] > 0.5).all():
+                problems.append(f"full mask: {path}")
+    if len(pictures) == 2 and pictures[0].shape[:2] != pictures[1].shape:
+        sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in pictures)
+        problems.append(f"different sizes: {image_path} and {mask_path}, {sizes}")
+    return problems, digest
+
+
+def check(roots, splits):
+    """Read every listed pair; print each problem, then the counts.
+
+    Returns:
+        number of problems.
+    """
+    listed = [
+        (root, split, pair)
+        for root in roots
+        for split, pairs in read_lists(root).items()
+        for pair in pairs
+        if split in splits
+    ]
+    seen, problem_count = {}, 0  # seen: digest -> where
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(lambda entry: check_pair(entry[2]), listed)
+        bar = tqdm(results, total=len(listed), unit="pair")
+        for (_, split, pair), (problems, digest) in zip(listed, bar):
+            name = f"{pair.image_path} ({split})"
+            if digest in seen:
+                problems.append(f"duplicate: {name} has the content of {seen[digest]}")
+            elif digest is not None:
+                seen[digest] = name
+            problem_count += len(problems)
+            for problem in problems:
+                tqdm.write(problem)
+    for (root, split), count in Counter((root, split) for root, split, _ in listed).items():
+        print(f"{root} {split}: {count} pairs")
+    print(f"{problem_count} problems in {len(listed)} pairs")
+    return problem_count
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        description="Read every photo and mask of data sets and name what is wrong.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data_root", nargs="+", required=True, help="folders of data sets")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="lists to read")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        return 1 if check(args.data_root, args.split) else 0
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
