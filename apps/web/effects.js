@@ -1,5 +1,5 @@
 // What to make of a photo and of where the person is in it, as effects.py does it.
-// Each takes `photo`, a picture in RGBA, and `probability`, a picture of one channel 0..255 of the
+// Each takes `photo`, a picture in RGBA, and `probability`, a picture of one channel 0..1 of the
 // same size, changes neither and returns a new RGBA Uint8ClampedArray. `small` is the photo again,
 // shrunk: at its size colours are estimated and blurred.
 
@@ -15,14 +15,12 @@ const NEAR = 0.006;
 const PURITY = 4;
 const BLUR_SIGMA = 6; // pixels, at which a wide blur is made
 
-// Opacity, 0..1, of each of the 256 probabilities: effects.matte.
-const MATTE = Float32Array.from({ length: 256 }, (_, value) =>
-  Math.min(1, Math.max(0, (value / 255 - CLEAR) / (SOLID - CLEAR))),
-);
+/** Opacity, 0..1: effects.matte. */
+const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEAR)));
 
 /** Opacity at the size of `small`, 0..1. */
 function smallMatte(probability, { width, height }) {
-  return resize(probability, width, height).data.map((value) => MATTE[Math.round(value)]);
+  return resize(probability, width, height).data.map(matte);
 }
 
 /** result = other + alpha * (result - other), in place, for one pixel. */
@@ -36,7 +34,7 @@ function blend(result, to, alpha, red, green, blue) {
 export function mask(photo, probability) {
   const result = new Uint8ClampedArray(photo.data.length);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    result[to] = result[to + 1] = result[to + 2] = probability.data[i] > 127 ? 255 : 0;
+    result[to] = result[to + 1] = result[to + 2] = probability.data[i] > 0.5 ? 255 : 0;
     result[to + 3] = 255;
   }
   return result;
@@ -46,13 +44,13 @@ export function mask(photo, probability) {
 export function overlay(photo, probability) {
   const [red, green, blue] = OVERLAY_COLOR;
   const inside = picture(photo.width, photo.height, 1);
-  for (let i = 0; i < inside.data.length; i++) inside.data[i] = probability.data[i] > 127 ? 1 : 0;
+  for (let i = 0; i < inside.data.length; i++) inside.data[i] = probability.data[i] > 0.5 ? 1 : 0;
   const radius = Math.max(1, Math.round(Math.max(photo.width, photo.height) / 600));
   const share = boxMean(inside, radius).data; // one half on the contour
   const result = new Uint8ClampedArray(photo.data);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const line = Math.min(1, 2 * (1 - Math.abs(2 * share[i] - 1)));
-    const weight = Math.max((OVERLAY_STRENGTH * probability.data[i]) / 255, line);
+    const weight = Math.max(OVERLAY_STRENGTH * probability.data[i], line);
     if (weight > 0) blend(result, to, 1 - weight, red, green, blue);
   }
   return result;
@@ -62,7 +60,7 @@ export function overlay(photo, probability) {
 export function cutOut(photo, probability, { small }) {
   const result = personColors(photo, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = MATTE[probability.data[i]];
+    const alpha = matte(probability.data[i]);
     if (alpha === 0) result[to] = result[to + 1] = result[to + 2] = 0;
     result[to + 3] = 255 * alpha;
   }
@@ -73,7 +71,7 @@ export function cutOut(photo, probability, { small }) {
 export function color(photo, probability, { color: [red, green, blue], small }) {
   const result = personColors(photo, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = MATTE[probability.data[i]];
+    const alpha = matte(probability.data[i]);
     if (alpha < 1) blend(result, to, alpha, red, green, blue);
   }
   return result;
@@ -83,7 +81,7 @@ export function color(photo, probability, { color: [red, green, blue], small }) 
 export function replace(photo, probability, { background, small }) {
   const result = personColors(photo, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = MATTE[probability.data[i]];
+    const alpha = matte(probability.data[i]);
     if (alpha < 1) blend(result, to, alpha, background[to], background[to + 1], background[to + 2]);
   }
   return result;
@@ -107,7 +105,7 @@ export function blur(photo, probability, { sigma: share, small }) {
   let i = 0;
   for (const row of stretchedRows(behind, photo.width, photo.height)) {
     for (let from = 0; from < row.length; from += 4, i++) {
-      const alpha = MATTE[probability.data[i]];
+      const alpha = matte(probability.data[i]);
       if (alpha < 1) blend(result, 4 * i, alpha, row[from], row[from + 1], row[from + 2]);
     }
   }
@@ -167,7 +165,7 @@ export function personColors(photo, probability, small) {
   const rows = neighbours(small.height, photo.height);
   for (let y = 0, i = 0; y < photo.height; y++) {
     for (let x = 0; x < photo.width; x++, i++) {
-      const opacity = MATTE[probability.data[i]];
+      const opacity = matte(probability.data[i]);
       if (opacity === 0 || opacity === 1) continue;
       for (let c = 0; c < 3; c++) {
         const here = (plane) => between(plane, columns, x, rows, y, c);

@@ -66,13 +66,13 @@ let wishes = 0; // times that the camera was turned on or off: only the last one
 function arrange() {
   const shown = source() === "photo" ? Boolean(photo) : Boolean(camera);
   $("empty").hidden = shown;
-  $("view").hidden = !shown;
+  $("figure").hidden = !shown;
   $("choose").hidden = source() !== "photo";
   $("start").hidden = source() !== "camera";
   $("invitation").textContent =
     source() === "photo" ? "Drop a photo here, paste one, or" : "See yourself, live:";
   for (const part of [$("original"), $("split"), $("divider")]) part.hidden = source() !== "photo";
-  $("view").style.setProperty("--split", source() === "photo" ? `${$("split").value}%` : "0%");
+  $("figure").style.setProperty("--split", source() === "photo" ? `${$("split").value}%` : "0%");
   $("download").disabled = !shown;
   $("another").disabled = !photo;
   $("stop").disabled = !camera;
@@ -203,7 +203,7 @@ async function runCamera(stream) {
       });
       if (camera !== stream) return;
       show(drawn);
-      if ($("view").hidden) arrange();
+      if ($("figure").hidden) arrange();
       frames++;
       slow.network += drawn.network;
       slow.total += drawn.total;

@@ -1,7 +1,10 @@
 // Resampling on plain arrays, equal to what transforms/geometry.py and predictor.py do with OpenCV.
 // A picture is { width, height, channels, data }: rows from the top, channels interleaved.
 
-export const BORDER = 128; // grey around a letterboxed photo: transforms/geometry.py
+export const GRID = 32; // these four: transforms/geometry.py
+export const MOST_ELONGATED = 2;
+export const AREA_WEIGHT = 0.25;
+const BORDER = 128;
 export const GUIDE_SIDE = 256; // these three: predictor.py
 export const GUIDE_RADIUS = 0.015;
 export const GUIDE_EPSILON = 1e-3;
@@ -127,55 +130,86 @@ export function interpolate(source, width, height) {
   return result;
 }
 
-/** Where a photo lies in its letterboxed square. */
-export function letterboxBox(width, height, size) {
+/**
+ * Width and height of the rectangle in which the network sees a photo, about size * size pixels:
+ * transforms.geometry.view_shape.
+ */
+export function viewShape({ width, height }, size) {
+  const area = (size / GRID) ** 2;
+  const most = round((MOST_ELONGATED * size) / GRID);
+  let least = Infinity;
+  let shape;
+  for (let h = 1; h <= most; h++) {
+    for (let w = 1; w <= most; w++) {
+      const stretch = Math.log(h / w) - Math.log(height / width);
+      const surplus = Math.log((h * w) / area);
+      const misfit = Math.abs(stretch) + AREA_WEIGHT * Math.abs(surplus);
+      if (misfit < least) [least, shape] = [misfit, [w * GRID, h * GRID]];
+    }
+  }
+  return shape;
+}
+
+/** Width and height of a photo in its letterboxed square, for files of before 2026-11-24. */
+function letterboxShape({ width, height }, size) {
   const ratio = size / Math.max(width, height);
-  const innerWidth = Math.max(1, round(width * ratio));
-  const innerHeight = Math.max(1, round(height * ratio));
-  return {
-    left: Math.floor((size - innerWidth) / 2),
-    top: Math.floor((size - innerHeight) / 2),
-    width: innerWidth,
-    height: innerHeight,
-  };
+  return [Math.max(1, round(width * ratio)), Math.max(1, round(height * ratio))];
 }
 
 /**
- * The network's input: a photo letterboxed into a square, normalised, one plane a channel.
+ * What the network sees of a photo: Predictor.prepare, but for the bars of a letterboxed square.
  *
  * @param photo picture, RGBA 0..255
- * @param metadata size, mean, scale and channel_order, as export.py wrote them
- * @returns {{ batch: Float32Array, box: object, inner: object }} box: where the photo lies in the
- *   square; inner: the photo at that size
+ * @param metadata size, and whether it is letterboxed
+ * @returns picture, RGBA in whole numbers
  */
-export function toBatch(photo, { size, mean, scale, channel_order: order }) {
-  const box = letterboxBox(photo.width, photo.height, size);
-  const inner = resize(photo, box.width, box.height);
-  for (let i = 0; i < inner.data.length; i++) inner.data[i] = round(inner.data[i]); // as OpenCV
-  const area = size * size;
+export function prepare(photo, { size, letterboxed }) {
+  const view = resize(photo, ...(letterboxed ? letterboxShape : viewShape)(photo, size));
+  for (let i = 0; i < view.data.length; i++) view.data[i] = round(view.data[i]); // as OpenCV
+  return view;
+}
+
+/**
+ * A view as the network takes it: normalised, one plane a channel, grey bars around it if it is
+ * smaller than (width, height).
+ *
+ * @param metadata mean, scale and channel_order, as export.py wrote them
+ * @returns Float32Array (3, height, width)
+ */
+export function toBatch(view, width, height, { mean, scale, channel_order: order }) {
+  const { left, top } = middle(view, width, height);
+  const area = width * height;
   const batch = new Float32Array(3 * area);
   [...order].forEach((letter, plane) => {
     const channel = "RGB".indexOf(letter);
     batch.fill((BORDER - mean[plane]) * scale, plane * area, (plane + 1) * area);
-    for (let y = 0; y < box.height; y++) {
-      const to = plane * area + (box.top + y) * size + box.left;
-      for (let x = 0; x < box.width; x++) {
-        const value = inner.data[4 * (y * box.width + x) + channel];
+    for (let y = 0; y < view.height; y++) {
+      const to = plane * area + (top + y) * width + left;
+      for (let x = 0; x < view.width; x++) {
+        const value = view.data[4 * (y * view.width + x) + channel];
         batch[to + x] = (value - mean[plane]) * scale;
       }
     }
   });
-  return { batch, box, inner };
+  return batch;
 }
 
-/** The part of a square picture that a box names. */
-export function crop({ width: stride, channels, data }, { left, top, width, height }) {
-  const result = picture(width, height, channels);
-  for (let y = 0; y < height; y++) {
-    const from = ((top + y) * stride + left) * channels;
-    result.data.set(data.subarray(from, from + width * channels), y * width * channels);
+/** The middle of a probability, of a view's size: without the bars that `toBatch` put there. */
+export function withoutBars({ width, height, data }, view) {
+  const { left, top } = middle(view, width, height);
+  const result = picture(view.width, view.height, 1);
+  for (let y = 0; y < view.height; y++) {
+    const from = (top + y) * width + left;
+    result.data.set(data.subarray(from, from + view.width), y * view.width);
   }
   return result;
+}
+
+function middle(view, width, height) {
+  return {
+    left: Math.floor((width - view.width) / 2),
+    top: Math.floor((height - view.height) / 2),
+  };
 }
 
 function reflect(i, length) {
@@ -233,16 +267,16 @@ export function luma({ width, height, data }) {
  * A probability brought to the photo's size, its edges following the photo's:
  * predictor.guided_upsample.
  *
- * @param inner picture of one channel, 0..1, the network's answer without the bars of its square
+ * @param probability picture of one channel, 0..1, the network's answer for the photo's view
  * @param photo picture, RGBA
- * @returns picture of one channel, Uint8ClampedArray: the probability times 255
+ * @returns picture of one channel, 0..1, of the photo's size
  */
-export function guidedUpsample(inner, photo) {
+export function guidedUpsample(probability, photo) {
   const { width, height } = photo;
   const small = limited(photo, GUIDE_SIDE);
   const gray = luma(photo);
   const guides = resize(gray, ...small).data;
-  const probabilities = interpolate(inner, ...small).data;
+  const probabilities = interpolate(probability, ...small).data;
   const moments = picture(small[0], small[1], 4); // guide, probability, and both times the guide
   for (let i = 0; i < guides.length; i++) {
     const guide = round(guides[i]) / 255;
@@ -255,17 +289,18 @@ export function guidedUpsample(inner, photo) {
   const means = boxMean(moments, radius).data;
   const fit = picture(small[0], small[1], 2); // slope and offset
   for (let i = 0; i < guides.length; i++) {
-    const [guide, probability] = [means[4 * i], means[4 * i + 1]];
+    const [guide, mean] = [means[4 * i], means[4 * i + 1]];
     const variance = means[4 * i + 2] - guide * guide;
-    const slope = (means[4 * i + 3] - guide * probability) / (variance + GUIDE_EPSILON);
-    fit.data[2 * i] = slope; // times the luma, which counts 0..255 as the result does
-    fit.data[2 * i + 1] = 255 * (probability - slope * guide);
+    const slope = (means[4 * i + 3] - guide * mean) / (variance + GUIDE_EPSILON);
+    fit.data[2 * i] = slope / 255; // the photo's luma counts 0..255
+    fit.data[2 * i + 1] = mean - slope * guide;
   }
-  const result = picture(width, height, 1, new Uint8ClampedArray(width * height));
+  const result = picture(width, height, 1);
   let to = 0;
   for (const row of stretchedRows(boxMean(fit, radius), width, height)) {
     for (let x = 0; x < width; x++, to++) {
-      result.data[to] = row[2 * x] * gray.data[to] + row[2 * x + 1];
+      const value = row[2 * x] * gray.data[to] + row[2 * x + 1];
+      result.data[to] = Math.min(1, Math.max(0, value));
     }
   }
   return result;

@@ -14,13 +14,13 @@ const ramp = (value, low, high) => Math.min(1, Math.max(0, (value - low) / (high
  * Mixes each frame's probability with the previous result, which counts for 1 - FLOOR, but less
  * where the frame or the mask has changed: so that nothing trails behind a movement.
  *
- * @returns function of (frame, probability), pictures of equal size, RGBA and one channel
+ * @returns function of (view, probability), pictures of equal size, RGBA and one channel 0..1
  */
 export function smoother() {
   let lastLuma = null;
   let last = null;
-  return (frame, probability) => {
-    const gray = boxMean(luma(frame), 1);
+  return (view, probability) => {
+    const gray = boxMean(luma(view), 1);
     if (last && last.width === gray.width && last.height === gray.height) {
       const changes = picture(gray.width, gray.height, 2); // of luma and of probability
       for (let i = 0; i < last.data.length; i++) {

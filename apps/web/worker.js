@@ -2,7 +2,16 @@
 // The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
 
 import { EFFECTS } from "./effects.js";
-import { crop, guidedUpsample, limited, ofImageData, picture, resize, toBatch } from "./pixels.js";
+import {
+  guidedUpsample,
+  limited,
+  ofImageData,
+  picture,
+  prepare,
+  resize,
+  toBatch,
+  withoutBars,
+} from "./pixels.js";
 import { smoother } from "./smoothing.js";
 
 const RUNTIME = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
@@ -36,13 +45,13 @@ async function load({ threads, backend }) {
   const model = await readAll(response);
   if (backend === "webgpu" || (backend !== "wasm" && (await hasGraphicsCard()))) {
     try {
-      return await prepare(model, "webgpu", threads);
+      return await begin(model, "webgpu", threads);
     } catch (error) {
       if (backend === "webgpu") throw error;
       console.warn("WebGPU failed, the processor takes over:", error);
     }
   }
-  return prepare(model, "wasm", threads);
+  return begin(model, "wasm", threads);
 }
 
 async function hasGraphicsCard() {
@@ -63,35 +72,38 @@ async function readAll(response) {
   }
 }
 
-async function prepare(model, backend, threads) {
+async function begin(model, backend, threads) {
   ort = await import(`${RUNTIME}ort.${backend}.min.mjs`);
   ort.env.wasm.wasmPaths = RUNTIME;
   if (!self.crossOriginIsolated) threads = 1;
   threads ??= Math.min(4, navigator.hardwareConcurrency);
   ort.env.wasm.numThreads = threads;
   session = await ort.InferenceSession.create(model, { executionProviders: [backend] });
-  await run(new Float32Array(3 * metadata.size ** 2)); // the first run is slow: have it now
+  // Files of before 2026-11-24 take letterboxed squares alone: backends.py
+  metadata.letterboxed = typeof session.inputMetadata[0].shape[2] === "number";
+  await run(picture(metadata.size, metadata.size, 4)); // the first run is slow: have it now
   return { backend, threads };
 }
 
-/** (3, size, size) normalised photo -> picture of one channel, 0..1: the probability. */
-async function run(batch) {
-  const { size, input, output } = metadata;
-  const tensor = new ort.Tensor("float32", batch, [1, 3, size, size]);
+/** A view -> picture of one channel of its size, 0..1: the probability. */
+async function run(view) {
+  const { size, input, output, letterboxed } = metadata;
+  const [width, height] = letterboxed ? [size, size] : [view.width, view.height];
+  const batch = toBatch(view, width, height, metadata);
+  const tensor = new ort.Tensor("float32", batch, [1, 3, height, width]);
   const answer = await session.run({ [input]: tensor });
-  return picture(size, size, 1, await answer[output].getData());
+  return withoutBars(picture(width, height, 1, await answer[output].getData()), view);
 }
 
 const shrink = (pixels, side) => resize(pixels, ...limited(pixels, side));
 
-/** Where the person is in a picture, the picture as the network saw it, and the network's time. */
+/** Where the person is in a picture, its view, and the milliseconds that the network took. */
 async function segment(pixels, smoothed = (_, probability) => probability) {
-  const { batch, box, inner } = toBatch(pixels, metadata);
+  const view = prepare(pixels, metadata);
   const start = performance.now();
-  const square = await run(batch);
+  const probability = await run(view);
   const network = performance.now() - start;
-  const probability = guidedUpsample(smoothed(inner, crop(square, box)), pixels);
-  return { probability, inner, network };
+  return { probability: guidedUpsample(smoothed(view, probability), pixels), view, network };
 }
 
 let canvas = null;
@@ -124,7 +136,7 @@ async function openPhoto({ bitmap }) {
   const { probability, network } = await segment(pixels);
   photo = { pixels, probability, small: shrink(pixels, PHOTO_COLOR_SIDE) };
   let person = 0;
-  for (const value of probability.data) person += value > 127;
+  for (const value of probability.data) person += value > 0.5;
   return { share: person / (width * height), network, total: performance.now() - start };
 }
 
@@ -182,7 +194,7 @@ async function frame({ bitmap, mirror, look }) {
     context.drawImage(bitmap, 0, 0);
   });
   bitmap.close();
-  const { probability, inner, network } = await segment(pixels, smooth);
-  const small = shrink(inner, CAMERA_COLOR_SIDE);
+  const { probability, view, network } = await segment(pixels, smooth);
+  const small = shrink(view, CAMERA_COLOR_SIDE);
   return { ...paint({ pixels, probability, small }, look), network, total: performance.now() - start };
 }
