@@ -9,6 +9,7 @@
 
 #include "gemm.h"
 #include "norm.h"
+#include "rows.h"
 
 namespace portraitnet {
 
@@ -125,77 +126,77 @@ struct Upsample {
     return ((size_t(in) * channels + out) * 4 + ky) * 4 + kx;
   }
 
-  const float* row_of(const float* image, int row, int rows, int64_t size) const {
-    return row < 0 || row >= rows ? nullptr : image + row * size;
-  }
-
   void forward(const float* x, const float* weight, float* y, int threads) const {
-    const int C = channels;
-    const size_t block = size_t(4) * C * C;
-    std::vector<float> matrix(
-        4 * block);  // one for each parity (a, b): rows (column, row, input channel)
+    const int C = channels, K = 2 * C;
+    const size_t block = size_t(K) * C;
+    std::vector<float> matrix(8 * block);  // for parities a, b and row r: (column, input channel)
     for (int a = 0; a < 2; ++a)
       for (int b = 0; b < 2; ++b)
-        for (int s = 0; s < 2; ++s)
-          for (int r = 0; r < 2; ++r)
+        for (int r = 0; r < 2; ++r)
+          for (int s = 0; s < 2; ++s)
             for (int i = 0; i < C; ++i)
               for (int o = 0; o < C; ++o) {
                 const int ky = r == 0 ? 1 + a : 3 - 3 * a, kx = 3 - 2 * s - b;
-                matrix[(a * 2 + b) * block + (size_t(s * 2 + r) * C + i) * C + o] =
+                matrix[(a * 4 + b * 2 + r) * block + (size_t(s) * C + i) * C + o] =
                     weight[place(i, o, ky, kx)];
               }
     const int64_t in_row = int64_t(width) * C, out_row = 2 * in_row;
     parallel(threads, [&](int task) {
-      Window window(scratch(Window::size(2, C, width, 1, 1)), 2, C, width, 1, 1);
+      RowRing ring(scratch(3 * size_t(width + 2) * C), 3, width + 2, C);
+      const auto make = [&](int64_t row, float* out) {
+        std::memcpy(out, x + row * in_row, in_row * sizeof(float));
+      };
       const Range range = task_range(batch * height, task);
-      for (int64_t row = range.begin; row < range.end; ++row) {
-        const float* image = x + row / height * height * in_row;
-        const int i = int(row % height);
-        window.set(0, image + i * in_row, C, 1);
-        for (int a = 0; a < 2; ++a) {
-          window.set(1, row_of(image, i - 1 + 2 * a, height, in_row), C, 1);
-          for (int b = 0; b < 2; ++b)
-            gemm(width, C, 4 * C, window.column(b), window.pitch(), 1,
-                 matrix.data() + (a * 2 + b) * block, C, y + (2 * row + a) * out_row + b * C, 2 * C,
-                 false);
-        }
-      }
+      for (int64_t row = range.begin; row < range.end; ++row)
+        for (int a = 0; a < 2; ++a)
+          for (int r = 0; r < 2; ++r) {
+            const int i = int(row % height) + r * (2 * a - 1);
+            const float* start = ring.get(row / height, i, height, make);
+            if (!start) continue;
+            for (int b = 0; b < 2; ++b)
+              gemm(width, C, K, start + b * C, C, 1, &matrix[(a * 4 + b * 2 + r) * block], C,
+                   y + (2 * row + a) * out_row + b * C, 2 * C, r == 1);
+          }
     });
   }
 
   void backward(const float* dy, const float* x, const float* weight, float* dx, float* dweight,
                 int threads) const {
-    const int C = channels, K = 16 * C;
-    std::vector<float> matrix(size_t(K) * C);
-    for (int kx = 0; kx < 4; ++kx)
-      for (int ky = 0; ky < 4; ++ky)
+    const int C = channels, K = 4 * C;
+    const size_t block = size_t(K) * C;
+    std::vector<float> matrix(4 * block);  // rows (ky, kx, output)
+    for (int ky = 0; ky < 4; ++ky)
+      for (int kx = 0; kx < 4; ++kx)
         for (int o = 0; o < C; ++o)
           for (int i = 0; i < C; ++i)
-            matrix[(size_t(kx * 4 + ky) * C + o) * C + i] = weight[place(i, o, ky, kx)];
+            matrix[ky * block + (size_t(kx) * C + o) * C + i] = weight[place(i, o, ky, kx)];
     const int64_t in_row = int64_t(width) * C, out_row = 2 * in_row;
-    Partials partials(size_t(K) * C);
+    Partials partials(4 * block);
     parallel(threads, [&](int task) {
       float* sum = partials.zeroed_task(task);
-      Window window(scratch(Window::size(4, C, 2 * width, 1, 1)), 4, C, 2 * width, 1, 1);
+      RowRing ring(scratch(4 * size_t(2 * width + 2) * C), 4, 2 * width + 2, C);
+      const auto make = [&](int64_t row, float* out) {
+        std::memcpy(out, dy + row * out_row, out_row * sizeof(float));
+      };
       const Range range = task_range(batch * height, task);
       for (int64_t row = range.begin; row < range.end; ++row) {
-        const float* image = dy + row / height * height * 2 * out_row;
-        const int i = int(row % height);
+        bool add = false;
         for (int ky = 0; ky < 4; ++ky)
-          window.set(ky, row_of(image, 2 * i - 1 + ky, 2 * height, out_row), C, 1);
-        gemm(width, C, K, window.column(0), 2 * window.pitch(), 1, matrix.data(), C,
-             dx + row * in_row, C, false);
-        gemm(K, C, width, window.column(0), 1, 2 * window.pitch(), x + row * in_row, C,
-             sum, C, true);
+          if (const float* start =
+                  ring.get(row / height, 2 * int(row % height) - 1 + ky, 2 * height, make)) {
+            gemm(width, C, K, start, 2 * C, 1, &matrix[ky * block], C, dx + row * in_row, C, add);
+            gemm(K, C, width, start, 1, 2 * C, x + row * in_row, C, sum + ky * block, C, true);
+            add = true;
+          }
       }
     });
-    std::vector<float> total(size_t(K) * C);
+    std::vector<float> total(4 * block);
     partials.total(threads, total.data());
-    for (int kx = 0; kx < 4; ++kx)
-      for (int ky = 0; ky < 4; ++ky)
+    for (int ky = 0; ky < 4; ++ky)
+      for (int kx = 0; kx < 4; ++kx)
         for (int o = 0; o < C; ++o)
           for (int i = 0; i < C; ++i)
-            dweight[place(i, o, ky, kx)] = total[(size_t(kx * 4 + ky) * C + o) * C + i];
+            dweight[place(i, o, ky, kx)] = total[ky * block + (size_t(kx) * C + o) * C + i];
   }
 };
 
@@ -210,31 +211,33 @@ struct Heads {
     return ((size_t(o) * channels + c) * 3 + ky) * 3 + kx;
   }
 
-  const float* row_of(const float* image, int row, int64_t size) const {
-    return row < 0 || row >= height ? nullptr : image + row * size;
-  }
-
   void forward(const float* x, const float* weight, const std::vector<float*>& logits,
                int threads) const {
-    const int C = channels, padded = (outputs() + 7) / 8 * 8, K = 9 * C;
-    std::vector<float> matrix(size_t(K) * padded);
-    for (int kx = 0; kx < 3; ++kx)
-      for (int ky = 0; ky < 3; ++ky)
+    const int C = channels, padded = (outputs() + 7) / 8 * 8, K = 3 * C;
+    std::vector<float> matrix(size_t(3) * K * padded);
+    for (int ky = 0; ky < 3; ++ky)
+      for (int kx = 0; kx < 3; ++kx)
         for (int c = 0; c < C; ++c)
           for (int o = 0; o < outputs(); ++o)
-            matrix[(size_t(kx * 3 + ky) * C + c) * padded + o] = weight[place(o, c, ky, kx)];
+            matrix[(size_t(ky * 3 + kx) * C + c) * padded + o] = weight[place(o, c, ky, kx)];
     const int64_t in_row = int64_t(width) * C, plane = int64_t(height) * width;
     parallel(threads, [&](int task) {
-      float* product = scratch(size_t(width) * padded + Window::size(3, C, width, 1, 1));
-      Window window(product + size_t(width) * padded, 3, C, width, 1, 1);
+      float* product = scratch(size_t(width) * padded + 3 * size_t(width + 2) * C);
+      RowRing ring(product + size_t(width) * padded, 3, width + 2, C);
+      const auto make = [&](int64_t row, float* out) {
+        std::memcpy(out, x + row * in_row, in_row * sizeof(float));
+      };
       const Range range = task_range(batch * height, task);
       for (int64_t row = range.begin; row < range.end; ++row) {
         const int64_t image = row / height;
         const int i = int(row % height);
-        for (int r = 0; r < 3; ++r)
-          window.set(r, row_of(x + image * height * in_row, i - 1 + r, in_row), C, 1);
-        gemm(width, padded, K, window.column(0), window.pitch(), 1, matrix.data(), padded, product,
-             padded, false);
+        bool add = false;
+        for (int ky = 0; ky < 3; ++ky)
+          if (const float* start = ring.get(image, i - 1 + ky, height, make)) {
+            gemm(width, padded, K, start, C, 1, &matrix[size_t(ky) * K * padded], padded, product,
+                 padded, add);
+            add = true;
+          }
         int first = 0;
         for (size_t h = 0; h < counts.size(); first += counts[h++])
           for (int o = 0; o < counts[h]; ++o) {
@@ -247,40 +250,45 @@ struct Heads {
 
   void backward(const std::vector<const float*>& dlogits, const float* x, const float* weight,
                 float* dx, float* dweight, int threads) const {
-    const int C = channels, O = outputs(), K = 9 * O;
-    std::vector<float> matrix(size_t(K) * C);  // rows (kx, ky, output) of the mirrored kernel
-    for (int kx = 0; kx < 3; ++kx)
-      for (int ky = 0; ky < 3; ++ky)
+    const int C = channels, O = outputs(), K = 3 * O;
+    std::vector<float> matrix(size_t(3) * K * C);  // rows (ky, kx, output) of the mirrored kernel
+    for (int ky = 0; ky < 3; ++ky)
+      for (int kx = 0; kx < 3; ++kx)
         for (int o = 0; o < O; ++o)
           for (int c = 0; c < C; ++c)
-            matrix[(size_t(kx * 3 + ky) * O + o) * C + c] = weight[place(o, c, 2 - ky, 2 - kx)];
+            matrix[(size_t(ky * 3 + kx) * O + o) * C + c] = weight[place(o, c, 2 - ky, 2 - kx)];
     const int64_t in_row = int64_t(width) * C, plane = int64_t(height) * width;
-    Partials partials(size_t(K) * C);
+    Partials partials(size_t(3) * K * C);
     parallel(threads, [&](int task) {
       float* sum = partials.zeroed_task(task);
-      Window window(scratch(Window::size(3, O, width, 1, 1)), 3, O, width, 1, 1);
-      const Range range = task_range(batch * height, task);
-      for (int64_t row = range.begin; row < range.end; ++row) {
-        const int64_t image = row / height;
-        const int i = int(row % height);
+      RowRing ring(scratch(3 * size_t(width + 2) * O), 3, width + 2, O);
+      const auto make = [&](int64_t row, float* out) {
+        const int64_t image = row / height, i = row % height;
         int first = 0;
         for (size_t h = 0; h < counts.size(); first += counts[h++])
-          for (int r = 0; r < 3; ++r)
-            window.set(r, row_of(dlogits[h] + image * counts[h] * plane, i - 1 + r, width), 1,
-                       plane, first, counts[h]);
-        gemm(width, C, K, window.column(0), window.pitch(), 1, matrix.data(), C, dx + row * in_row,
-             C, false);
-        gemm(K, C, width, window.column(0), 1, window.pitch(), x + row * in_row, C,
-             sum, C, true);
+          for (int o = 0; o < counts[h]; ++o) {
+            const float* from = dlogits[h] + (image * counts[h] + o) * plane + i * width;
+            for (int j = 0; j < width; ++j) out[j * O + first + o] = from[j];
+          }
+      };
+      const Range range = task_range(batch * height, task);
+      for (int64_t row = range.begin; row < range.end; ++row) {
+        bool add = false;
+        for (int ky = 0; ky < 3; ++ky)
+          if (const float* start = ring.get(row / height, int(row % height) - 1 + ky, height, make)) {
+            gemm(width, C, K, start, O, 1, &matrix[size_t(ky) * K * C], C, dx + row * in_row, C, add);
+            gemm(K, C, width, start, 1, O, x + row * in_row, C, sum + size_t(ky) * K * C, C, true);
+            add = true;
+          }
       }
     });
-    std::vector<float> total(size_t(K) * C);
+    std::vector<float> total(size_t(3) * K * C);
     partials.total(threads, total.data());
-    for (int kx = 0; kx < 3; ++kx)
-      for (int ky = 0; ky < 3; ++ky)
+    for (int ky = 0; ky < 3; ++ky)
+      for (int kx = 0; kx < 3; ++kx)
         for (int o = 0; o < O; ++o)
           for (int c = 0; c < C; ++c)
-            dweight[place(o, c, 2 - ky, 2 - kx)] = total[(size_t(kx * 3 + ky) * O + o) * C + c];
+            dweight[place(o, c, 2 - ky, 2 - kx)] = total[(size_t(ky * 3 + kx) * O + o) * C + c];
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "norm.h"
+#include "rows.h"
 
 namespace portraitnet {
 
@@ -10,32 +11,6 @@ struct Grid {
   int height, width, channels, stride;
   int out_height() const { return (height - 1) / stride + 1; }
   int out_width() const { return (width - 1) / stride + 1; }
-};
-
-// The last three rows that were asked for, each made once by `make(row, destination)`, with zeros
-// left and right.
-class RowRing {
- public:
-  RowRing(float* memory, int padded_width, int channels)
-      : memory_(memory), size_(int64_t(padded_width) * channels), channels_(channels) {
-    std::memset(memory, 0, 3 * size_ * sizeof(float));
-  }
-  // `row` of image `image`, null outside of the image.
-  template <class Make>
-  const float* get(int64_t image, int row, int height, Make make) {
-    if (row < 0 || row >= height) return nullptr;
-    const int slot = row % 3;
-    float* start = memory_ + slot * size_;
-    if (rows_[slot] != image * height + row)
-      make(rows_[slot] = image * height + row, start + channels_);
-    return start;
-  }
-
- private:
-  float* memory_;
-  int64_t size_;
-  int channels_;
-  int64_t rows_[3] = {-1, -1, -1};
 };
 
 // One vector of channels, BLOCK neighbouring output pixels: the sums over the nine taps `w` of the
@@ -64,7 +39,7 @@ void depthwise_forward(const X* x, const Norm& norm, const float* weight, const 
   const std::vector<float> taps = transpose(weight, channels, 9);
   const int padded = grid.width + 2;
   parallel(threads, [&](int task) {
-    RowRing ring(scratch(3 * int64_t(padded) * channels), padded, channels);
+    RowRing ring(scratch(3 * int64_t(padded) * channels), 3, padded, channels);
     const auto make = [&](int64_t row, float* out) {
       fill(grid.width, channels, activated(x + row * in_row, norm), out);
     };
@@ -141,7 +116,7 @@ void depthwise_backward(const Y* dz, const Y* y, const Gradient& gradient, const
   Partials partials(size_t(9) * channels);
   const int padded = out_width + 2;
   parallel(threads, [&](int task) {
-    RowRing ring(scratch(3 * int64_t(padded) * channels), padded, channels);
+    RowRing ring(scratch(3 * int64_t(padded) * channels), 3, padded, channels);
     const auto make = [&](int64_t row, float* out) {
       fill(out_width, channels, raw_gradient(dz + row * out_row, y + row * out_row, gradient), out);
     };

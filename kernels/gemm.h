@@ -54,6 +54,8 @@ void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* 
   for (; i + TILE_ROWS <= m; i += TILE_ROWS)
     tile<TILE_ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row,
                                 add);
+  for (; i + 4 <= m; i += 4)
+    tile<4, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
   for (; i + 2 <= m; i += 2)
     tile<2, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
   if (i < m)
