@@ -4,11 +4,8 @@ import argparse
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +28,12 @@ from images import write_json, write_whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
-from models.weights import load_pretrained, load_state, load_whole, save_atomically
+from models.weights import load_pretrained, save_atomically
 from pairs import split_backgrounds
 from predictor import Predictor
+from processes import StopRequest, all_reduce_mean, launch
+from run import RESUME_FILE, Run
+from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
 from transforms import (
     SIZE,
     TEXTURE,
@@ -47,7 +47,6 @@ from transforms import (
     view_shape,
 )
 
-RESUME_FILE = "resume.pdstate"  # all that --resume needs; the epoch's weights lie beside it
 DATA_ROOT = "EG1800/"
 # Height to width of the views, drawn evenly for each batch: portraits most of all, but also what a
 # phone and a camera see upright and across.
@@ -140,74 +139,6 @@ def add_machine_flags(group):
     add("--log_iter", type=int, default=10, help="iterations between log lines")
 
 
-def epoch_sizes(schedule, size, epochs):
-    """The size of each epoch: epoch_sizes("128:2", 224, 3) = [128, 128, 224]."""
-    sizes = []
-    for part in filter(None, schedule.split(",")):
-        try:
-            side, count = map(int, part.split(":"))
-        except ValueError:
-            raise ValueError(f"--size_schedule wants SIZE:EPOCHS,..., not {schedule!r}") from None
-        if side % 32 or side < 32:
-            raise ValueError(f"--size_schedule needs multiples of 32, not {side}")
-        sizes += [side] * count
-    return (sizes + [size] * epochs)[:epochs]
-
-
-def parse_aspects(aspects):
-    """["4:3", "1:1"] -> [(4.0, 3.0), (1.0, 1.0)]."""
-    parsed = []
-    for aspect in aspects:
-        try:
-            height, width = map(float, aspect.split(":"))
-            if not (math.isfinite(height / width) and height > 0 and width > 0):
-                raise ValueError
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"--aspects wants HEIGHT:WIDTH such as 4:3, not {aspect!r}") from None
-        parsed.append((height, width))
-    return parsed
-
-
-def learning_rate(epoch, args):
-    """Learning rate at a fractional epoch: linear warm-up, then the schedule."""
-    if epoch < args.warmup:
-        return args.lr * (epoch + 1e-3) / args.warmup
-    if args.schedule == "step":
-        return args.lr * 0.95 ** (int(epoch) // 20)
-    if args.schedule == "constant":
-        return args.lr
-    done = (epoch - args.warmup) / max(args.epoch - args.warmup, 1e-3)
-    return args.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def deformation_strength(epoch, args):
-    """Share of rotation, scale and shift in an epoch: from 1 evenly to --final_strength.
-
-    Photos to be judged stand upright and whole: the last epochs look more and more like them.
-    """
-    return 1 + (args.final_strength - 1) * epoch / max(args.epoch - 1, 1)
-
-
-def epoch_steps(count, batch_size, shapes, seed, epoch):
-    """The steps of one epoch: shuffled indices in lists of `batch_size`, each with a view's shape.
-
-    A last short batch is dropped, unless it is the only one.
-
-    Args:
-        count: photos.
-        shapes: list of (height, width) to draw from.
-
-    Returns:
-        list of ((height, width), list of indices).
-    """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(count).tolist()
-    batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
-    if len(batches) > 1 and len(batches[-1]) < batch_size:
-        batches.pop()
-    return [(shapes[rng.integers(len(shapes))], indices) for indices in batches]
-
-
 def make_optimizer(model, args):
     """AdamW; weight decay on convolution weights alone."""
     decayed = {p.name for p in model.parameters() if p.ndim > 1}
@@ -217,119 +148,6 @@ def make_optimizer(model, args):
         weight_decay=args.weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
     )
-
-
-def update_average(average, model, decay, step):
-    """Move averaged weights and BatchNorm statistics towards the model's; at first further."""
-    decay = min(decay, (1 + step) / (10 + step))
-    means, values = (list(network.state_dict().values()) for network in (average, model))
-    kernels.move_average(means, values, 1 - decay)
-
-
-def all_reduce_mean(tensors):
-    """Average a list of tensors over the processes, in one message."""
-    with paddle.no_grad():
-        flat = paddle.concat([t.flatten() for t in tensors])
-        dist.all_reduce(flat)
-        parts = paddle.split(flat / dist.get_world_size(), [int(np.prod(t.shape)) for t in tensors])
-        for tensor, part in zip(tensors, parts):
-            tensor.copy_(part.reshape(tensor.shape), False)
-
-
-class StopRequest:
-    """Ctrl-C or SIGTERM: stop after the running iteration; a second one: at once."""
-
-    def __init__(self):
-        self.asked = False
-        signal.signal(signal.SIGINT, self.ask)
-        signal.signal(signal.SIGTERM, self.ask)
-
-    def ask(self, number, frame):
-        self.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@dataclass
-class Run:
-    """What a training changes as it goes, and `--resume` needs to go on bit for bit.
-
-    Attributes:
-        average: PortraitNet with the averaged weights, None without --ema.
-        scaler: of mixed precision on a GPU, or None.
-        epoch: the one that runs.
-        batch: iterations of it that are done.
-        step: iterations in all.
-        sums: of each loss term over the epoch's iterations; floats or 0-d tensors.
-        best: highest mean person IoU of an epoch.
-        history: a dict for each epoch that is done, the lines of log.jsonl.
-    """
-
-    model: PortraitNet
-    average: PortraitNet | None
-    optimizer: paddle.optimizer.Optimizer
-    scaler: paddle.amp.GradScaler | None
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    sums: dict = field(default_factory=dict)
-    best: float = 0.0
-    history: list = field(default_factory=list)
-
-    PLACE = ("epoch", "batch", "step", "best", "history")
-
-    @property
-    def evaluated(self):
-        """The model whose weights are scored and kept: the averaged one where there is one."""
-        return self.model if self.average is None else self.average
-
-    def save(self, args, output):
-        """Write RESUME_FILE."""
-        state = {name: getattr(self, name) for name in self.PLACE}
-        state["sums"] = {name: float(value) for name, value in self.sums.items()}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state["average"] = None if self.average is None else self.average.state_dict()
-        state["scaler"] = None if self.scaler is None else self.scaler.state_dict()
-        save_atomically(state | {"args": vars(args)}, output / RESUME_FILE)
-
-    def load(self, args, output):
-        """Take up what `save` wrote.
-
-        Returns:
-            list of sentences for the user.
-
-        Raises:
-            FileNotFoundError: there is nothing to resume in `output`.
-            ValueError: its file is damaged or of another network.
-        """
-        path = output / RESUME_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"There is no {path} to resume from; start without --resume or name the run's "
-                "--output."
-            )
-        state = load_whole(path)
-        if not isinstance(state, dict) or not {*self.PLACE, "model", "args"} <= state.keys():
-            raise ValueError(f"{path} is no state of a training; start without --resume.")
-        load_state(self.model, state["model"], path)
-        if self.average is not None:
-            if state["average"] is None:
-                raise ValueError(
-                    f"The run in {output} kept no averaged weights; resume it with --ema 0."
-                )
-            load_state(self.average, state["average"], path)
-        self.optimizer.set_state_dict(state["optimizer"])
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
-        for name in (*self.PLACE, "sums"):
-            setattr(self, name, state[name])
-        harmless = ("resume", "output", "num_workers", "cache_dir", "log_iter", "sizes")
-        changed = [
-            f"--{name} {value} (was {state['args'][name]})"
-            for name, value in vars(args).items()
-            if name not in harmless and state["args"].get(name, value) != value
-        ]
-        return [f"Going on with other arguments: {', '.join(changed)}."] if changed else []
 
 
 def train_one_epoch(run, args, samples, writer, stop):
@@ -360,7 +178,7 @@ def train_one_epoch(run, args, samples, writer, stop):
         mask_logits, terms = forward(run.model, sample, args)
         backward_and_step(terms["total"], run, world, stop)
         if run.average is not None:
-            update_average(run.average, run.model, args.ema, run.step)
+            run.update_average(args.ema)
 
         run.step += 1
         run.batch += 1
@@ -616,23 +434,11 @@ def log_epoch(writer, run, dataset):
     writer.add_image("val/masks", draw_panel(run.evaluated, dataset), run.epoch)
 
 
-def launch(argv, args):
-    """Run this command as --procs processes of Paddle's launcher; returns the exit code."""
-    command = [sys.executable, "-m", "paddle.distributed.launch"]
-    command += ["--nproc_per_node", str(args.procs), "--log_dir", f"{args.output}/launcher"]
-    process = subprocess.Popen([*command, __file__, *argv])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes hear it too, and save
-    if process.wait() == 0:
-        return 0
-    told = f"A training process ended early, see {args.output}/launcher; go on with --resume."
-    print(f"train.py: {told}", file=sys.stderr)
-    return 1
-
-
 def main(argv=None):
     args = parse_args(argv)
     if args.procs > 1 and "PADDLE_TRAINER_ID" not in os.environ:
-        return launch(sys.argv[1:] if argv is None else argv, args)
+        flags = sys.argv[1:] if argv is None else argv
+        return launch(__file__, flags, args.procs, f"{args.output}/launcher")
     try:
         # Names from zero: the optimiser's state must not depend on what was built before.
         with paddle.utils.unique_name.guard():

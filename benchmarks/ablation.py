@@ -16,11 +16,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dataset import PortraitDataset
-from evaluate import degrade_photo, evaluate
+from dataset import validation_sets
+from evaluate import degrade_photo
 from images import write_json
+from metrics import score
 from predictor import Predictor
-from train import RESUME_FILE
+from run import RESUME_FILE
 
 ARMS = {  # name -> weights of the boundary and of the consistency term
     "mask": (0.0, 0.0),
@@ -70,16 +71,19 @@ def train_arm(args, arm, seed):
     return last
 
 
-def score(weights, data_root):
-    """{"plain": scores, "degraded": scores} of one checkpoint on the validation list."""
-    dataset, predictor = PortraitDataset(data_root, "val"), Predictor(weights)
-    varied = {
-        "plain": None,
-        "degraded": lambda image, index: degrade_photo(image, (0, index)),
-    }
-    return {
-        name: evaluate(predictor, dataset, vary=vary)[0].summary() for name, vary in varied.items()
-    }
+def score_weights(weights, data_root):
+    """{"plain": scores, "degraded": scores} of one checkpoint, means over the validation lists."""
+    probabilities = Predictor(weights).probabilities
+
+    def mean_scores(vary):
+        sets = validation_sets(data_root).values()
+        each = [score(probabilities, dataset, vary=vary).summary() for dataset in sets]
+        return {name: float(np.mean([summary[name] for summary in each])) for name in SCORES}
+
+    def degraded(image, index):
+        return degrade_photo(image, (0, index))
+
+    return {"plain": mean_scores(None), "degraded": mean_scores(degraded)}
 
 
 def print_tables(results):
@@ -93,13 +97,14 @@ def print_tables(results):
 
 
 def draw_curves(results, path):
-    """Validation mIoU of every epoch, one curve an arm, mean over the seeds."""
+    """Validation person IoU of every epoch, one curve an arm, mean over the seeds."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for arm in ARMS:
-        runs = [[100 * e["mean_iou"] for e in r["history"]] for r in results if r["arm"] == arm]
+        histories = [result["history"] for result in results if result["arm"] == arm]
+        runs = [[100 * epoch["mean_person_iou"] for epoch in history] for history in histories]
         curve = np.mean(runs, axis=0)
         axes.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, label=arm)
-    axes.set(xlabel="epoch", ylabel="validation mIoU, raw mask, %")
+    axes.set(xlabel="epoch", ylabel="validation person IoU, %")
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +121,7 @@ def main(argv=None):
             history = list(map(json.loads, lines))
             minutes = sum(epoch["seconds"] for epoch in history) / 60
             results.append({"arm": arm, "seed": seed, "minutes": minutes, "history": history})
-            results[-1] |= score(weights, args.data_root)
+            results[-1] |= score_weights(weights, args.data_root)
             print(f"{arm}, seed {seed}: {minutes:.1f} min", flush=True)
     write_json(args.output / "ablation.json", results)
     print_tables(results)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from conftest import draw_data_root, draw_portrait
 
+import schedule
 import train
-from models.weights import read_state
+from models.weights import load_whole, read_state, save_atomically
 from predictor import Predictor
+from run import RESUME_FILE
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --log_iter 2 --warmup 0.1".split()
@@ -71,7 +73,7 @@ def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT
     )
-    wait_for(killed / train.RESUME_FILE, process)
+    wait_for(killed / RESUME_FILE, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "model_2.pdparams").exists()
@@ -166,7 +168,7 @@ def test_user_errors_are_one_line(data_root, tmp_path, capsys):
     assert train.main(command(data_root, out, "--epoch", "1")) == 0
     assert train.main(command(data_root, out, "--epoch", "1")) == 1
     assert "holds another run" in capsys.readouterr().err
-    (out / train.RESUME_FILE).write_bytes(b"half")
+    (out / RESUME_FILE).write_bytes(b"half")
     assert train.main(command(data_root, out, "--resume")) == 1
     assert "is damaged or not Paddle" in capsys.readouterr().err
 
@@ -204,19 +206,19 @@ def test_a_resume_with_other_arguments_says_so(data_root, tmp_path, capsys):
     assert train.main(command(data_root, out, "--epoch", "2", "--lr", "0.5", "--resume")) == 0
     told = capsys.readouterr().out
     assert "other arguments: --epoch 2 (was 1), --lr 0.5 (was 0.001)." in told
-    train_state = train.load_whole(out / train.RESUME_FILE)
-    del train_state["history"]
-    train.save_atomically(train_state, out / train.RESUME_FILE)
+    state = load_whole(out / RESUME_FILE)
+    del state["history"]
+    save_atomically(state, out / RESUME_FILE)
     assert train.main(command(data_root, out, "--resume")) == 1
     assert "is no state of a training" in capsys.readouterr().err
 
 
 def test_learning_rate_warms_up_and_falls():
     args = train.parse_args(["--data_root", "x", "--epoch", "10", "--lr", "1", "--warmup", "2"])
-    rates = [train.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
+    rates = [schedule.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([0.0005, 0.5005, 1, 0.5, 0], abs=1e-6)
     args = train.parse_args("--data_root x --lr 1 --warmup 0 --schedule step".split())
-    assert train.learning_rate(45, args) == pytest.approx(0.95**2)
+    assert schedule.learning_rate(45, args) == pytest.approx(0.95**2)
 
 
 def test_every_epoch_sees_each_photo_once_in_another_order():
@@ -225,22 +227,22 @@ def test_every_epoch_sees_each_photo_once_in_another_order():
     def indices(steps):
         return sum((batch for _, batch in steps), [])
 
-    first, second = (train.epoch_steps(12, 4, shapes, seed=0, epoch=epoch) for epoch in (0, 1))
+    first, second = (schedule.epoch_steps(12, 4, shapes, seed=0, epoch=epoch) for epoch in (0, 1))
     assert sorted(indices(first)) == sorted(indices(second)) == list(range(12))
     assert first != second
-    assert [len(batch) for _, batch in train.epoch_steps(11, 4, shapes, 0, 0)] == [4, 4]
-    assert [len(batch) for _, batch in train.epoch_steps(3, 4, shapes, 0, 0)] == [3]
-    drawn = [shape for shape, _ in train.epoch_steps(400, 4, shapes, 0, 0)]
+    assert [len(batch) for _, batch in schedule.epoch_steps(11, 4, shapes, 0, 0)] == [4, 4]
+    assert [len(batch) for _, batch in schedule.epoch_steps(3, 4, shapes, 0, 0)] == [3]
+    drawn = [shape for shape, _ in schedule.epoch_steps(400, 4, shapes, 0, 0)]
     assert 30 < drawn.count((64, 32)) < 70 and set(drawn) == set(shapes)
 
 
 def test_size_schedule():
-    assert train.epoch_sizes("128:2,160:1", 224, 5) == [128, 128, 160, 224, 224]
-    assert train.epoch_sizes("", 224, 2) == [224, 224]
-    assert train.epoch_sizes("128:9", 224, 2) == [128, 128]
+    assert schedule.epoch_sizes("128:2,160:1", 224, 5) == [128, 128, 160, 224, 224]
+    assert schedule.epoch_sizes("", 224, 2) == [224, 224]
+    assert schedule.epoch_sizes("128:9", 224, 2) == [128, 128]
 
 
 def test_deformation_falls_to_its_final_strength():
     args = train.parse_args("--data_root x --epoch 5 --final_strength 0.2".split())
-    strengths = [train.deformation_strength(epoch, args) for epoch in range(5)]
+    strengths = [schedule.deformation_strength(epoch, args) for epoch in range(5)]
     assert strengths == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
