@@ -1,8 +1,10 @@
-"""Images a second of a whole training step: this project with stock and fast kernels, and PyTorch.
+"""Photos a second of a whole training step: this project with its kernels and Paddle's, PyTorch.
 
-A step is the network on clean and texture-augmented photos in one pass, all losses, the backward
-pass, AdamW and the averaged weights; the photos are noise and already in memory. Every setting runs
-in a process of its own, in turn, `--rounds` times; the table gives medians.
+A step is the network on one or both copies of each photo (clean and texture-augmented) in one pass,
+all losses, the backward pass, AdamW and the averaged weights; the photos are noise and already in
+memory. Every setting runs in a process of its own, in turn, `--rounds` times (Paddle's kernels, by
+far the slowest, once); the table gives medians. PyTorch is measured in every way its users have:
+float32 and bfloat16, eager and compiled, all with channels last and kept memory.
 """
 
 import argparse
@@ -25,19 +27,27 @@ KEEP_MEMORY = {
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--batch", type=int, default=32, help="photos a step; each passes twice")
-    parser.add_argument("--size", type=int, default=224, help="height and width")
-    parser.add_argument(
-        "--steps", type=int, default=3, help="measured in a run, after two warm-ups"
+    add = parser.add_argument
+    add("--batch", type=int, default=32, help="photos a step")
+    add("--copies", type=int, default=2, choices=[1, 2], help="passes of each photo; 1: no KL")
+    add("--size", type=int, default=224, help="height and width")
+    add("--steps", type=int, default=3, help="measured in a run, after two warm-ups")
+    add("--rounds", type=int, default=3, help="runs of every setting")
+    add("--threads", type=int, nargs="+", default=[1, 2])
+    add(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: fair where one thread shares its core",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="runs of every setting")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument(
-        "--torch_python", help="a Python with PyTorch; without it PyTorch is left out"
-    )
-    parser.add_argument("--stock", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--run", choices=["stock", "fast"], help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    add("--torch_python", help="a Python with PyTorch; without it PyTorch is left out")
+    add("--limit", type=float, default=900, help="seconds after which a run counts as failed")
+    add("--stock", action=argparse.BooleanOptionalAction, default=True, help="Paddle's kernels too")
+    add("--run", choices=["stock", "fast", "amp"], help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.clock == "cpu" and max(args.threads) > 1:
+        parser.error("--clock cpu adds up all threads: use it with --threads 1")
+    return args
 
 
 def run_paddle(args):
@@ -51,70 +61,77 @@ def run_paddle(args):
     from models import PortraitNet
     from train import update_average
 
-    if args.run == "fast":
+    if args.run != "stock":
         kernels.keep_memory()
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     paddle.seed(0)
     model = PortraitNet()
-    if args.run == "fast":
-        print(kernels.accelerate(model, args.threads[0]), file=sys.stderr)
+    if args.run != "stock":
+        note = kernels.accelerate(model, args.threads[0], half=args.run == "amp")
+        print(note, file=sys.stderr)
     average = copy.deepcopy(model)
     optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
-    batch = paddle.randn([2 * args.batch, 3, args.size, args.size])
+    batch = paddle.randn([args.copies * args.batch, 3, args.size, args.size])
     mask, edge = paddle.randint(0, 2, [2, args.batch, args.size, args.size])
     for step in range(args.steps + 2):
-        start = time.perf_counter()
+        start = clock()
         terms = portrait_loss(
-            *model(batch), mask, edge, edge_weight=0.1, consistency_weight=2.0, temperature=1.0
+            *model(batch),
+            mask,
+            edge,
+            edge_weight=0.1,
+            consistency_weight=float(args.copies == 2),
+            temperature=1.0,
         )
         terms["total"].backward()
         optimizer.step()
         optimizer.clear_grad()
         update_average(average, model, 0.999, step)
-        print(time.perf_counter() - start, flush=True)
+        print(clock() - start, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
-def measure(command, environment):
-    """(seconds of the measured steps, peak memory in GB) of one run."""
-    done = subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        cwd=FOLDER.parent,
-        capture_output=True,
-        text=True,
-    )
+def measure(command, environment, limit):
+    """(seconds of the measured steps, peak memory in GB) of one run; None if it failed."""
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            cwd=FOLDER.parent,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+        print(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+        return None
     *seconds, memory = map(float, done.stdout.split())
     return seconds[2:], memory
 
 
 def settings(args):
     """Name -> (command, environment) of everything that is compared."""
-    size = ["--batch", args.batch, "--size", args.size, "--steps", args.steps]
+    size = ["--batch", args.batch, "--copies", args.copies, "--size", args.size]
+    size += ["--steps", args.steps, "--clock", args.clock]
     paths = {"PYTHONPATH": str(FOLDER.parent)}
     found = {}
     for threads in args.threads:
-        ours = [sys.executable, "-W", "ignore", __file__, *size, "--threads", threads, "--run"]
         plural = f"{threads} thread{'s' if threads > 1 else ''}"
+        ours = [sys.executable, "-W", "ignore", __file__, *size, "--threads", threads, "--run"]
+        torch = [args.torch_python, FOLDER / "torch_portraitnet.py", *size, "--threads", threads]
         if args.stock:
-            found[f"Paddle, stock, {plural}"] = (
-                [*ours, "stock"],
-                {**paths, "OMP_NUM_THREADS": threads},
-            )
+            found[f"Paddle's kernels, {plural}"] = [*ours, "stock"], {"OMP_NUM_THREADS": threads}
         if args.torch_python:
-            torch = [
-                args.torch_python,
-                FOLDER / "torch_portraitnet.py",
-                *size,
-                "--threads",
-                threads,
-            ]
-            found[f"PyTorch, {plural}"] = torch, {}
-            found[f"PyTorch, kept memory, {plural}"] = torch, KEEP_MEMORY
-        found[f"this project, {plural}"] = [*ours, "fast"], paths
+            for precision, amp in (("float32", []), ("bfloat16", ["--amp"])):
+                for way, compiled in (("eager", []), ("compiled", ["--compile"])):
+                    name = f"PyTorch, {precision}, {way}, {plural}"
+                    found[name] = [*torch, *amp, *compiled], KEEP_MEMORY
+        found[f"this project, float32, {plural}"] = [*ours, "fast"], {}
+        found[f"this project, bfloat16, {plural}"] = [*ours, "amp"], {}
     return {
-        name: ([str(word) for word in command], {k: str(v) for k, v in environment.items()})
+        name: ([str(word) for word in command], paths | {k: str(v) for k, v in environment.items()})
         for name, (command, environment) in found.items()
     }
 
@@ -126,18 +143,24 @@ def main(argv=None):
         return 0
     seconds, memory = {}, {}
     for round_ in range(args.rounds):
-        for name, setting in settings(args).items():
-            steps, memory[name] = measure(*setting)
+        for name, (command, environment) in settings(args).items():
+            if round_ and ("Paddle's" in name or name not in seconds):  # slow, or it failed
+                continue
+            result = measure(command, environment, args.limit)
+            if result is None:
+                print(f"| {name} | failed |")
+                continue
+            steps, memory[name] = result
             seconds.setdefault(name, []).append(statistics.median(steps))
-            print(f"round {round_ + 1}: {name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
+            print(f"round {round_ + 1}: {name}: {seconds[name][-1]:.3f} s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    images = 2 * args.batch
-    rival = min((m for name, m in medians.items() if "PyTorch" in name), default=None)
-    print("| kernels | s a step | images/s | to PyTorch's best | peak memory |")
+    print("| kernels | s a step | photos/s | to PyTorch's best | peak memory |")
     print("|---|---|---|---|---|")
     for name, median in medians.items():
-        ratio = f"{rival / median:.2f}x" if rival else "-"
-        speed = f"{median:.2f} | {images / median:.1f} | {ratio} | {memory[name]:.1f} GB"
+        threads = name.rsplit(", ", 1)[1]
+        rivals = [m for n, m in medians.items() if "PyTorch" in n and n.endswith(threads)]
+        ratio = f"{min(rivals) / median:.2f}x" if rivals else "-"
+        speed = f"{median:.3f} | {args.batch / median:.1f} | {ratio} | {memory[name]:.1f} GB"
         print(f"| {name} | {speed} |")
     return 0
 

@@ -1,6 +1,7 @@
 """The fast kernels say what Paddle's own say, whatever the shape, the mode and the threads."""
 
 import copy
+import functools
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ import paddle
 import pytest
 
 import kernels
+from kernels import build
 from models import D_block, InvertedResidual, MobileNetV2, PortraitNet
 from models.mobilenetv2 import STAGES, STEM
 from models.portraitnet import Upsample
@@ -77,9 +79,9 @@ def random_state(layer):
     return state
 
 
-def assert_same_passes(fast_forward, layer, shape):
-    """A block's own forward on (N, C, H, W) against the fast one on (N, H, W, C)."""
-    state = random_state(layer)
+def both_passes(fast_forward, layer, shape, make_state=random_state):
+    """`passes` of the fast forward on (N, H, W, C) and of a block's own on (N, C, H, W)."""
+    state = make_state(layer)
     x = paddle.randn(shape)
     stock = passes(layer, state, layer, x)
 
@@ -88,6 +90,11 @@ def assert_same_passes(fast_forward, layer, shape):
 
     fast = passes(through_nhwc, state, layer, x)
     assert fast.keys() == stock.keys()
+    return fast, stock
+
+
+def assert_same_passes(fast_forward, layer, shape):
+    fast, stock = both_passes(fast_forward, layer, shape)
     for name, expected in stock.items():
         np.testing.assert_allclose(
             fast[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max(), err_msg=name
@@ -117,6 +124,78 @@ def test_decoder_block_equals_stock(operators, input_c, output_c, mode):
     layer = D_block(input_c, output_c)
     getattr(layer, mode)()
     assert_same_passes(kernels._d_block_forward, layer, [2, input_c, 5, 7])
+
+
+needs_bfloat16 = pytest.mark.skipif(
+    not kernels.has_bfloat16(), reason="this processor has no AVX512-BF16"
+)
+
+
+def open_state(layer):
+    """Away from the kinks of the activations, where one rounding decides over a whole gradient."""
+    state = random_state(layer)
+    for name, tensor in state.items():
+        if name.endswith("bn.weight"):
+            state[name] = 0.15 * tensor
+        elif name.endswith("bn.bias"):
+            state[name] = 1 + 0.1 * tensor
+        elif name.endswith("conv.weight"):
+            state[name] = tensor / np.sqrt(np.prod(tensor.shape[1:]))
+        elif name.endswith("bn._mean"):
+            state[name] = paddle.zeros_like(tensor)
+    return state
+
+
+def assert_passes_within_bfloat16(fast_forward, layer, shape):
+    forward = functools.partial(fast_forward, half=True)
+    fast, stock = both_passes(forward, layer, shape, open_state)
+    largest = max(np.linalg.norm(stock[name]) for name in stock if name.endswith("gradient"))
+    for name, expected in stock.items():
+        assert fast[name].dtype == np.float32, name
+        # BatchNorm makes some gradients 0: of those only rounding is left.
+        size = max(np.linalg.norm(expected), 0.05 * largest)
+        assert np.linalg.norm(fast[name] - expected) < 0.1 * size, name
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("input_c, output_c, stride, bn_scale", BLOCKS)
+def test_inverted_residual_in_bfloat16(operators, input_c, output_c, stride, bn_scale, mode):
+    layer = InvertedResidual(input_c, output_c, stride, bn_scale)
+    getattr(layer, mode)()
+    assert_passes_within_bfloat16(
+        kernels._inverted_residual_forward, layer, [2, input_c, 7, 9]
+    )  # an odd number of pixels: the last pair is half empty
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("height, width", [(5, 9), (32, 24), (31, 18)])
+@pytest.mark.parametrize("input_c, output_c", [(320, 96), (32, 24), (16, 8), (24, 24)])
+def test_decoder_block_in_bfloat16(operators, input_c, output_c, height, width):
+    layer = D_block(input_c, output_c)
+    assert_passes_within_bfloat16(kernels._d_block_forward, layer, [3, input_c, height, width])
+
+
+@needs_bfloat16
+def test_network_in_bfloat16_stays_near(operators):
+    """Every tensor that leaves a block is float32, and near what float32 gives."""
+    paddle.seed(0)
+    model = away_from_kinks(PortraitNet())
+    fast = copy.deepcopy(model)
+    accelerated(model)
+    kernels.accelerate(fast, 1, half=True)
+    results = (
+        training_step(fast, batch := paddle.randn([4, 3, 96, 64])),
+        training_step(model, batch),
+    )
+    for ours, truth in zip(*results):
+        assert ours.dtype == np.float32 and distance(ours, truth) < 0.1
+
+
+def test_mixed_precision_without_the_processor_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(kernels, "has_bfloat16", lambda: False)
+    with pytest.raises(RuntimeError, match="because this processor has no AVX512-BF16; leave it"):
+        kernels.accelerate(PortraitNet(), half=True)
 
 
 @pytest.mark.parametrize("channels", [8, 16, 24, 32, 96])
@@ -188,17 +267,21 @@ def training_step(model, batch):
     ]
 
 
+def away_from_kinks(model):
+    """Far from ReLU's kinks, where the last bit of a sum decides over a whole gradient."""
+    for name, p in model.named_parameters():
+        if name.endswith(("bn.weight", "bn.bias")):
+            p.set_value(paddle.full_like(p, 3 if name.endswith("bias") else 0.5))
+    return model
+
+
 def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
 def test_whole_network_equals_stock():
     paddle.seed(0)
-    stock = PortraitNet()
-    # Far from ReLU's kinks, where the last bit of a sum decides over a whole gradient.
-    for name, p in stock.named_parameters():
-        if name.endswith(("bn.weight", "bn.bias")):
-            p.set_value(paddle.full_like(p, 3 if name.endswith("bias") else 0.5))
+    stock = away_from_kinks(PortraitNet())
     fast = accelerated(copy.deepcopy(stock))
     for _ in range(2):
         batch = paddle.randn([4, 3, 96, 64])
@@ -212,15 +295,84 @@ def test_whole_network_equals_stock():
         assert distance(fast.mask_logits(batch).numpy(), stock.mask_logits(batch).numpy()) < 1e-4
 
 
-def test_every_number_of_threads_gives_the_same_bits():
+@pytest.mark.parametrize("half", [False, pytest.param(True, marks=needs_bfloat16)])
+def test_every_number_of_threads_gives_the_same_bits(operators, half):
     paddle.seed(0)
     model, batch = PortraitNet(), paddle.randn([3, 3, 64, 32])
-    results = [
-        training_step(accelerated(copy.deepcopy(model), threads), batch) for threads in (1, 2, 3)
-    ]
+    results = []
+    for threads in (1, 2, 3):
+        copied = copy.deepcopy(model)
+        kernels.accelerate(copied, threads, half)
+        results.append(training_step(copied, batch))
     for other in results[1:]:
         for a, b in zip(results[0], other):
             np.testing.assert_array_equal(a, b)
+
+
+def test_rectangles_of_mixed_shapes_equal_stock():
+    """One shape after another, as training on rectangles has them: no row is left over."""
+    paddle.seed(0)
+    stock = away_from_kinks(PortraitNet())
+    fast = accelerated(copy.deepcopy(stock))
+    for height, width in ((160, 288), (64, 32), (32, 96), (256, 192), (64, 32)):
+        batch = paddle.randn([2, 3, height, width])
+        for ours, truth in zip(training_step(fast, batch), training_step(stock, batch)):
+            assert distance(ours, truth) < 2e-5, (height, width)
+
+
+def test_memory_stays_flat_over_mixed_shapes():
+    """After each shape was seen, no step adds to the memory, nor does a forward pass alone."""
+    code = """
+import kernels
+kernels.keep_memory()
+import paddle, train
+from models import PortraitNet
+paddle.seed(0)
+model, average = PortraitNet(), PortraitNet()
+print(kernels.accelerate(model, 2))
+optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
+def memory():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+def step(number):
+    batch = paddle.zeros([2, 3, 32 + 32 * (number % 3), 32 + 32 * (number % 2)])
+    model(batch)
+    mask, edge = model(batch)
+    (mask.mean() + edge.mean()).backward()
+    optimizer.step()
+    optimizer.clear_grad()
+    train.update_average(average, model, 0.9, number)
+for number in range(24):
+    step(number)
+before = memory()
+for number in range(120):
+    step(number)
+print(memory() - before)
+"""
+    sentence, growth = run_python(code).splitlines()
+    if sentence.startswith(FAST):
+        assert float(growth) < 4.1, growth  # MB, in pages of 2; 0.04 a step would make 4.8
+
+
+def test_a_busy_core_is_not_waited_for(tmp_path):
+    """Two threads on one core: OpenMP would spin at its barriers and take several times as long."""
+    code = """
+import os, sys, time
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+import kernels, paddle
+from models import PortraitNet
+paddle.seed(0)
+model, batch = PortraitNet(), paddle.randn([2, 3, 64, 64])
+print(kernels.accelerate(model, int(sys.argv[1])))
+def seconds():
+    start = time.process_time()
+    mask, edge = model(batch)
+    (mask.mean() + edge.mean()).backward()
+    return time.process_time() - start
+print(min(seconds() for _ in range(12)))
+"""
+    (sentence, one), (_, two) = (run_python(code, n).splitlines() for n in ("1", "2"))
+    if sentence.startswith(FAST):
+        assert float(two) < 2 * float(one)
 
 
 def test_a_deep_copy_runs_on_its_own_weights():
@@ -285,6 +437,22 @@ def test_stock_kernels_when_the_cache_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(kernels, "_operators", None)
     assert "cannot be written (set XDG_CACHE_HOME" in kernels.accelerate(PortraitNet())
+
+
+def test_a_build_is_for_one_kind_of_processor(monkeypatch, tmp_path):
+    """-march=native: what one machine built must not be found by another with the same home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    mine = build._cache_folder("g++")
+    assert mine == build._cache_folder("g++")
+    read = pathlib.Path.read_text
+
+    def with_fewer_flags(path, *arguments):
+        text = read(path, *arguments)
+        return text.replace("avx2", "none") if str(path) == "/proc/cpuinfo" else text
+
+    monkeypatch.setattr(pathlib.Path, "read_text", with_fewer_flags)
+    if "avx2" in read(pathlib.Path("/proc/cpuinfo")):
+        assert build._cache_folder("g++") != mine
 
 
 @pytest.mark.slow  # two processes, one build: 25 s
