@@ -5,6 +5,7 @@ python evaluate.py --model_path output/model_59.pdparams --batch_size 32 --log_i
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from backends import AUTO, BACKENDS
 from dataset import validation_sets
 from images import write_image, write_json
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
-from pairs import SPLITS
+from pairs import DATA_ROOT, SPLITS
 from predictor import Predictor
 from transforms import SIZE, degrade, letterbox
 from transforms.geometry import letterbox_box, resize
@@ -31,7 +32,8 @@ def parse_args(argv=None):
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
+    roots = "data folders (docs/data.md); else those that the checkpoint was trained on, or EG1800/"
+    add("--data_root", nargs="+", help=roots)
     add("--model_path", help="what train.py or export.py wrote (default: in weights/)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--split", choices=SPLITS, default="test", help="which list")
@@ -44,6 +46,16 @@ def parse_args(argv=None):
     add("--save_dir", help="write a sheet of the worst photos into this folder")
     add("--worst", type=int, default=20, help="photos on that sheet")
     return parser.parse_args(argv)
+
+
+def choose_data(model_path):
+    """The data folders where none are given: those in args.json beside the checkpoint."""
+    beside = Path(model_path).parent / "args.json" if model_path else None
+    if beside is None or not beside.is_file():
+        return [DATA_ROOT]
+    roots = json.loads(beside.read_text())["data_root"]
+    print(f"--data_root {' '.join(roots)}, as {beside} says.")
+    return roots
 
 
 def degrade_photo(image, seed):
@@ -122,7 +134,8 @@ def print_table(summary, intervals):
 def main(argv=None):
     args = parse_args(argv)
     try:
-        sets = validation_sets(args.data_root, args.split, args.seed)
+        data_root = args.data_root or choose_data(args.model_path)
+        sets = validation_sets(data_root, args.split, args.seed)
         predictor = Predictor(args.model_path, args.backend, refine=args.refine)
     except (OSError, ValueError, ImportError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ import numpy as np
 
 from images import SUFFIXES
 
+DATA_ROOT = "EG1800/"  # where the commands look when they are not told
 SPLITS = ("train", "val", "test")
 OFFICIAL_LIST = "eg1800_{}.txt"  # lines are names, photos in Images/, masks in Labels/
 PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
@@ -45,7 +46,10 @@ def read_lists(data_root):
     """
     root = Path(data_root)
     if not root.is_dir():
-        raise FileNotFoundError(f"No folder {root}: give the folder of a data set as data_root.")
+        raise FileNotFoundError(
+            f"No folder {root}: give the folder of a data set with --data_root (docs/data.md says "
+            "where EG1800 can be had and how your own photos are listed)."
+        )
     lists = {}
     for split in SPLITS:
         official, paired = root / OFFICIAL_LIST.format(split), root / PAIR_LIST.format(split)

@@ -29,7 +29,7 @@ from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
 from models.weights import load_pretrained, save_atomically
-from pairs import split_backgrounds
+from pairs import DATA_ROOT, split_backgrounds
 from predictor import Predictor
 from processes import StopRequest, all_reduce_mean, launch
 from run import RESUME_FILE, Run
@@ -47,7 +47,6 @@ from transforms import (
     view_shape,
 )
 
-DATA_ROOT = "EG1800/"
 # Height to width of the views, drawn evenly for each batch: portraits most of all, but also what a
 # phone and a camera see upright and across.
 ASPECTS = ("4:3", "4:3", "4:3", "3:2", "16:9", "1:1", "3:4", "9:16")

@@ -84,6 +84,19 @@ def test_several_lists_are_scored_apart_with_their_mean(drawn, tmp_path, capsys)
     assert list(json.loads(report.read_text())["lists"]) == [root.name]
 
 
+def test_without_data_root_the_checkpoints_own_data_is_scored(drawn, tmp_path, capsys, monkeypatch):
+    root, model = drawn
+    beside = tmp_path / "model_0.pdparams"
+    beside.write_bytes(model.read_bytes())
+    (tmp_path / "args.json").write_text(json.dumps({"data_root": [str(root)]}))
+    assert evaluate.main(["--model_path", str(beside), "--split", "val"]) == 0
+    told = capsys.readouterr().out
+    assert f"--data_root {root}, as {tmp_path / 'args.json'} says." in told and "3 photos" in told
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(["--model_path", str(model)]) == 1
+    assert "No folder EG1800: give the folder" in capsys.readouterr().err
+
+
 def test_degraded_photos_are_the_same_each_time_and_keep_their_size():
     image = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     one, again, other = (evaluate.degrade_photo(image, (0, i)) for i in (7, 7, 8))
