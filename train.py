@@ -32,7 +32,7 @@ from models import PortraitNet, count_parameters
 from models.weights import load_pretrained, save_atomically
 from pairs import DATA_ROOT, split_backgrounds
 from predictor import Predictor
-from processes import StopRequest, all_reduce_mean, launch
+from processes import StopRequest, all_reduce_mean, launch, lock
 from run import RESUME_FILE, Run
 from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
 from transforms import (
@@ -378,7 +378,11 @@ def train(args):
             f"{output} holds another run; go on with --resume or name another --output."
         )
 
+    held = lock(output) if first else None  # noqa: F841, until this function ends
     samples, sets = make_samples(args), validation_sets(args.data_root, "val", args.seed)
+    for dataset in sets.values():  # a broken photo is found now and not after an epoch
+        for index in range(len(dataset)):
+            dataset.photo(index)
     run, notes = make_run(args)
     if args.resume:
         notes += run.load(args, output)

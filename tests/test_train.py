@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import draw_data_root, draw_portrait
 
+import processes
 import schedule
 import train
 from models.weights import load_whole, read_state, save_atomically
@@ -172,6 +173,24 @@ def test_user_errors_are_one_line(data_root, tmp_path, capsys, monkeypatch):
     (out / RESUME_FILE).write_bytes(b"half")
     assert train.main(command(data_root, out, "--resume")) == 1
     assert "is damaged or not Paddle" in capsys.readouterr().err
+
+
+def test_a_folder_is_one_trainings_alone(data_root, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    held = processes.lock(out)
+    assert train.main(command(data_root, out, "--epoch", "1")) == 1
+    assert "Another training is writing to" in capsys.readouterr().err
+    assert not (out / "args.json").exists()
+    held.close()
+    processes.lock(out).close()
+
+
+def test_a_broken_validation_photo_is_found_before_the_first_epoch(data_root, tmp_path, capsys):
+    (data_root / "Images" / "00013.png").write_bytes(b"no picture")
+    assert train.main(command(data_root, tmp_path / "out", "--epoch", "1")) == 1
+    told = capsys.readouterr()
+    assert "00013.png is not a readable picture" in told.err and "iter" not in told.out
 
 
 def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, capsys):
