@@ -59,7 +59,6 @@ def run_paddle(args):
     import kernels
     from losses import portrait_loss
     from models import PortraitNet
-    from train import update_average
 
     if args.run != "stock":
         kernels.keep_memory()
@@ -70,10 +69,11 @@ def run_paddle(args):
         note = kernels.accelerate(model, args.threads[0], half=args.run == "amp")
         print(note, file=sys.stderr)
     average = copy.deepcopy(model)
+    means, values = (list(network.state_dict().values()) for network in (average, model))
     optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
     batch = paddle.randn([args.copies * args.batch, 3, args.size, args.size])
     mask, edge = paddle.randint(0, 2, [2, args.batch, args.size, args.size])
-    for step in range(args.steps + 2):
+    for _ in range(args.steps + 2):
         start = clock()
         terms = portrait_loss(
             *model(batch),
@@ -86,7 +86,7 @@ def run_paddle(args):
         terms["total"].backward()
         optimizer.step()
         optimizer.clear_grad()
-        update_average(average, model, 0.999, step)
+        kernels.move_average(means, values, 1e-3)
         print(clock() - start, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 

@@ -192,6 +192,16 @@ def test_network_in_bfloat16_stays_near(operators):
         assert ours.dtype == np.float32 and distance(ours, truth) < 0.1
 
 
+def test_average_moves_by_its_weight(operators):
+    means, values = (
+        [paddle.zeros([3]), paddle.ones([2, 2])],
+        [paddle.ones([3]), paddle.ones([2, 2])],
+    )
+    kernels.move_average(means, values, 0.25)
+    np.testing.assert_array_equal(means[0].numpy(), np.full(3, 0.25, "float32"))
+    np.testing.assert_array_equal(means[1].numpy(), np.ones((2, 2), "float32"))
+
+
 def test_mixed_precision_without_the_processor_is_one_sentence(monkeypatch):
     monkeypatch.setattr(kernels, "has_bfloat16", lambda: False)
     with pytest.raises(RuntimeError, match="because this processor has no AVX512-BF16; leave it"):
@@ -325,7 +335,7 @@ def test_memory_stays_flat_over_mixed_shapes():
     code = """
 import kernels
 kernels.keep_memory()
-import paddle, train
+import paddle
 from models import PortraitNet
 paddle.seed(0)
 model, average = PortraitNet(), PortraitNet()
@@ -340,7 +350,8 @@ def step(number):
     (mask.mean() + edge.mean()).backward()
     optimizer.step()
     optimizer.clear_grad()
-    train.update_average(average, model, 0.9, number)
+    means, values = (list(net.state_dict().values()) for net in (average, model))
+    kernels.move_average(means, values, 0.1)
 for number in range(24):
     step(number)
 before = memory()
@@ -353,8 +364,8 @@ print(memory() - before)
         assert float(growth) < 4.1, growth  # MB, in pages of 2; 0.04 a step would make 4.8
 
 
-def test_a_busy_core_is_not_waited_for(tmp_path):
-    """Two threads on one core: OpenMP would spin at its barriers and take several times as long."""
+def test_a_busy_core_is_not_waited_for():
+    """Two threads on one core: who has nothing to do leaves the core to who has."""
     code = """
 import os, sys, time
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
@@ -372,7 +383,7 @@ print(min(seconds() for _ in range(12)))
 """
     (sentence, one), (_, two) = (run_python(code, n).splitlines() for n in ("1", "2"))
     if sentence.startswith(FAST):
-        assert float(two) < 2 * float(one)
+        assert float(two) < 1.6 * float(one)
 
 
 def test_a_deep_copy_runs_on_its_own_weights():
