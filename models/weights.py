@@ -11,6 +11,7 @@ import paddle
 
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
+from models.safe_load import safe_load
 from transforms import MEAN, SCALE
 
 PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
@@ -71,16 +72,16 @@ def read_state(path):
 
 
 def load_whole(path):
-    """What `paddle.save` wrote.
+    """What `paddle.save` wrote; nothing in the file is run.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or names code.
     """
     try:
-        return paddle.load(str(path))
+        return safe_load(path)
     except DAMAGED as error:
         raise ValueError(
-            f"{path} is damaged or not Paddle's ({type(error).__name__}); copy it again."
+            f"{path} is damaged or not Paddle's ({type(error).__name__}: {error}); copy it again."
         ) from error
 
 
