@@ -24,7 +24,7 @@ from predictor import Predictor
 from transforms.geometry import resize
 
 POOR = 0.9  # person IoU below which a photo counts as lost
-COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error")
+COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error", "smoke")
 
 
 class Selfie:
@@ -128,8 +128,10 @@ def compare(candidates, dataset):
 
 def print_table(scores):
     """One row a candidate, in per cent."""
-    print("| network | person IoU | 95 % | below .90 | at full size | boundary IoU | abs. error |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| network | person IoU | 95 % | below .90 | at full size | boundary IoU | abs. error | smoke |"
+    )
+    print("|---" * 8 + "|")
     for name, each in scores.items():
         first, *others = (f"{100 * each.summary()[column]:.2f}" for column in COLUMNS)
         low, high = (100 * bound for bound in each.intervals()[COLUMNS[0]])

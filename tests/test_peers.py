@@ -33,7 +33,7 @@ def test_every_network_gets_a_row_in_every_table(model_path, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "a, 3 photos (val)" in told and "b, 3 photos (val)" in told
     rows = [line for line in told.splitlines() if line.startswith("| ")]
-    assert len(rows) == 2 * (1 + 3) and {row.count("|") for row in rows} == {8}
+    assert len(rows) == 2 * (1 + 3) and {row.count("|") for row in rows} == {9}
     assert sum("with mirror image" in row for row in rows) == 2
 
 
