@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from flags import Help
 from images import read_image, read_mask, read_share
 from pairs import SPLITS, read_lists
 
@@ -83,7 +84,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Read every photo and mask of data sets and name what is wrong.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--data_root", nargs="+", required=True, help="folders of data sets")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="lists to read")

@@ -15,6 +15,7 @@ import numpy as np
 
 from backends import AUTO, BACKENDS
 from dataset import validation_sets
+from flags import Help, whole
 from images import write_image, write_json
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
@@ -28,7 +29,7 @@ SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Score a checkpoint in every published protocol, each data folder apart.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -37,14 +38,14 @@ def parse_args(argv=None):
     add("--model_path", help="what train.py or export.py wrote (default: in weights/)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--split", choices=SPLITS, default="test", help="which list")
-    add("--batch_size", type=int, default=32, help="photos a step")
-    add("--log_iter", type=int, default=10, help="iterations between progress lines")
+    add("--batch_size", type=whole(1), default=32, help="photos a step")
+    add("--log_iter", type=whole(), default=10, help="iterations between progress lines")
     add("--degrade", action="store_true", help="vary light, blur and noise of the photos first")
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
-    add("--seed", type=int, default=0, help="of --degrade, and of a validation split made here")
+    add("--seed", type=whole(), default=0, help="of --degrade, and of a validation split made here")
     add("--json", help="write the scores to this file too")
     add("--save_dir", help="write a sheet of the worst photos into this folder")
-    add("--worst", type=int, default=20, help="photos on that sheet")
+    add("--worst", type=whole(1), default=20, help="photos on that sheet")
     return parser.parse_args(argv)
 
 
