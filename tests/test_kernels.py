@@ -305,6 +305,35 @@ def test_whole_network_equals_stock():
         assert distance(fast.mask_logits(batch).numpy(), stock.mask_logits(batch).numpy()) < 1e-4
 
 
+@pytest.mark.slow  # 600 steps, 400 of them with Paddle's kernels: a minute on a free core
+def test_200_steps_end_within_float32_noise_of_stock():
+    """Noise: what becomes of starting weights that differ in their last bit."""
+    paddle.seed(0)
+    start = PortraitNet().state_dict()
+    batches = paddle.randn([8, 4, 3, 64, 32])
+    masks = (batches.mean(2) > 0).astype("float32")
+
+    def weights_after_training(model):
+        optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
+        for step in range(200):
+            mask, edge = model(batches[step % 8])
+            error = (mask[:, 1] - masks[step % 8]) ** 2 + edge[:, 1] ** 2
+            error.mean().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        return np.concatenate([p.numpy().ravel() for p in model.parameters()])
+
+    stock, nudged, fast = PortraitNet(), PortraitNet(), PortraitNet()
+    for model in (stock, nudged, fast):
+        model.set_state_dict(start)
+    for p in nudged.parameters():
+        p.set_value(p * (1 + 2**-23))
+    accelerated(fast)
+    truth = weights_after_training(stock)
+    noise = distance(weights_after_training(nudged), truth)
+    assert 0 < distance(weights_after_training(fast), truth) < 2 * noise
+
+
 @pytest.mark.parametrize("half", [False, pytest.param(True, marks=needs_bfloat16)])
 def test_every_number_of_threads_gives_the_same_bits(operators, half):
     paddle.seed(0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import draw_data_root, draw_portrait
 
+import kernels
 import processes
 import schedule
 import train
@@ -67,9 +68,12 @@ def test_training_learns_drawn_portraits(tmp_path):
     assert (person & (mask == 1)).sum() / (person | (mask == 1)).sum() > 0.8
 
 
-def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path):
+@pytest.mark.parametrize("precision", [[], ["--amp"]])
+def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path, precision):
+    if precision and not kernels.has_bfloat16():
+        pytest.skip("this processor has no AVX512-BF16")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    flags = ["--epoch", "3"]
+    flags = ["--epoch", "3", *precision]
     assert run_train(command(data_root, whole, *flags)).returncode == 0
     process = subprocess.Popen(
         [sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT
