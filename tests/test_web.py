@@ -19,7 +19,7 @@ from conftest import draw_portrait
 
 import effects
 import predictor
-import smoothing
+from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
 from images import read_image, read_mask
