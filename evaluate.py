@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from backends import AUTO, BACKENDS
@@ -20,6 +19,7 @@ from images import write_image, write_json
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
 from predictor import Predictor
+from sheets import contact_sheet
 from transforms import SIZE, degrade, letterbox
 from transforms.geometry import letterbox_box, resize
 
@@ -70,10 +70,10 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
     """Rows of photo, truth, prediction and error (red: invented, blue: missed), the worst first.
 
     Returns:
-        image (count * SHEET_SIDE, 4 * SHEET_SIDE, 3) uint8 BGR.
+        image (H, W, 3) uint8 BGR; the photos' labels begin with their person IoU.
     """
     order = np.argsort([photo["person_iou_full"] for photo in scores.photos])[:count]
-    rows = []
+    cells = []
     for index in map(int, order):
         image, mask = dataset.photo(index)
         image, mask = image if vary is None else vary(image, index), mask > THRESHOLD
@@ -82,12 +82,10 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
         error[person & ~mask] = (0, 0, 255)
         error[~person & mask] = (255, 0, 0)
         pictures = [image, image * mask[:, :, None], image * person[:, :, None], error]
-        row = np.hstack([letterbox(picture, SHEET_SIDE)[0] for picture in pictures])
         name = Path(dataset.pairs[index].image_path).name
-        told = f"{name}  person IoU {scores.photos[index]['person_iou_full']:.3f}"
-        cv2.putText(row, told, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 255, 255), 1)
-        rows.append(row)
-    return np.vstack(rows)
+        labels = f"{scores.photos[index]['person_iou_full']:.3f} {name}", "truth", "mask", "error"
+        cells += zip(labels, (letterbox(picture, SHEET_SIDE)[0] for picture in pictures))
+    return contact_sheet(cells, columns=4)
 
 
 def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):

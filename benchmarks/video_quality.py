@@ -25,6 +25,9 @@ from tqdm import tqdm
 
 from apps.video.reading import read_film
 from apps.video.smoothing import Smoother
+from benchmarks.table import heading, row
+from effects import CLEAR, SOLID
+from metrics import THRESHOLD
 from predictor import Predictor
 
 STILL = 0.25  # flow up to which nothing moves, pixels a frame
@@ -123,7 +126,8 @@ def ghosts(smoothed, probabilities):
     """Thousandths of the pixels that contradict what the network has been sure of."""
     low, high = (pick(probabilities[1:], probabilities[:-1]) for pick in (np.maximum, np.minimum))
     later = smoothed[1:]
-    return 1000 * (((later > 0.5) & (low < 0.25)) | ((later < 0.5) & (high > 0.75))).mean()
+    wrong = ((later > THRESHOLD) & (low < CLEAR)) | ((later < THRESHOLD) & (high > SOLID))
+    return 1000 * wrong.mean()
 
 
 def pushed(view, probability, steps=24):
@@ -179,9 +183,9 @@ def main(argv=None):
     for name in METHODS:
         rows = {clip: each[name] for clip, each in figures.items()}
         rows["mean"] = np.nanmean(list(rows.values()), axis=0)
-        print(f"\n| {name} | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-        for clip, row in rows.items():
-            print(f"| {clip} | {' | '.join(f'{x:.2f}' for x in row)} |".replace("nan", "-"))
+        print(f"\n{heading([name, *COLUMNS])}")
+        for clip, values in rows.items():
+            print(row([clip, *(f"{value:.2f}".replace("nan", "-") for value in values)]))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from apps.video.drawing import Backdrop, Frame, draw
 from apps.video.reading import read_film
 from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
+from benchmarks.table import heading, row
 from effects import EFFECTS
 from images import read_image
 from predictor import Predictor
@@ -94,7 +95,7 @@ def main(argv=None):
         for number, size in enumerate(SIZES):
             path = Path(folder) / f"{size[0]}x{size[1]}.mp4"
             draw_film(path, size, args.frames)
-            row = {
+            cells = {
                 name: f"{ms:.1f}"
                 for name, ms in stages(path, predictor, path.parent, args.modes).items()
             }
@@ -102,10 +103,10 @@ def main(argv=None):
                 chosen = video.parse_args([str(path), "--mode", mode, "--background", str(PHOTO)])
                 start = time.perf_counter()
                 frames, _ = video.convert(path, path.with_name("out.mp4"), predictor, chosen)
-                row[f"{mode}, frames/s"] = f"{frames / (time.perf_counter() - start):.1f}"
+                cells[f"{mode}, frames/s"] = f"{frames / (time.perf_counter() - start):.1f}"
             if number == 0:
-                print(f"| size | {' | '.join(row)} |\n|---|{'---|' * len(row)}")
-            print(f"| {path.stem} | {' | '.join(row.values())} |", flush=True)
+                print(heading(["size", *cells]))
+            print(row([path.stem, *cells.values()]), flush=True)
 
 
 if __name__ == "__main__":

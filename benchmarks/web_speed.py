@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from apps.web import __main__ as web
+from benchmarks.table import heading, row
 from images import read_image
 
 ROOT = Path(__file__).parent.parent
@@ -197,10 +198,10 @@ def main():
                 results[name].append(result[:3])
         browser.close()
     server.shutdown()
-    print("\n| page | first mask, s | first load, MB | frames/s |\n|---|---|---|---|")
+    print(f"\n{heading(['page', 'first mask, s', 'first load, MB', 'frames/s'])}")
     for name, rows in results.items():
         first, size, rate = map(statistics.median, zip(*rows))
-        print(f"| {name} | {first:.1f} | {size:.1f} | {rate:.1f} |")
+        print(row([name, f"{first:.1f}", f"{size:.1f}", f"{rate:.1f}"]))
 
 
 if __name__ == "__main__":

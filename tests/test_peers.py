@@ -1,18 +1,7 @@
 import numpy as np
-import paddle
-import pytest
 from conftest import draw_data_root, draw_portrait
 
 from benchmarks import peers
-from models import PortraitNet
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    paddle.seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
-    paddle.save(PortraitNet(width=0.25).state_dict(), str(path))
-    return str(path)
 
 
 def test_the_mean_with_the_mirror_image_mirrors_with_the_photo(model_path):

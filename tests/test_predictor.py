@@ -10,21 +10,12 @@ from conftest import draw_portrait
 
 from backends import Network, person_probability, runner
 from images import read_image
-from models import PortraitNet
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor, guided_upsample
 from transforms import letterbox, to_batch
 from transforms.geometry import resize, unletterbox, view_shape
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    paddle.seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
-    paddle.save(PortraitNet(width=0.25).state_dict(), str(path))
-    return path
 
 
 def portrait(height=150, width=110, seed=0):
