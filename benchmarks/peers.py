@@ -128,9 +128,8 @@ def compare(candidates, dataset):
 
 def print_table(scores):
     """One row a candidate, in per cent."""
-    print(
-        "| network | person IoU | 95 % | below .90 | at full size | boundary IoU | abs. error | smoke |"
-    )
+    heads = ["network", "person IoU", "95 %", "below .90", "at full size", "boundary IoU"]
+    print(f"| {' | '.join([*heads, 'abs. error', 'smoke'])} |")
     print("|---" * 8 + "|")
     for name, each in scores.items():
         first, *others = (f"{100 * each.summary()[column]:.2f}" for column in COLUMNS)
