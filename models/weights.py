@@ -113,6 +113,11 @@ def load_state(model, state, source="the given weights"):
             for name in own
             if name in state and list(state[name].shape) != list(own[name].shape)
         ],
+        "not of numbers": [
+            f"{name} {state[name].dtype}"
+            for name in own
+            if name in state and not state[name].is_floating_point()
+        ],
     }
     if any(problems.values()):
         told = [
@@ -122,6 +127,14 @@ def load_state(model, state, source="the given weights"):
         ]
         raise ValueError(
             f"{source} does not fit this network: {'; '.join(told)}; use a file of this network."
+        )
+    # float16 halves a file; the network computes in its own type.
+    state = {name: tensor.astype(own[name].dtype) for name, tensor in state.items()}
+    broken = [name for name, tensor in state.items() if not paddle.isfinite(tensor).all().item()]
+    if broken:
+        raise ValueError(
+            f"{source} holds numbers that are not finite ({', '.join(broken[:3])}): its training "
+            "went astray; use an earlier checkpoint."
         )
     model.set_state_dict(state)
 
