@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from flags import Help
 from images import read_image, read_mask, read_share
+from metrics import THRESHOLD
 from pairs import SPLITS, read_lists
 
 
@@ -37,9 +39,9 @@ def check_pair(pair):
                 digest = hashlib.sha1(Path(path).read_bytes()).digest()
             elif soft and 0 < pictures[-1].max() <= 1 / 255:
                 problems.append(f"no soft mask: {path} holds 0 and 1; shares are 0 to 255")
-            elif not (pictures[-1] > 0.5).any():
+            elif not (pictures[-1] > THRESHOLD).any():
                 problems.append(f"empty mask: {path}")
-            elif (pictures[-1] > 0.5).all():
+            elif (pictures[-1] > THRESHOLD).all():
                 problems.append(f"full mask: {path}")
     if len(pictures) == 2 and pictures[0].shape[:2] != pictures[1].shape:
         sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in pictures)
@@ -83,7 +85,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Read every photo and mask of data sets and name what is wrong.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--data_root", nargs="+", required=True, help="folders of data sets")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="lists to read")

@@ -4,8 +4,12 @@ Each takes `image`, (H, W, 3) uint8 BGR, and `probability`, (H, W) float32 0..1 
 changes neither, and returns a new uint8 picture of that size, BGR where nothing else is said.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
+
+from metrics import THRESHOLD
 
 OVERLAY_COLOR = (80, 200, 80)  # BGR
 # The network is never quite sure: up to CLEAR it means background, from SOLID on person.
@@ -18,12 +22,12 @@ PURITY = 4  # power of alpha that weighs a colour: how much pure pixels count ab
 BLUR_SIGMA = 6  # a wider blur is made on a smaller picture, where its sigma is this many pixels
 
 
-def mask_of(probability):
-    """The mask, (H, W) uint8 0/1: person where the probability exceeds one half."""
-    return (probability > 0.5).astype(np.uint8)
+def mask_of(probability: np.ndarray) -> np.ndarray:
+    """The mask, (H, W) uint8 0/1: person where the probability exceeds THRESHOLD."""
+    return (probability > THRESHOLD).astype(np.uint8)
 
 
-def matte(probability):
+def matte(probability: np.ndarray) -> np.ndarray:
     """Opacity of the person: the probability with its unsure ends cut off, alike for every photo.
 
     Returns:
@@ -33,7 +37,12 @@ def matte(probability):
     return np.clip(alpha, 0, 1, out=alpha)
 
 
-def overlay(image, probability, color=OVERLAY_COLOR, strength=0.4):
+def overlay(
+    image: np.ndarray,
+    probability: np.ndarray,
+    color: tuple[int, int, int] = OVERLAY_COLOR,
+    strength: float = 0.4,
+) -> np.ndarray:
     """The person tinted and outlined, to judge a mask by eye.
 
     Args:
@@ -49,7 +58,7 @@ def overlay(image, probability, color=OVERLAY_COLOR, strength=0.4):
     return _blend(np.full_like(image, color), image, weight)
 
 
-def cut_out(image, probability, side=COLOR_SIDE):
+def cut_out(image: np.ndarray, probability: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
     """The person alone, in the person's own colours; nothing of the old background is kept.
 
     Args:
@@ -65,7 +74,9 @@ def cut_out(image, probability, side=COLOR_SIDE):
     return np.dstack([colors, alpha])
 
 
-def replace(image, probability, background, side=COLOR_SIDE):
+def replace(
+    image: np.ndarray, probability: np.ndarray, background: np.ndarray, side: int = COLOR_SIDE
+) -> np.ndarray:
     """The person before another background, without a halo of the old one.
 
     Args:
@@ -80,7 +91,9 @@ def replace(image, probability, background, side=COLOR_SIDE):
     return _blend(person_colors(image, alpha, side), background, alpha)
 
 
-def blur(image, probability, strength=0.02, side=COLOR_SIDE):
+def blur(
+    image: np.ndarray, probability: np.ndarray, strength: float = 0.02, side: int = COLOR_SIDE
+) -> np.ndarray:
     """The person sharp before a blurred background.
 
     The blur averages background alone, so that the person does not bleed into it.
@@ -102,13 +115,43 @@ def blur(image, probability, strength=0.02, side=COLOR_SIDE):
     return _blend(person_colors(image, alpha, side), background, alpha)
 
 
-def grey(image, probability):
+def grey(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """The person in colour before a grey background."""
     luma = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return _blend(image, luma, matte(probability))
 
 
-def fill(background, height, width):
+class Options(NamedTuple):
+    """What the effects of `EFFECTS` may ask for beside image and probability.
+
+    Attributes:
+        background: of `replace`.
+        blur: `blur`'s strength.
+        side: as for `person_colors`.
+    """
+
+    background: np.ndarray
+    blur: float
+    side: int = COLOR_SIDE
+
+
+# Name of the effect, and of its files -> function of image, probability and Options; the page has
+# the same (apps/web/effects.js).
+EFFECTS = {
+    "overlay": lambda image, probability, _: overlay(image, probability),
+    "mask": lambda image, probability, _: 255 * mask_of(probability),
+    "cutout": lambda image, probability, options: cut_out(image, probability, options.side),
+    "replace": lambda image, probability, options: replace(
+        image, probability, options.background, options.side
+    ),
+    "blur": lambda image, probability, options: blur(
+        image, probability, options.blur, options.side
+    ),
+    "grey": lambda image, probability, _: grey(image, probability),
+}
+
+
+def fill(background: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale an image until it covers (height, width) and cut what stands out, evenly."""
     ratio = max(height / background.shape[0], width / background.shape[1])
     rows, columns = max(1, round(height / ratio)), max(1, round(width / ratio))
@@ -119,7 +162,7 @@ def fill(background, height, width):
     )
 
 
-def person_colors(image, alpha, side=COLOR_SIDE):
+def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
     """The person's own colours where person and background mix.
 
     A mixed pixel is alpha * F + (1 - alpha) * B. F and B are first taken as the weighted means of

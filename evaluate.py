@@ -10,15 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from backends import AUTO, BACKENDS
 from dataset import validation_sets
+from flags import Help, whole
 from images import write_image, write_json
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
 from predictor import Predictor
+from sheets import contact_sheet
 from transforms import SIZE, degrade, letterbox
 from transforms.geometry import letterbox_box, resize
 
@@ -28,7 +29,7 @@ SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Score a checkpoint in every published protocol, each data folder apart.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -37,14 +38,14 @@ def parse_args(argv=None):
     add("--model_path", help="what train.py or export.py wrote (default: in weights/)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--split", choices=SPLITS, default="test", help="which list")
-    add("--batch_size", type=int, default=32, help="photos a step")
-    add("--log_iter", type=int, default=10, help="iterations between progress lines")
+    add("--batch_size", type=whole(1), default=32, help="photos a step")
+    add("--log_iter", type=whole(), default=10, help="iterations between progress lines")
     add("--degrade", action="store_true", help="vary light, blur and noise of the photos first")
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
-    add("--seed", type=int, default=0, help="of --degrade, and of a validation split made here")
+    add("--seed", type=whole(), default=0, help="of --degrade, and of a validation split made here")
     add("--json", help="write the scores to this file too")
     add("--save_dir", help="write a sheet of the worst photos into this folder")
-    add("--worst", type=int, default=20, help="photos on that sheet")
+    add("--worst", type=whole(1), default=20, help="photos on that sheet")
     return parser.parse_args(argv)
 
 
@@ -69,10 +70,10 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
     """Rows of photo, truth, prediction and error (red: invented, blue: missed), the worst first.
 
     Returns:
-        image (count * SHEET_SIDE, 4 * SHEET_SIDE, 3) uint8 BGR.
+        image (H, W, 3) uint8 BGR; the photos' labels begin with their person IoU.
     """
     order = np.argsort([photo["person_iou_full"] for photo in scores.photos])[:count]
-    rows = []
+    cells = []
     for index in map(int, order):
         image, mask = dataset.photo(index)
         image, mask = image if vary is None else vary(image, index), mask > THRESHOLD
@@ -81,12 +82,10 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
         error[person & ~mask] = (0, 0, 255)
         error[~person & mask] = (255, 0, 0)
         pictures = [image, image * mask[:, :, None], image * person[:, :, None], error]
-        row = np.hstack([letterbox(picture, SHEET_SIDE)[0] for picture in pictures])
         name = Path(dataset.pairs[index].image_path).name
-        told = f"{name}  person IoU {scores.photos[index]['person_iou_full']:.3f}"
-        cv2.putText(row, told, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 255, 255), 1)
-        rows.append(row)
-    return np.vstack(rows)
+        labels = f"{scores.photos[index]['person_iou_full']:.3f} {name}", "truth", "mask", "error"
+        cells += zip(labels, (letterbox(picture, SHEET_SIDE)[0] for picture in pictures))
+    return contact_sheet(cells, columns=4)
 
 
 def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):

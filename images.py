@@ -152,7 +152,8 @@ def write_image(path, image, keep=()):
     path = Path(path)
     if path.exists() and any(Path(k).exists() and path.samefile(k) for k in keep):
         raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
-    if not cv2.haveImageWriter(path.name):
+    # Of the suffix alone: a name that is not UTF-8 ends the process there.
+    if not path.suffix.isascii() or not cv2.haveImageWriter(f"picture{path.suffix}"):
         raise ValueError(f"{path} has no picture suffix OpenCV can write: use .png or .jpg.")
     encoded, data = cv2.imencode(path.suffix, image)
     if not encoded:

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from dataset import read_pair
 from images import read_image, write_image, write_whole
 from pairs import SOFT_LIST, read_pairs
-from predict import FAILURES, find_photos, without_clashes
+from pipeline import outcomes
 from predictor import Predictor
+from tasks import Failure, Task, find_photos, print_any_name, without_clashes
 
 LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
 LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
@@ -72,9 +73,9 @@ def plan(args):
     """Pair each photo with the file of its mask.
 
     Returns:
-        tasks: list of (photo, [mask]).
-        refused: list of (photo, reason it cannot be done).
-        drafts: dict of photo -> mask that its list gives; empty without --data_root.
+        tasks, and failures where that cannot be.
+        drafts: dict of photo's path -> path of the mask that its list gives; empty without
+            --data_root.
 
     Raises:
         FileNotFoundError, ValueError: --data_root has no list, or a line of it is wrong.
@@ -82,12 +83,12 @@ def plan(args):
     labels = args.output / "Labels"
     if args.data_root is None:
         photos = [
-            (photo, place)
-            for photo, place in find_photos(args.photos)
-            if labels.resolve() not in photo.resolve().parents
+            (path, place)
+            for path, place in find_photos(args.photos)
+            if labels.resolve() not in path.resolve().parents
         ]
-        tasks = [(photo, [labels / place / f"{photo.stem}.png"]) for photo, place in photos]
-        return *without_clashes(tasks, [photo for photo, _ in photos]), {}
+        tasks = [Task(path, [labels / place / f"{path.stem}.png"]) for path, place in photos]
+        return *without_clashes(tasks, dict(photos)), {}
     path = args.data_root / SOFT_LIST
     if not path.is_file():
         raise FileNotFoundError(
@@ -97,10 +98,10 @@ def plan(args):
         Path(pair.image_path): Path(pair.mask_path) for pair in read_pairs(args.data_root, path)
     }
     tasks = []
-    for photo, draft in drafts.items():
+    for path, draft in drafts.items():
         inside = draft.is_relative_to(args.data_root)
         name = draft.relative_to(args.data_root) if inside else Path("Labels", draft.name)
-        tasks.append((photo, [args.output / name.with_suffix(".png")]))
+        tasks.append(Task(path, [args.output / name.with_suffix(".png")]))
     return *without_clashes(tasks, [*drafts, *drafts.values()]), drafts
 
 
@@ -149,29 +150,34 @@ def draft_mask(predictors, image, given=None, weight=0.0):
     return share, np.count_nonzero(everyone) / max(1, np.count_nonzero(anyone))
 
 
-def label(photo, mask, predictors, given, args):
-    """Write the mask of one photo, or none if it would teach nothing.
+def label(tasks, predictors, drafts, args):
+    """Write the mask of each task, or none if it would teach nothing.
 
     Args:
-        photo, mask: paths.
-        given: path of the mask that joins with --draft_weight, or None.
+        drafts: dict of photo's path -> path of the mask that joins with --draft_weight.
 
-    Returns:
-        None, or the reason to leave the photo out.
-
-    Raises:
-        OSError, ValueError: a file cannot be read or written; the given mask has another size.
+    Yields:
+        Outcome of a task, its result None, or the reason to leave the photo out.
     """
-    image, given = (
-        (read_image(photo), None) if given is None else read_pair(photo, given, soft=True)
-    )
-    share, agreement = draft_mask(predictors, image, given, args.draft_weight)
-    if np.mean(share > 127) < LEAST_PERSON:
-        return "nobody found"
-    if agreement < args.least_agreement:
-        return f"the answers disagree (IoU {agreement:.2f})"
-    write_image(mask, share)
-    return None
+
+    def prepare(task):
+        if args.draft_weight:
+            return read_pair(task.path, drafts[task.path], soft=True)
+        return read_image(task.path), None
+
+    def network(prepared):
+        return [draft_mask(predictors, *each, args.draft_weight) for each in prepared]
+
+    def finish(task, _, answer):
+        share, agreement = answer
+        if np.mean(share > 127) < LEAST_PERSON:
+            return "nobody found"
+        if agreement < args.least_agreement:
+            return f"the answers disagree (IoU {agreement:.2f})"
+        write_image(task.results[0], share)
+        return None
+
+    return outcomes(tasks, prepare, network, finish)
 
 
 def list_line(photo, mask, folder):
@@ -188,6 +194,8 @@ def list_line(photo, mask, folder):
             paths.append(path.resolve().as_posix())
     if any("\t" in path or len(path.splitlines()) > 1 for path in paths):
         raise ValueError(f"{photo} has a tab or a line break in its path: rename it.")
+    if any(path != path.encode(errors="replace").decode() for path in paths):
+        raise ValueError(f"{photo} or its mask has a name that is not UTF-8: rename it.")
     return ("\t" if any(len(path.split()) > 1 for path in paths) else " ").join(paths)
 
 
@@ -199,6 +207,7 @@ def write_list(path, lines):
 
 def main(argv=None):
     args = parse_args(argv)
+    print_any_name()
     try:
         tasks, failures, drafts = plan(args)
         if not tasks and not failures:
@@ -208,32 +217,37 @@ def main(argv=None):
             Predictor(path, refine=args.refine) for path in args.model_path or [args.model_path]
         ]
     except (OSError, ValueError, ImportError) as error:
-        print(error, file=sys.stderr)
+        print(f"label.py: {error}", file=sys.stderr)
         return 1
     print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
 
-    lines, left_out, done_before = [], [], 0
-    for photo, [mask] in tqdm(tasks, unit="photo", disable=len(tasks) < 2):
+    lines, left_out, todo = {}, [], []
+    for task in tasks:
+        path, [mask] = task
         try:
-            line = list_line(photo, mask, args.output)
-            if mask.exists():
-                reason, done_before = None, done_before + 1
-            else:
-                given = drafts[photo] if args.draft_weight else None
-                reason = label(photo, mask, predictors, given, args)
-        except FAILURES as error:
-            failures.append((photo, str(error)))
-            continue
-        if reason is None:
-            lines.append(line)
+            lines[path] = list_line(path, mask, args.output)
+        except ValueError as error:
+            failures.append(Failure(path, str(error)))
         else:
-            left_out.append((photo, reason))
+            todo += [] if mask.exists() else [task]
+    done_before = len(lines) - len(todo)
+    labelled = label(todo, predictors, drafts, args)
+    for (path, _), reason, error, _ in tqdm(
+        labelled, total=len(todo), unit="photo", disable=len(tasks) < 2
+    ):
+        if error is not None:
+            failures.append(Failure(path, str(error)))
+        elif reason is not None:
+            left_out.append((path, reason))
+        else:
+            continue
+        del lines[path]
     if lines:
-        write_list(args.output / SOFT_LIST, lines)
-    for photo, reason in left_out:
-        print(f"{photo}: {reason}, left out")
-    for photo, reason in failures:
-        print(reason if str(photo) in reason else f"{photo}: {reason}", file=sys.stderr)
+        write_list(args.output / SOFT_LIST, list(lines.values()))
+    for path, reason in left_out:
+        print(f"{path}: {reason}, left out")
+    for failure in failures:
+        print(f"label.py: {failure}", file=sys.stderr)
     nobody = sum(reason == "nobody found" for _, reason in left_out)
     print(
         f"{args.output / SOFT_LIST}: {len(lines)} masks, {done_before} of them from before; left "

@@ -34,7 +34,11 @@ PROTOCOLS = {
     "mean over photos, photo's size, raw mask (Csurka 2013)",
     "absolute_error": "mean |probability - mask| of a pixel, mean over photos, photo's size, raw "
     "mask, which may be soft; less is better",
+    "smoke": "photos with over 1 % of the person's inside (8 px at 320 from the boundary) at a "
+    "probability of .1 to .9, mean over photos, photo's size, raw mask; less is better",
 }
+SMOKE_DEPTH = 8 / 320  # of the longer side: how far from the boundary the inside begins
+SMOKY = 0.01  # share of the inside from which on a photo counts
 SELECTION = "person_iou_smoothed"  # its mean over the validation lists chooses checkpoints
 ROUNDS = 2000  # resamples of a bootstrap interval
 
@@ -220,6 +224,23 @@ def boundary_f_score(prediction, mask, frame=False):
     return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
+def smoke(probability, mask):
+    """Share of the person's inside that is neither found nor missed: see-through in a cut-out.
+
+    Inside is what is more than 8 px, of a photo of 320 on its longer side, from the boundary.
+
+    Args:
+        probability: (H, W) float32 0..1.
+        mask: (H, W) uint8 0/1.
+
+    Returns:
+        float 0..1; 0 where nothing is inside.
+    """
+    inside = (mask == 1) & (distance_to_boundary(mask) > SMOKE_DEPTH * max(mask.shape))
+    unsure = (probability > 0.1) & (probability < 0.9)
+    return np.count_nonzero(inside & unsure) / max(np.count_nonzero(inside), 1)
+
+
 class Scores:
     """Every score of `PROTOCOLS`, gathered photo by photo: `add` each photo, then `summary`.
 
@@ -267,6 +288,7 @@ class Scores:
             "boundary_iou": boundary_iou(prediction, mask),
             "boundary_f": boundary_f_score(prediction, mask),
             "absolute_error": float(np.abs(probability - share).mean()),
+            "smoke": float(smoke(probability, mask) > SMOKY),
         }
         self.photos.append(scores)
         return scores

@@ -24,6 +24,7 @@ from dataset import (
     validation_sets,
 )
 from effects import overlay
+from flags import Help, real, whole
 from images import write_json, write_whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
@@ -31,7 +32,7 @@ from models import PortraitNet, count_parameters
 from models.weights import load_pretrained, save_atomically
 from pairs import DATA_ROOT, split_backgrounds
 from predictor import Predictor
-from processes import StopRequest, all_reduce_mean, launch
+from processes import StopRequest, all_reduce_mean, launch, lock
 from run import RESUME_FILE, Run
 from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
 from transforms import (
@@ -56,7 +57,7 @@ PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's row of validation photos
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add_data_flags(parser.add_argument_group("data"))
@@ -64,10 +65,8 @@ def parse_args(argv=None):
     add_augmentation_flags(parser.add_argument_group("augmentation"))
     add_machine_flags(parser.add_argument_group("machine"))
     args = parser.parse_args(argv)
-    if args.size % 32 or args.size < 32:
-        parser.error(f"--size must be a multiple of 32, not {args.size}")
-    if not 0 < args.scale[0] <= args.scale[1]:
-        parser.error(f"--scale wants the least above 0, then the most, not {args.scale}")
+    if args.scale[0] > args.scale[1]:
+        parser.error(f"argument --scale: wants the least, then the most, not {args.scale}")
     try:
         args.sizes = epoch_sizes(args.size_schedule, args.size, args.epoch)
         parse_aspects(args.aspects)
@@ -83,9 +82,14 @@ def add_data_flags(group):
     add("--data_root", nargs="+", default=[DATA_ROOT], help="data folders (docs/data.md)")
     add("--output", default="output", help="folder of checkpoints and logs")
     add("--resume", action="store_true", help="go on where the run in --output stopped")
-    add("--epoch", type=int, default=60, help="epochs in all")
-    add("--batch_size", type=int, default=32, help="photos a step, over all processes")
-    add("--size", type=int, default=SIZE, help="side of the square with the views' area, pixels")
+    add("--epoch", type=whole(1), default=60, help="epochs in all")
+    add("--batch_size", type=whole(1), default=32, help="photos a step, over all processes")
+    add(
+        "--size",
+        type=whole(32, multiple=32),
+        default=SIZE,
+        help="side of the square with the views' area, pixels",
+    )
     add("--size_schedule", default="", help="smaller views first, SIZE:EPOCHS,..: 128:8,160:4")
     add("--aspects", nargs="+", default=list(ASPECTS), help="HEIGHT:WIDTH of views, one a batch")
 
@@ -94,48 +98,56 @@ def add_optimisation_flags(group):
     add = group.add_argument
     more = "none, imagenet, person, or a .pdparams file to start from; of several files, their mean"
     add("--pretrained", nargs="+", default=["none"], help=more)
-    add("--width", type=float, default=1.0, help="channel multiplier of the network")
-    add("--lr", type=float, default=0.001, help="peak learning rate")
-    add("--warmup", type=float, default=0.5, help="epochs over which the learning rate rises")
+    add(
+        "--width", type=real(above=0, most=8), default=1.0, help="channel multiplier of the network"
+    )
+    add("--lr", type=real(above=0), default=0.001, help="peak learning rate")
+    add("--warmup", type=real(), default=0.5, help="epochs over which the learning rate rises")
     schedules = ["cosine", "step", "constant"]
     add("--schedule", choices=schedules, default="cosine", help="how the learning rate falls")
-    add("--weight_decay", type=float, default=5e-4, help="AdamW's, on convolution weights only")
-    add("--ema", type=float, default=0.999, help="decay of the averaged weights; 0: none")
-    add("--edge_weight", type=float, default=0.1, help="weight of the boundary focal loss")
-    add("--consistency_weight", type=float, default=1.0, help="weight of the consistency KL")
-    add("--temperature", type=float, default=1.0, help="temperature of the consistency KL")
-    add("--boundary_weight", type=float, default=0.0, help="extra mask loss of edge pixels")
+    add("--weight_decay", type=real(), default=5e-4, help="AdamW's, on convolution weights only")
+    add("--ema", type=real(0, 1), default=0.999, help="decay of the averaged weights; 0: none")
+    add("--edge_weight", type=real(), default=0.1, help="weight of the boundary focal loss")
+    add("--consistency_weight", type=real(), default=1.0, help="weight of the consistency KL")
+    add("--temperature", type=real(above=0), default=1.0, help="temperature of the consistency KL")
+    add("--boundary_weight", type=real(), default=0.0, help="extra mask loss of edge pixels")
 
 
 def add_augmentation_flags(group):
     add = group.add_argument
     add("--backgrounds", help="folder of person-free photos; every tenth is left out")
-    add("--background_prob", type=float, default=0.0, help="share of swapped backgrounds")
-    add("--least_scale", type=float, default=1.0, help="smallest person on such a background")
-    add("--empty_share", type=float, default=0.0, help="share of samples without a person")
-    add("--person_prob", type=float, default=0.0, help="share of samples with a second person")
-    add("--thing_prob", type=float, default=0.0, help="share with a thing before the person")
-    add("--rotation", type=float, default=45, help="largest rotation, degrees")
-    add("--scale", type=float, nargs=2, default=(0.5, 1.5), help="range of the scaling")
-    add("--shift", type=float, default=0.25, help="largest shift, as a share of the view")
+    add("--background_prob", type=real(0, 1), default=0.0, help="share of swapped backgrounds")
+    add(
+        "--least_scale",
+        type=real(above=0, most=1),
+        default=1.0,
+        help="smallest person on such a background",
+    )
+    add("--empty_share", type=real(0, 1), default=0.0, help="share of samples without a person")
+    add("--person_prob", type=real(0, 1), default=0.0, help="share of samples with a second person")
+    add("--thing_prob", type=real(0, 1), default=0.0, help="share with a thing before the person")
+    add("--rotation", type=real(0, 180), default=45, help="largest rotation, degrees")
+    add("--scale", type=real(above=0), nargs=2, default=(0.5, 1.5), help="range of the scaling")
+    add("--shift", type=real(0, 1), default=0.25, help="largest shift, as a share of the view")
     final = "share of rotation, scale and shift that is left in the last epoch"
-    add("--final_strength", type=float, default=1.0, help=final)
-    add("--texture_prob", type=float, default=1.0, help="share of samples in other light")
-    add("--light_prob", type=float, default=0.0, help="share of these in dim or coloured light")
-    add("--jpeg_prob", type=float, default=0.0, help="share of these with JPEG blocks")
+    add("--final_strength", type=real(0, 1), default=1.0, help=final)
+    add("--texture_prob", type=real(0, 1), default=1.0, help="share of samples in other light")
+    add(
+        "--light_prob", type=real(0, 1), default=0.0, help="share of these in dim or coloured light"
+    )
+    add("--jpeg_prob", type=real(0, 1), default=0.0, help="share of these with JPEG blocks")
 
 
 def add_machine_flags(group):
     add = group.add_argument
-    add("--seed", type=int, default=0, help="seed of weights, order and augmentation")
+    add("--seed", type=whole(), default=0, help="seed of weights, order and augmentation")
     workers = "processes that read and augment, 0: none (default: 2, but no more than other cores)"
-    add("--num_workers", type=int, default=argparse.SUPPRESS, help=workers)
-    group.set_defaults(num_workers=None)
+    add("--num_workers", type=whole(), help=workers)
     add("--cache_dir", default=str(default_cache_dir()), help="for decoded photos; '': none")
-    add("--procs", type=int, default=1, help="training processes on this machine")
+    add("--procs", type=whole(1), default=1, help="training processes on this machine")
     add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if there")
     add("--amp", action="store_true", help="mixed precision: a GPU, or a CPU with AVX512-BF16")
-    add("--log_iter", type=int, default=10, help="iterations between log lines")
+    add("--log_iter", type=whole(1), default=10, help="iterations between log lines")
 
 
 def make_optimizer(model, args):
@@ -366,7 +378,11 @@ def train(args):
             f"{output} holds another run; go on with --resume or name another --output."
         )
 
+    held = lock(output) if first else None  # noqa: F841, until this function ends
     samples, sets = make_samples(args), validation_sets(args.data_root, "val", args.seed)
+    for dataset in sets.values():  # a broken photo is found now and not after an epoch
+        for index in range(len(dataset)):
+            dataset.photo(index)
     run, notes = make_run(args)
     if args.resume:
         notes += run.load(args, output)

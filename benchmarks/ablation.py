@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.table import heading, row
 from dataset import validation_sets
 from evaluate import degrade_photo
 from images import write_json
@@ -89,11 +90,10 @@ def score_weights(weights, data_root):
 def print_tables(results):
     """One Markdown table for the photos as they are and one for the degraded ones; per cent."""
     for photos in ("plain", "degraded"):
-        print(f"\n{photos}\n\n| losses | seed | {' | '.join(SCORES.values())} |")
-        print("|---" * (len(SCORES) + 2) + "|")
+        print(f"\n{photos}\n\n{heading(['losses', 'seed', *SCORES.values()])}")
         for result in results:
             values = [f"{100 * result[photos][name]:.2f}" for name in SCORES]
-            print(f"| {result['arm']} | {result['seed']} | {' | '.join(values)} |")
+            print(row([result["arm"], result["seed"], *values]))
 
 
 def draw_curves(results, path):

@@ -12,11 +12,11 @@ import numpy as np
 import effects
 from images import read_image, write_image
 from predictor import Predictor
+from sheets import contact_sheet
 from transforms.geometry import resize
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SIDE = 256  # of a picture of the sheet, pixels
-LABEL = 26  # height of the line below it, pixels
 COLUMNS = 4
 
 
@@ -51,35 +51,24 @@ def on_checkers(picture):
     return (picture[:, :, :3] * alpha + checkers * (1 - alpha)).astype(np.uint8)
 
 
-def label(picture, text):
-    """The picture at SIDE x SIDE with its name below."""
-    picture = resize(picture, SIDE, SIDE)
-    line = np.full((LABEL, SIDE, 3), 255, np.uint8)
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    place = (SIDE - width) // 2, (LABEL + height) // 2
-    cv2.putText(line, text, place, font, scale, (40, 40, 40), 1, cv2.LINE_AA)
-    return np.vstack([picture, line])
-
-
 def main(argv=None):
     args = parse_args(argv)
     image = read_image(args.photo)
     probability = Predictor(args.model_path).probability(image)
     mask = cv2.merge([255 * effects.mask_of(probability)] * 3)
     background = sunset(*image.shape[:2])
-    cells = [
-        label(image, "photo"),
-        label(effects.overlay(image, probability), "overlay"),
-        label(mask, "mask"),
-        label(on_checkers(effects.cut_out(image, probability)), "cutout"),
-        label(effects.replace(image, probability, background), "replace, photo"),
-        label(effects.replace(image, probability, np.array((64, 177, 0))), "replace, color"),
-        label(effects.blur(image, probability), "blur"),
-        label(effects.grey(image, probability), "grey"),
-    ]
-    rows = [np.hstack(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)]
-    write_image(args.output, np.vstack(rows))
+    pictures = {
+        "photo": image,
+        "overlay": effects.overlay(image, probability),
+        "mask": mask,
+        "cutout": on_checkers(effects.cut_out(image, probability)),
+        "replace, photo": effects.replace(image, probability, background),
+        "replace, colour": effects.replace(image, probability, np.array((64, 177, 0))),
+        "blur": effects.blur(image, probability),
+        "grey": effects.grey(image, probability),
+    }
+    cells = [(name, resize(picture, SIDE, SIDE)) for name, picture in pictures.items()]
+    write_image(args.output, contact_sheet(cells, COLUMNS))
     print(f"{args.output}: {args.output.stat().st_size / 1000:.0f} kB")
 
 

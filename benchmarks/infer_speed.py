@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from backends import BACKENDS, is_installed, load
+from benchmarks.table import heading, row
 from predictor import MODEL_PATH
 from transforms import SIZE
 
@@ -220,22 +221,17 @@ def main(argv=None):
             runtime.measure(args.batch_size)
 
     unit = runtimes.get((UNIT, args.threads[0])) or next(iter(runtimes.values()))
-    print(
-        f"| runtime | threads | ms | ratio | best ms | ratio | images/s at {args.batch_size} ",
-        end="",
-    )
-    print("| start s | load s | MB of memory | MB of file |")
-    print("|---" * 11 + "|")
+    names = ["runtime", "threads", "ms", "ratio", "best ms", "ratio"]
+    names += [f"images/s at {args.batch_size}", "start s", "load s", "MB of memory", "MB of file"]
+    print(heading(names))
     for (name, threads), runtime in runtimes.items():
         latency, best = runtime.median(1), runtime.best()
         rate = 1000 / runtime.median(args.batch_size)
         ratios = f"{latency / unit.median(1):.2f}", f"{best / unit.best():.2f}"
         facts, size = runtime.facts, settings[name][1].stat().st_size / 1e6
-        print(
-            f"| {name} | {threads} | {latency:.2f} | {ratios[0]} | {best:.2f} | {ratios[1]} "
-            f"| {rate:.0f} "
-            f"| {facts['start']:.2f} | {facts['load']:.2f} | {facts['memory']:.0f} | {size:.2f} |"
-        )
+        values = name, threads, f"{latency:.2f}", ratios[0], f"{best:.2f}", ratios[1], f"{rate:.0f}"
+        facts = f"{facts['start']:.2f}", f"{facts['load']:.2f}", f"{facts['memory']:.0f}"
+        print(row([*values, *facts, f"{size:.2f}"]))
         runtime.process.stdin.close()
         runtime.process.wait()
     path = args.model_path.with_suffix(".onnx")

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.table import heading, row
 from dataset import PortraitDataset
 from label import ask
 from metrics import Scores
@@ -24,7 +25,7 @@ from predictor import Predictor
 from transforms.geometry import resize
 
 POOR = 0.9  # person IoU below which a photo counts as lost
-COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error")
+COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error", "smoke")
 
 
 class Selfie:
@@ -128,13 +129,13 @@ def compare(candidates, dataset):
 
 def print_table(scores):
     """One row a candidate, in per cent."""
-    print("| network | person IoU | 95 % | below .90 | at full size | boundary IoU | abs. error |")
-    print("|---|---|---|---|---|---|---|")
+    names = ["network", "person IoU", "95 %", "below .90", "at full size"]
+    print(heading([*names, "boundary IoU", "abs. error", "smoke"]))
     for name, each in scores.items():
         first, *others = (f"{100 * each.summary()[column]:.2f}" for column in COLUMNS)
         low, high = (100 * bound for bound in each.intervals()[COLUMNS[0]])
         poor = 100 * np.mean([photo[COLUMNS[0]] < POOR for photo in each.photos])
-        print(f"| {name} | {first} | {low:.2f}-{high:.2f} | {poor:.1f} | {' | '.join(others)} |")
+        print(row([name, first, f"{low:.2f}-{high:.2f}", f"{poor:.1f}", *others]))
 
 
 def main(argv=None):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.table import heading, row
 from dataset import PortraitDataset
 from effects import mask_of
 from metrics import boundary_f_score, boundary_iou, confusion, person_iou
@@ -76,11 +77,12 @@ def main(argv=None):
             scores[name].append((100 * edges[0], 100 * edges[1], 100 * iou, milliseconds))
     source = "the true mask" if args.true_mask else args.model_path
     print(f"{len(dataset)} photos ({args.split}), {source}")
-    print("| upsampling | boundary IoU | boundary F | person IoU | ms |\n|---|---|---|---|---|")
+    print(heading(["upsampling", "boundary IoU", "boundary F", "person IoU", "ms"]))
     for name, rows in scores.items():
         boundary, contour, iou, _ = np.mean(rows, axis=0)
         milliseconds = np.median(rows, axis=0)[3]
-        print(f"| {name} | {boundary:.2f} | {contour:.2f} | {iou:.2f} | {milliseconds:.1f} |")
+        values = f"{boundary:.2f}", f"{contour:.2f}", f"{iou:.2f}", f"{milliseconds:.1f}"
+        print(row([name, *values]))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dataset import PortraitDataset
 from images import read_image, write_json
-from metrics import boundary_iou, confusion, person_iou
+from metrics import THRESHOLD, boundary_iou, confusion, person_iou
 from pairs import SPLITS, split_backgrounds
 from predictor import Predictor
 from transforms.color import noise
@@ -93,7 +93,7 @@ def score_conditions(predictor, dataset, seed=0):
         )
         for name, condition in CONDITIONS.items():
             harder, truth = condition(image, mask, np.random.default_rng((seed, index)))
-            person = predictor.probability(np.ascontiguousarray(harder)) > 0.5
+            person = predictor.probability(np.ascontiguousarray(harder)) > THRESHOLD
             scores[name].append((person_iou(confusion(person, truth)), boundary_iou(person, truth)))
     return {name: tuple(map(float, np.mean(values, 0))) for name, values in scores.items()}
 
@@ -107,7 +107,7 @@ def score_person_free(predictor, paths):
     """
     shares, blobs = [], []
     for path in tqdm(paths, desc="person-free"):
-        person = (predictor.probability(read_image(path)) > 0.5).astype(np.uint8)
+        person = (predictor.probability(read_image(path)) > THRESHOLD).astype(np.uint8)
         areas = cv2.connectedComponentsWithStats(person)[2][1:, cv2.CC_STAT_AREA]
         shares.append(float(person.mean()))
         blobs.append(bool(areas.max(initial=0) > BLOB_SHARE * person.size))

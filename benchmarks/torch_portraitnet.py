@@ -105,7 +105,7 @@ def portrait_loss(masks, edges, mask, edge):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=32, help="photos a step")
+    parser.add_argument("--batch_size", type=int, default=32, help="photos a step")
     parser.add_argument("--copies", type=int, default=2, help="passes of each: clean and augmented")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--steps", type=int, default=3, help="measured, after two warm-ups")
@@ -120,10 +120,10 @@ def main(argv=None):
     assert sum(p.numel() for p in model.parameters()) == 2_080_904
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    batch = torch.randn(args.copies * args.batch, 3, args.size, args.size).contiguous(
+    batch = torch.randn(args.copies * args.batch_size, 3, args.size, args.size).contiguous(
         memory_format=torch.channels_last
     )
-    mask, edge = (torch.randint(0, 2, (args.batch, args.size, args.size)) for _ in range(2))
+    mask, edge = (torch.randint(0, 2, (args.batch_size, args.size, args.size)) for _ in range(2))
 
     def loss_of(batch, mask, edge):
         with torch.autocast("cpu", torch.bfloat16, enabled=args.amp):

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+from benchmarks.table import heading, row
+
 FOLDER = pathlib.Path(__file__).parent
 # What `keep_memory` does for us, as far as the environment can: PyTorch is measured at its best.
 KEEP_MEMORY = {
@@ -28,7 +30,7 @@ KEEP_MEMORY = {
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("--batch", type=int, default=32, help="photos a step")
+    add("--batch_size", type=int, default=32, help="photos a step")
     add("--copies", type=int, default=2, choices=[1, 2], help="passes of each photo; 1: no KL")
     add("--size", type=int, default=224, help="height and width")
     add("--steps", type=int, default=3, help="measured in a run, after two warm-ups")
@@ -59,7 +61,6 @@ def run_paddle(args):
     import kernels
     from losses import portrait_loss
     from models import PortraitNet
-    from train import update_average
 
     if args.run != "stock":
         kernels.keep_memory()
@@ -70,10 +71,11 @@ def run_paddle(args):
         note = kernels.accelerate(model, args.threads[0], half=args.run == "amp")
         print(note, file=sys.stderr)
     average = copy.deepcopy(model)
+    means, values = (list(network.state_dict().values()) for network in (average, model))
     optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
-    batch = paddle.randn([args.copies * args.batch, 3, args.size, args.size])
-    mask, edge = paddle.randint(0, 2, [2, args.batch, args.size, args.size])
-    for step in range(args.steps + 2):
+    batch = paddle.randn([args.copies * args.batch_size, 3, args.size, args.size])
+    mask, edge = paddle.randint(0, 2, [2, args.batch_size, args.size, args.size])
+    for _ in range(args.steps + 2):
         start = clock()
         terms = portrait_loss(
             *model(batch),
@@ -86,7 +88,7 @@ def run_paddle(args):
         terms["total"].backward()
         optimizer.step()
         optimizer.clear_grad()
-        update_average(average, model, 0.999, step)
+        kernels.move_average(means, values, 1e-3)
         print(clock() - start, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
@@ -113,7 +115,7 @@ def measure(command, environment, limit):
 
 def settings(args):
     """Name -> (command, environment) of everything that is compared."""
-    size = ["--batch", args.batch, "--copies", args.copies, "--size", args.size]
+    size = ["--batch_size", args.batch_size, "--copies", args.copies, "--size", args.size]
     size += ["--steps", args.steps, "--clock", args.clock]
     paths = {"PYTHONPATH": str(FOLDER.parent)}
     found = {}
@@ -154,14 +156,13 @@ def main(argv=None):
             seconds.setdefault(name, []).append(statistics.median(steps))
             print(f"round {round_ + 1}: {name}: {seconds[name][-1]:.3f} s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print("| kernels | s a step | photos/s | to PyTorch's best | peak memory |")
-    print("|---|---|---|---|---|")
+    print(heading(["kernels", "s a step", "photos/s", "to PyTorch's best", "peak memory"]))
     for name, median in medians.items():
         threads = name.rsplit(", ", 1)[1]
         rivals = [m for n, m in medians.items() if "PyTorch" in n and n.endswith(threads)]
         ratio = f"{min(rivals) / median:.2f}x" if rivals else "-"
-        speed = f"{median:.3f} | {args.batch / median:.1f} | {ratio} | {memory[name]:.1f} GB"
-        print(f"| {name} | {speed} |")
+        speed = f"{args.batch_size / median:.1f}"
+        print(row([name, f"{median:.3f}", speed, ratio, f"{memory[name]:.1f} GB"]))
     return 0
 
 

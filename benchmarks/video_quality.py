@@ -1,4 +1,4 @@
-"""Flicker and lag of the masks of a video, frame by frame and smoothed.
+"""Flicker and lag of the masks of a film, frame by frame and smoothed.
 
     python -m benchmarks.video_quality clips/*.mp4
 
@@ -23,9 +23,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from apps.video.reading import read_film
+from apps.video.smoothing import Smoother
+from benchmarks.table import heading, row
+from effects import CLEAR, SOLID
+from metrics import THRESHOLD
 from predictor import Predictor
-from smoothing import Smoother
-from videos import read_video
 
 STILL = 0.25  # flow up to which nothing moves, pixels a frame
 SAME = 5  # change of the luma (0..255) up to which nothing changes
@@ -59,13 +62,13 @@ METHODS = {  # name -> function of views and probabilities of a clip -> probabil
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
-        description="Flicker and lag of the masks of videos, per frame and smoothed.",
+        description="Flicker and lag of the masks of films, per frame and smoothed.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("videos", nargs="+", type=Path, help="video files with one person each")
-    add("--frames", type=int, default=150, help="first frames of each video to use")
+    add("films", nargs="+", type=Path, help="film files with one person each")
+    add("--frames", type=int, default=150, help="first frames of each film to use")
     add("--model_path", type=Path, help="model file (default: the one in weights/)")
     return parser.parse_args(argv)
 
@@ -123,7 +126,8 @@ def ghosts(smoothed, probabilities):
     """Thousandths of the pixels that contradict what the network has been sure of."""
     low, high = (pick(probabilities[1:], probabilities[:-1]) for pick in (np.maximum, np.minimum))
     later = smoothed[1:]
-    return 1000 * (((later > 0.5) & (low < 0.25)) | ((later < 0.5) & (high > 0.75))).mean()
+    wrong = ((later > THRESHOLD) & (low < CLEAR)) | ((later < THRESHOLD) & (high > SOLID))
+    return 1000 * wrong.mean()
 
 
 def pushed(view, probability, steps=24):
@@ -142,7 +146,7 @@ def pushed(view, probability, steps=24):
 
 def measure(path, predictor, frames):
     """The figures of a clip: name of the method -> figures in the order of COLUMNS."""
-    views = [predictor.prepare(image) for _, image in islice(read_video(path), frames)]
+    views = [predictor.prepare(image) for _, image in islice(read_film(path), frames)]
     run = [predictor.run([view])[0] for view in tqdm(views, desc=path.stem, leave=False)]
     probabilities = np.stack(run)
     pairs = motion(views)
@@ -174,14 +178,14 @@ def measure(path, predictor, frames):
 def main(argv=None):
     args = parse_args(argv)
     predictor = Predictor(args.model_path)
-    figures = {path.stem: measure(path, predictor, args.frames) for path in args.videos}
+    figures = {path.stem: measure(path, predictor, args.frames) for path in args.films}
     print(f"{args.frames} frames of each clip, {predictor.model_path}, {predictor.backend}")
     for name in METHODS:
         rows = {clip: each[name] for clip, each in figures.items()}
         rows["mean"] = np.nanmean(list(rows.values()), axis=0)
-        print(f"\n| {name} | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-        for clip, row in rows.items():
-            print(f"| {clip} | {' | '.join(f'{x:.2f}' for x in row)} |".replace("nan", "-"))
+        print(f"\n{heading([name, *COLUMNS])}")
+        for clip, values in rows.items():
+            print(row([clip, *(f"{value:.2f}".replace("nan", "-") for value in values)]))
 
 
 if __name__ == "__main__":

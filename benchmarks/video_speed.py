@@ -1,9 +1,9 @@
-"""Frames a second from video file to video file, and what each stage costs.
+"""Frames a second from film file to film file, and what each stage costs.
 
     python -m benchmarks.video_speed
 
 pans over examples/astronaut.png at two sizes. The stages are in CPU milliseconds a frame, summed
-over all threads, one stage after the other; the last columns are whole runs of apps/video.py in
+over all threads, one stage after the other; the last columns are whole runs of apps.video in
 frames a second of wall time, where the stages overlap.
 """
 
@@ -16,11 +16,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from apps import video
+from apps.video import __main__ as video
+from apps.video.drawing import Backdrop, Frame, draw
+from apps.video.reading import read_film
+from apps.video.smoothing import Smoother
+from apps.video.writing import open_writer
+from benchmarks.table import heading, row
+from effects import EFFECTS
 from images import read_image
 from predictor import Predictor
-from smoothing import Smoother
-from videos import open_writer, read_video
 
 PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.png"
 SIZES = ((640, 480), (1280, 720))
@@ -29,18 +33,18 @@ RATE = 30
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
-        description="Frames a second of apps/video.py, and what each stage costs.",
+        description="Frames a second of apps.video, and what each stage costs.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--frames", type=int, default=150, help="length of the video")
-    add("--modes", nargs="+", choices=video.MODES, default=["overlay", "replace", "blur"])
+    add("--frames", type=int, default=150, help="length of the film")
+    add("--modes", nargs="+", choices=EFFECTS, default=["overlay", "replace", "blur"])
     add("--model_path", type=Path, help="model file (default: the one in weights/)")
     return parser.parse_args(argv)
 
 
-def draw_video(path, size, frames):
+def draw_film(path, size, frames):
     """A slow pan over the photo, with camera noise."""
     photo = read_image(PHOTO)
     rng = np.random.default_rng(0)
@@ -57,7 +61,7 @@ def draw_video(path, size, frames):
 def stages(path, predictor, folder, modes):
     """CPU milliseconds a frame of each stage: name -> mean."""
     costs = {}
-    behind = video.Backdrop(str(PHOTO)).at(0, next(read_video(path))[1].shape)
+    background = Backdrop(str(PHOTO)).at(0, next(read_film(path))[1].shape)
     smoother = Smoother()
 
     def timed(name, function, *arguments):
@@ -66,7 +70,7 @@ def stages(path, predictor, folder, modes):
         costs.setdefault(name, []).append(1000 * (time.process_time() - start))
         return result
 
-    images = timed("read", lambda: [image for _, image in read_video(path)])
+    images = timed("read", lambda: [image for _, image in read_film(path)])
     costs["read"] = [costs["read"][0] / len(images)] * len(images)
     with open_writer(folder / "stage.mp4", images[0].shape, RATE) as write:
         for index, image in enumerate(images):
@@ -75,7 +79,8 @@ def stages(path, predictor, folder, modes):
             probability = timed("smoothing", smoother, view, probability)
             probability = timed("refinement", predictor.restore, probability, image)
             for mode in modes:
-                picture = timed(mode, video.MODES[mode], image, probability, behind, 0.02)
+                frame = Frame(index / RATE, image, mode, background)
+                picture = timed(mode, draw, frame, probability, 0.02)
             timed("write", write, index / RATE, picture)
     return {name: np.mean(times[10:]) for name, times in costs.items()}  # without the warm-up
 
@@ -89,8 +94,8 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         for number, size in enumerate(SIZES):
             path = Path(folder) / f"{size[0]}x{size[1]}.mp4"
-            draw_video(path, size, args.frames)
-            row = {
+            draw_film(path, size, args.frames)
+            cells = {
                 name: f"{ms:.1f}"
                 for name, ms in stages(path, predictor, path.parent, args.modes).items()
             }
@@ -98,10 +103,10 @@ def main(argv=None):
                 chosen = video.parse_args([str(path), "--mode", mode, "--background", str(PHOTO)])
                 start = time.perf_counter()
                 frames, _ = video.convert(path, path.with_name("out.mp4"), predictor, chosen)
-                row[f"{mode}, frames/s"] = f"{frames / (time.perf_counter() - start):.1f}"
+                cells[f"{mode}, frames/s"] = f"{frames / (time.perf_counter() - start):.1f}"
             if number == 0:
-                print(f"| size | {' | '.join(row)} |\n|---|{'---|' * len(row)}")
-            print(f"| {path.stem} | {' | '.join(row.values())} |", flush=True)
+                print(heading(["size", *cells]))
+            print(row([path.stem, *cells.values()]), flush=True)
 
 
 if __name__ == "__main__":

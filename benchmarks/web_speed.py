@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from apps.web import __main__ as web
+from benchmarks.table import heading, row
 from images import read_image
 
 ROOT = Path(__file__).parent.parent
@@ -164,14 +165,14 @@ def take_screenshot(browser, address, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--model", type=Path, default=web.MODEL_PATH, help="ONNX file")
+    parser.add_argument("--model_path", type=Path, default=web.MODEL_PATH, help="ONNX file")
     parser.add_argument("--rounds", type=int, default=3, help="times each page is opened")
     parser.add_argument("--seconds", type=int, default=5, help="that each camera is counted")
     parser.add_argument("--screenshot", type=Path, help="only write a picture of the page here")
     args = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    handler = functools.partial(PeerHandler, model=args.model)
+    handler = functools.partial(PeerHandler, model=args.model_path)
     server = web.Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
@@ -197,10 +198,10 @@ def main():
                 results[name].append(result[:3])
         browser.close()
     server.shutdown()
-    print("\n| page | first mask, s | first load, MB | frames/s |\n|---|---|---|---|")
+    print(f"\n{heading(['page', 'first mask, s', 'first load, MB', 'frames/s'])}")
     for name, rows in results.items():
         first, size, rate = map(statistics.median, zip(*rows))
-        print(f"| {name} | {first:.1f} | {size:.1f} | {rate:.1f} |")
+        print(row([name, f"{first:.1f}", f"{size:.1f}", f"{rate:.1f}"]))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import paddle
 from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
+from models.safe_load import safe_load
 
 PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
 # What unpickling a damaged file may raise, by Python's documentation and by trial.
@@ -67,16 +68,16 @@ def read_state(path):
 
 
 def load_whole(path):
-    """What `paddle.save` wrote.
+    """What `paddle.save` wrote; nothing in the file is run.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or names code.
     """
     try:
-        return paddle.load(str(path))
+        return safe_load(path)
     except DAMAGED as error:
         raise ValueError(
-            f"{path} is damaged or not Paddle's ({type(error).__name__}); copy it again."
+            f"{path} is damaged or not Paddle's ({type(error).__name__}: {error}); copy it again."
         ) from error
 
 
@@ -108,6 +109,11 @@ def load_state(model, state, source="the given weights"):
             for name in own
             if name in state and list(state[name].shape) != list(own[name].shape)
         ],
+        "not of numbers": [
+            f"{name} {state[name].dtype}"
+            for name in own
+            if name in state and not state[name].is_floating_point()
+        ],
     }
     if any(problems.values()):
         told = [
@@ -117,6 +123,14 @@ def load_state(model, state, source="the given weights"):
         ]
         raise ValueError(
             f"{source} does not fit this network: {'; '.join(told)}; use a file of this network."
+        )
+    # float16 halves a file; the network computes in its own type.
+    state = {name: tensor.astype(own[name].dtype) for name, tensor in state.items()}
+    broken = [name for name, tensor in state.items() if not paddle.isfinite(tensor).all().item()]
+    if broken:
+        raise ValueError(
+            f"{source} holds numbers that are not finite ({', '.join(broken[:3])}): its training "
+            "went astray; use an earlier checkpoint."
         )
     model.set_state_dict(state)
 

@@ -51,3 +51,22 @@ def draw_data_root(root, train=12, val=4, test=4, seed=0):
 def data_root(tmp_path):
     """A temporary EG1800 tree of 12 + 4 + 4 drawn portraits."""
     return draw_data_root(tmp_path / "drawn")
+
+
+def save_random_weights(path, seed=0, gain=1):
+    """A small network with random weights; its answers are `gain` times as sure as they come."""
+    import paddle
+
+    from models import PortraitNet
+
+    paddle.seed(seed)
+    weights = PortraitNet(width=0.25).state_dict()
+    weights["mask_head.weight"] *= gain
+    paddle.save(weights, str(path))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory):
+    """Path of a small network with random weights."""
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "random.pdparams")

@@ -3,14 +3,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
-from conftest import draw_portrait
+from conftest import draw_portrait, save_random_weights
 
 import backends
 from backends import BACKENDS, choose, is_installed, load
-from models import PortraitNet
-from models.weights import save_atomically
 from predictor import Predictor
 
 ROOT = Path(__file__).parent.parent
@@ -25,8 +22,7 @@ def folder(tmp_path_factory):
     import export
 
     folder = tmp_path_factory.mktemp("backends")
-    paddle.seed(1)
-    save_atomically(PortraitNet(width=0.25).state_dict(), folder / "portraitnet.pdparams")
+    save_random_weights(folder / "portraitnet.pdparams", seed=1)
     paths = ["--model_path", str(folder / "portraitnet.pdparams")]
     assert export.main([*paths, "--size", f"{SIZE}", "--formats", "onnx", "inference"]) == 0
     return folder

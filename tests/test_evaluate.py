@@ -3,14 +3,13 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_data_root
+from conftest import draw_data_root, save_random_weights
 
 import evaluate
 from benchmarks import robustness
 from dataset import PortraitDataset
 from metrics import PROTOCOLS
-from models import PortraitNet
-from models.weights import save_atomically
+from sheets import LABEL_HEIGHT, MARGIN
 
 
 class ColorPredictor:
@@ -28,7 +27,7 @@ class ColorPredictor:
 def drawn(tmp_path_factory):
     root = draw_data_root(tmp_path_factory.mktemp("drawn"), train=1, val=3, test=5)
     model = root / "net.pdparams"
-    save_atomically(PortraitNet(width=0.25).state_dict(), model)
+    save_random_weights(model)
     return root, model
 
 
@@ -62,7 +61,11 @@ def test_command_prints_and_writes_every_score(drawn, tmp_path, capsys):
     assert name == root.name and listed["photos"] == 5
     assert list(listed["scores"]) == list(listed["intervals"]) == list(PROTOCOLS)
     assert all(low <= high for low, high in listed["intervals"].values())
-    assert cv2.imread(str(sheet / f"worst_{name}_test.png")).shape == (2 * side, 4 * side, 3)
+    assert cv2.imread(str(sheet / f"worst_{name}_test.png")).shape == (
+        2 * (side + MARGIN + LABEL_HEIGHT),
+        4 * (side + 2 * MARGIN),
+        3,
+    )
 
 
 def test_several_lists_are_scored_apart_with_their_mean(drawn, tmp_path, capsys):

@@ -192,6 +192,16 @@ def test_network_in_bfloat16_stays_near(operators):
         assert ours.dtype == np.float32 and distance(ours, truth) < 0.1
 
 
+def test_average_moves_by_its_weight(operators):
+    means, values = (
+        [paddle.zeros([3]), paddle.ones([2, 2])],
+        [paddle.ones([3]), paddle.ones([2, 2])],
+    )
+    kernels.move_average(means, values, 0.25)
+    np.testing.assert_array_equal(means[0].numpy(), np.full(3, 0.25, "float32"))
+    np.testing.assert_array_equal(means[1].numpy(), np.ones((2, 2), "float32"))
+
+
 def test_mixed_precision_without_the_processor_is_one_sentence(monkeypatch):
     monkeypatch.setattr(kernels, "has_bfloat16", lambda: False)
     with pytest.raises(RuntimeError, match="because this processor has no AVX512-BF16; leave it"):
@@ -295,6 +305,35 @@ def test_whole_network_equals_stock():
         assert distance(fast.mask_logits(batch).numpy(), stock.mask_logits(batch).numpy()) < 1e-4
 
 
+@pytest.mark.slow  # 600 steps, 400 of them with Paddle's kernels: a minute on a free core
+def test_200_steps_end_within_float32_noise_of_stock():
+    """Noise: what becomes of starting weights that differ in their last bit."""
+    paddle.seed(0)
+    start = PortraitNet().state_dict()
+    batches = paddle.randn([8, 4, 3, 64, 32])
+    masks = (batches.mean(2) > 0).astype("float32")
+
+    def weights_after_training(model):
+        optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
+        for step in range(200):
+            mask, edge = model(batches[step % 8])
+            error = (mask[:, 1] - masks[step % 8]) ** 2 + edge[:, 1] ** 2
+            error.mean().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+        return np.concatenate([p.numpy().ravel() for p in model.parameters()])
+
+    stock, nudged, fast = PortraitNet(), PortraitNet(), PortraitNet()
+    for model in (stock, nudged, fast):
+        model.set_state_dict(start)
+    for p in nudged.parameters():
+        p.set_value(p * (1 + 2**-23))
+    accelerated(fast)
+    truth = weights_after_training(stock)
+    noise = distance(weights_after_training(nudged), truth)
+    assert 0 < distance(weights_after_training(fast), truth) < 2 * noise
+
+
 @pytest.mark.parametrize("half", [False, pytest.param(True, marks=needs_bfloat16)])
 def test_every_number_of_threads_gives_the_same_bits(operators, half):
     paddle.seed(0)
@@ -325,7 +364,7 @@ def test_memory_stays_flat_over_mixed_shapes():
     code = """
 import kernels
 kernels.keep_memory()
-import paddle, train
+import paddle
 from models import PortraitNet
 paddle.seed(0)
 model, average = PortraitNet(), PortraitNet()
@@ -340,7 +379,8 @@ def step(number):
     (mask.mean() + edge.mean()).backward()
     optimizer.step()
     optimizer.clear_grad()
-    train.update_average(average, model, 0.9, number)
+    means, values = (list(net.state_dict().values()) for net in (average, model))
+    kernels.move_average(means, values, 0.1)
 for number in range(24):
     step(number)
 before = memory()
@@ -353,8 +393,8 @@ print(memory() - before)
         assert float(growth) < 4.1, growth  # MB, in pages of 2; 0.04 a step would make 4.8
 
 
-def test_a_busy_core_is_not_waited_for(tmp_path):
-    """Two threads on one core: OpenMP would spin at its barriers and take several times as long."""
+def test_a_busy_core_is_not_waited_for():
+    """Two threads on one core: who has nothing to do leaves the core to who has."""
     code = """
 import os, sys, time
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
@@ -372,7 +412,7 @@ print(min(seconds() for _ in range(12)))
 """
     (sentence, one), (_, two) = (run_python(code, n).splitlines() for n in ("1", "2"))
     if sentence.startswith(FAST):
-        assert float(two) < 2 * float(one)
+        assert float(two) < 1.6 * float(one)
 
 
 def test_a_deep_copy_runs_on_its_own_weights():

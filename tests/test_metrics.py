@@ -20,6 +20,7 @@ from metrics import (
     mean_iou,
     person_iou,
     pixel_accuracy,
+    smoke,
     smooth_mask,
 )
 
@@ -200,7 +201,7 @@ def test_scores_name_every_protocol_in_order():
     summary = scores.summary()
     assert list(summary) == list(PROTOCOLS)
     raw = {name: value for name, value in summary.items() if not PROTOCOLS[name].count("5x5")}
-    assert raw.pop("absolute_error") == 0
+    assert raw.pop("absolute_error") == raw.pop("smoke") == 0
     assert set(raw.values()) == {1.0}
     # only the corners of the rectangle are smoothed away
     assert 0.99 < summary["person_iou_smoothed"] < 1
@@ -239,6 +240,21 @@ def test_a_soft_truth_counts_from_one_half_and_stays_soft_in_the_error():
     photo = scores.add((share > 0.5).astype("float32"), share)
     assert photo["person_iou_full"] == photo["boundary_iou"] == 1
     assert photo["absolute_error"] == pytest.approx((0.3 + 0.2) / 2)
+
+
+def test_smoke_is_what_is_unsure_deep_inside():
+    mask = square(320, 100, 100, 100, 100)
+    probability = mask.astype(np.float32)
+    assert smoke(probability, mask) == 0
+    probability[100:108] = 0.5  # a rim of 8 px is no inside
+    assert smoke(probability, mask) == 0
+    probability[150:160, 150:160] = 0.5
+    assert smoke(probability, mask) == pytest.approx(100 / 84**2)
+    scores = scored((mask, mask))
+    assert scores.summary()["smoke"] == 0
+    assert scores.add(probability, mask)["smoke"] == 1
+    assert scores.summary()["smoke"] == 0.5
+    assert smoke(probability, np.zeros_like(mask)) == 0
 
 
 def test_what_is_scored_is_the_letterboxed_answer():

@@ -1,30 +1,21 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
-import paddle
 import pytest
 from conftest import draw_portrait
 
 import effects
 import predict
+from backgrounds import read_background
+from effects import EFFECTS
 from images import read_image
-from models import PortraitNet
 from predictor import Predictor
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    paddle.seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
-    paddle.save(PortraitNet(width=0.25).state_dict(), str(path))
-    return str(path)
 
 
 def draw(path, seed=0, height=60, width=50):
@@ -87,7 +78,7 @@ def test_a_second_run_passes_over_results_of_the_first(model_path, tmp_path):
     assert files(tmp_path) == ["a.png", "a_overlay.png", "my_blur.png", "my_blur_overlay.png"]
 
 
-@pytest.mark.parametrize("mode", predict.MODES)
+@pytest.mark.parametrize("mode", EFFECTS)
 def test_every_mode_writes_its_file(model_path, tmp_path, mode):
     photo = draw(tmp_path / "a.png")
     assert run(model_path, photo, "--mode", mode) == 0
@@ -106,10 +97,10 @@ def test_save_mask_writes_a_mask_of_0_and_255_too(model_path, tmp_path):
 
 
 def test_background_takes_names_codes_and_photos(tmp_path):
-    assert predict.background("red").tolist() == [0, 0, 255]
-    assert predict.background("#0a1420").tolist() == [32, 20, 10]
+    assert read_background("red").tolist() == [0, 0, 255]
+    assert read_background("#0a1420").tolist() == [32, 20, 10]
     photo = draw(tmp_path / "wall.png")
-    assert np.array_equal(predict.background(str(photo)), read_image(photo))
+    assert np.array_equal(read_background(str(photo)), read_image(photo))
 
 
 def test_a_background_that_is_nothing_is_told(capsys):
@@ -117,7 +108,7 @@ def test_a_background_that_is_nothing_is_told(capsys):
         with pytest.raises(SystemExit) as stop:
             predict.parse_args(["a.png", "--background", text])
         assert stop.value.code == 2
-        assert f"neither color nor photo: There is no file {text}" in capsys.readouterr().err
+        assert f"neither colour nor photo: There is no file {text}" in capsys.readouterr().err
 
 
 def test_refinement_can_be_switched_off(model_path, tmp_path):
@@ -194,6 +185,40 @@ def test_wrong_usage_exits_with_2(flags):
     assert stop.value.code == 2
 
 
+def test_a_name_that_is_not_utf8_is_a_name(model_path, tmp_path, capsys):
+    named = tmp_path / "in" / os.fsdecode(b"caf\xe9.png")
+    draw(tmp_path / "in" / "a.png").rename(named)
+    draw(tmp_path / "in" / "z.png")
+    (tmp_path / "in" / os.fsdecode(b"bad\xff.png")).write_bytes(b"no picture")
+    assert run(model_path, tmp_path / "in", "--output", tmp_path / "out") == 1
+    told = capsys.readouterr()
+    assert r"caf\udce9_overlay.png: " in told.out
+    assert r"bad\udcff.png is not a readable picture" in told.err
+    assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == [
+        b"caf\xe9_overlay.png",
+        b"z_overlay.png",
+    ]
+
+
+def test_photos_may_be_called_as_results_end(model_path, tmp_path):
+    names = ["mask.png", "grey.jpg", "_blur.png", "in.png"]
+    for name in names:
+        draw(tmp_path / "in" / name)
+    draw(tmp_path / "in.png")  # beside the folder: "in/mask" is no result of it
+    assert run(model_path, tmp_path, "--output", tmp_path / "out") == 0
+    stems = [Path(name).stem for name in names]
+    expected = [f"in/{stem}_overlay.png" for stem in stems] + ["in_overlay.png"]
+    assert files(tmp_path / "out") == sorted(expected)
+
+
+def test_a_background_is_not_overwritten(model_path, tmp_path, capsys):
+    photo, wall = draw(tmp_path / "a.png"), draw(tmp_path / "a_replace.png", 1)
+    before = wall.read_bytes()
+    assert run(model_path, photo, "--mode", "replace", "--background", wall) == 1
+    assert wall.read_bytes() == before
+    assert "a_replace.png is an input and is kept" in capsys.readouterr().err
+
+
 def test_processes_share_the_list(model_path, tmp_path, monkeypatch):
     for i in range(5):
         draw(tmp_path / "in" / f"{i}.png", i)
@@ -204,16 +229,6 @@ def test_processes_share_the_list(model_path, tmp_path, monkeypatch):
         assert run(model_path, tmp_path / "in", "--output", tmp_path / str(rank)) == 0
         done.append(files(tmp_path / str(rank)))
     assert list(map(len, done)) == [3, 2] and not set(done[0]) & set(done[1])
-
-
-def test_few_photos_are_in_memory_at_a_time():
-    """The loaders are never more than `depth` photos ahead of what was taken from them."""
-    started = []
-    with ThreadPoolExecutor(2) as pool:
-        for taken, (item, future) in enumerate(predict.ahead(pool, started.append, range(50), 4)):
-            future.result()
-            assert item == taken and len(started) <= taken + 4
-    assert sorted(started) == list(range(50))
 
 
 def test_the_script_runs_from_another_folder(model_path, tmp_path):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from conftest import draw_data_root, draw_portrait
 
+import kernels
+import processes
 import schedule
 import train
 from models.weights import load_whole, read_state, save_atomically
@@ -66,9 +68,12 @@ def test_training_learns_drawn_portraits(tmp_path):
     assert (person & (mask == 1)).sum() / (person | (mask == 1)).sum() > 0.8
 
 
-def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path):
+@pytest.mark.parametrize("precision", [[], ["--amp"]])
+def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path, precision):
+    if precision and not kernels.has_bfloat16():
+        pytest.skip("this processor has no AVX512-BF16")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    flags = ["--epoch", "3"]
+    flags = ["--epoch", "3", *precision]
     assert run_train(command(data_root, whole, *flags)).returncode == 0
     process = subprocess.Popen(
         [sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT
@@ -174,6 +179,24 @@ def test_user_errors_are_one_line(data_root, tmp_path, capsys, monkeypatch):
     assert "is damaged or not Paddle" in capsys.readouterr().err
 
 
+def test_a_folder_is_one_trainings_alone(data_root, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    held = processes.lock(out)
+    assert train.main(command(data_root, out, "--epoch", "1")) == 1
+    assert "Another training is writing to" in capsys.readouterr().err
+    assert not (out / "args.json").exists()
+    held.close()
+    processes.lock(out).close()
+
+
+def test_a_broken_validation_photo_is_found_before_the_first_epoch(data_root, tmp_path, capsys):
+    (data_root / "Images" / "00013.png").write_bytes(b"no picture")
+    assert train.main(command(data_root, tmp_path / "out", "--epoch", "1")) == 1
+    told = capsys.readouterr()
+    assert "00013.png is not a readable picture" in told.err and "iter" not in told.out
+
+
 def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, capsys):
     assert train.main(command(data_root, tmp_path / "a", "--epoch", "1", "--lr", "1e30")) == 1
     assert "edge" in (told := capsys.readouterr().err) and "not finite" in told
@@ -188,8 +211,18 @@ def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, ca
         (["--epo", "1"], "unrecognized"),
         (["--aspects", "4/3"], "HEIGHT:WIDTH such as 4:3, not '4/3'"),
         (["--aspects", "0:3"], "HEIGHT:WIDTH"),
-        (["--scale", "0", "0"], "the least above 0"),
-        (["--scale", "-1", "1"], "the least above 0"),
+        (["--scale", "0", "0"], "a number above 0, not '0'"),
+        (["--scale", "-1", "1"], "a number above 0, not '-1'"),
+        (["--scale", "1.5", "1"], "the least, then the most"),
+        (["--batch_size", "0"], "a whole number from 1"),
+        (["--epoch", "-1"], "a whole number from 1"),
+        (["--lr", "nan"], "a number above 0"),
+        (["--ema", "nan"], "from 0 to 1"),
+        (["--num_workers", "-1"], "a whole number"),
+        (["--log_iter", "0"], "a whole number from 1"),
+        (["--seed", "-1"], "a whole number"),
+        (["--rotation", "nan"], "from 0 to 180"),
+        (["--width", "0"], "a number above 0"),
     ],
 )
 def test_wrong_flags_are_usage_errors(flags, told, capsys):

@@ -1,20 +1,17 @@
-import threading
-import time
-
 import cv2
 import numpy as np
-import paddle
 import pytest
-from conftest import draw_portrait
+from conftest import draw_portrait, save_random_weights
 
 import effects
-import videos
-from apps import video
+from apps.video import __main__ as video
+from apps.video import live, reading, writing
+from apps.video.drawing import Backdrop, Frame, answers
+from apps.video.reading import read_film
+from apps.video.smoothing import Smoother, drop_doubtful
+from apps.video.writing import open_writer
 from images import write_image
-from models import PortraitNet
 from predictor import Predictor
-from smoothing import Smoother, drop_doubtful
-from videos import open_writer, read_video
 
 pytest.importorskip("av")
 
@@ -22,12 +19,7 @@ pytest.importorskip("av")
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
     """A random network that is sure of what it says, so that its blobs are not dropped."""
-    paddle.seed(3)
-    path = tmp_path_factory.mktemp("weights") / "random.pdparams"
-    weights = PortraitNet(width=0.25).state_dict()
-    weights["mask_head.weight"] *= 100
-    paddle.save(weights, str(path))
-    return str(path)
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "sure.pdparams", 3, gain=100)
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +46,14 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     mine.write_bytes(clip.read_bytes())
     assert run(model_path, mine, "--mode", "mask", "--no-smooth") == 0
     predictor = Predictor(model_path)
-    images = [image for _, image in read_video(mine)]
+    images = [image for _, image in read_film(mine)]
     answers = predictor.run([predictor.prepare(image) for image in images])
     expected = [
         255 * effects.mask_of(predictor.restore(drop_doubtful(answer), image))
         for answer, image in zip(answers, images)
     ]
     result = tmp_path / "mine_mask.mp4"
-    written = [image for _, image in read_video(result)]
+    written = [image for _, image in read_film(result)]
     assert len(written) == len(expected) == 7
     for one, other in zip(written, expected):
         assert difference(one, other[:, :, None]) < 12
@@ -72,77 +64,39 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     assert mine.read_bytes() == clip.read_bytes()
 
 
-@pytest.mark.parametrize("mode", video.MODES)
+@pytest.mark.parametrize("mode", effects.EFFECTS)
 def test_every_mode_writes_its_video(model_path, clip, tmp_path, mode):
     assert run(model_path, clip, "--mode", mode, "--output", tmp_path) == 0
     suffix = ".webm" if mode == "cutout" else ".mp4"
-    frames = list(read_video(tmp_path / f"clip_{mode}{suffix}"))
+    frames = list(read_film(tmp_path / f"clip_{mode}{suffix}"))
     assert len(frames) == 7 and frames[0][1].shape == (48, 64, 3)
 
 
 def test_without_pyav_the_loss_of_sound_is_told(model_path, clip, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(videos, "av", None)
-    monkeypatch.setattr(videos.shutil, "which", lambda name: None)
+    monkeypatch.setattr(reading, "av", None)
+    monkeypatch.setattr(writing.shutil, "which", lambda name: None)
     assert run(model_path, clip, "--output", tmp_path) == 0
     assert "Sound is lost" in capsys.readouterr().out
-    assert len(list(read_video(tmp_path / "clip_overlay.mp4"))) == 7
+    assert len(list(read_film(tmp_path / "clip_overlay.mp4"))) == 7
 
 
 def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
     predictor = Predictor(model_path)
-    frames = [(seconds, image, None) for seconds, image in read_video(clip)]
+    frames = [Frame(seconds, image, "mask", None) for seconds, image in read_film(clip)]
     smoother = Smoother()
-    for (seconds, image, _), result in zip(
-        frames, video.results(frames, predictor, lambda image, probability, _: probability)
-    ):
-        view = predictor.prepare(image)
+    found = answers(frames, predictor, lambda frame, probability: probability)
+    for frame, (given, result) in zip(frames, found, strict=True):
+        view = predictor.prepare(frame.image)
         smoothed = smoother(view, predictor.run([view])[0])
-        assert result[0] == seconds
-        expected = predictor.restore(drop_doubtful(smoothed), image)
-        assert np.allclose(result[1], expected, atol=1e-5)
-
-
-def test_items_are_made_in_a_thread_and_few_ahead():
-    made = []
-
-    def items():
-        for index in range(20):
-            made.append(threading.get_ident())
-            yield index
-
-    for taken, item in enumerate(video.in_thread(items(), 3)):
-        assert item == taken and len(made) <= taken + 3
-    assert taken == 19 and threading.get_ident() not in made
-
-
-def test_stages_overlap():
-    """Two stages of 10 ms an item take the time of one."""
-
-    def slow(items):
-        for item in items:
-            time.sleep(0.01)
-            yield item
-
-    start = time.perf_counter()
-    assert list(video.in_thread(slow(video.in_thread(slow(range(30)), 3)), 3)) == [*range(30)]
-    assert time.perf_counter() - start < 0.5  # one after the other: 0.6
-
-
-def test_an_error_in_a_thread_reaches_the_caller():
-    def items():
-        yield 1
-        raise ValueError("no more")
-
-    taken = video.in_thread(items(), 2)
-    assert next(taken) == 1
-    with pytest.raises(ValueError, match="no more"):
-        next(taken)
+        assert given is frame
+        expected = predictor.restore(drop_doubtful(smoothed), frame.image)
+        assert np.allclose(result, expected, atol=1e-5)
 
 
 def test_a_background_is_a_color_or_a_photo_cut_to_fill(tmp_path):
-    assert video.Backdrop("red").at(0, (4, 4, 3)).tolist() == [0, 0, 255]
+    assert Backdrop("red").at(0, (4, 4, 3)).tolist() == [0, 0, 255]
     write_image(tmp_path / "wall.png", np.full((30, 80, 3), 7, np.uint8))
-    wall = video.Backdrop(str(tmp_path / "wall.png"))
+    wall = Backdrop(str(tmp_path / "wall.png"))
     for shape in ((48, 64, 3), (20, 20, 3)):
         assert wall.at(0, shape).shape == shape
 
@@ -152,48 +106,48 @@ def test_a_background_video_runs_in_time_and_starts_again(tmp_path):
     with open_writer(path, (48, 64, 3), 10) as write:
         for index in range(4):
             write(index / 10, np.full((48, 64, 3), 60 * index, np.uint8))
-    waves = video.Backdrop(str(path))
+    waves = Backdrop(str(path))
     seen = [waves.at(seconds, (24, 32, 3)).mean() / 60 for seconds in np.arange(0, 1.2, 0.05)]
     # every picture is there for two steps of 0.05 s; the last returns to the first
     assert np.rint(seen[::2]).tolist() == [0, 1, 2, 3] * 3
 
 
 def test_wrong_backgrounds_are_told(tmp_path, capsys):
-    for name, reason in (("mauve", "neither color nor photo"), ("x.mp4", "There is no file")):
+    for name, reason in (("mauve", "neither colour nor photo"), ("x.mp4", "There is no file")):
         with pytest.raises(SystemExit) as stop:
             video.parse_args(["a.mp4", "--background", name])
         assert stop.value.code == 2 and reason in capsys.readouterr().err
 
 
 def test_keys_switch_what_is_shown():
-    look = video.Look("blur")
-    assert video.press(look, -1, 3) == look, "no key"
-    assert video.press(look, ord("x"), 3) == look, "a key without meaning"
-    assert video.press(look, ord("q"), 3) is None and video.press(look, 27, 3) is None
-    assert video.press(look, ord("f"), 3).mirror is False
-    assert video.press(look, ord("h"), 3).help is False
-    for number, mode in enumerate(video.LIVE_MODES, 1):
-        assert video.press(look, ord(str(number)), 3).mode == mode
-    assert set(video.LIVE_MODES) - {"none"} <= set(video.MODES) and len(video.LIVE_MODES) == 6
+    look = live.Look("blur")
+    assert live.press(look, -1, 3) == look, "no key"
+    assert live.press(look, ord("x"), 3) == look, "a key without meaning"
+    assert live.press(look, ord("q"), 3) is None and live.press(look, 27, 3) is None
+    assert live.press(look, ord("f"), 3).mirror is False
+    assert live.press(look, ord("h"), 3).help is False
+    for number, mode in enumerate(live.EFFECT_KEYS, 1):
+        assert live.press(look, ord(str(number)), 3).mode == mode
+    assert set(live.EFFECT_KEYS) - {"none"} <= set(effects.EFFECTS) and len(live.EFFECT_KEYS) == 6
 
 
 def test_key_m_goes_through_all_effects_and_b_through_all_backgrounds():
-    look = video.Look("blur")
+    look = live.Look("blur")
     modes = []
-    for _ in video.LIVE_MODES:
+    for _ in live.EFFECT_KEYS:
         modes.append(look.mode)
-        look = video.press(look, ord("m"), 3)
-    assert modes == video.LIVE_MODES and look.mode == "blur"
+        look = live.press(look, ord("m"), 3)
+    assert modes == live.EFFECT_KEYS and look.mode == "blur"
     places = []
     for _ in range(4):
-        look = video.press(look, ord("b"), 3)
+        look = live.press(look, ord("b"), 3)
         places.append((look.mode, look.background))
     assert places == [("replace", 0), ("replace", 1), ("replace", 2), ("replace", 0)]
 
 
 def test_a_caption_is_drawn_on_a_copy():
     picture = np.full((60, 200, 3), 128, np.uint8)
-    assert (video.caption(picture, ["a line"]) != picture).any() and (picture == 128).all()
+    assert (live.caption(picture, ["a line"]) != picture).any() and (picture == 128).all()
 
 
 def test_no_camera_is_one_sentence(model_path, monkeypatch, capsys):
@@ -208,7 +162,7 @@ def test_bad_videos_are_named_and_the_others_done(model_path, clip, tmp_path, ca
     bad.write_bytes(b"no video")
     assert run(model_path, bad, clip, tmp_path / "none.mp4", "--output", tmp_path / "out") == 1
     told = capsys.readouterr().err
-    assert "bad.mp4 is not a readable video" in told and "There is no file" in told
+    assert "bad.mp4 is not a readable film" in told and "There is no file" in told
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip_overlay.mp4"]
 
 
@@ -217,9 +171,17 @@ def test_an_input_is_never_overwritten_and_no_result_twice(model_path, clip, tmp
     mine.write_bytes(clip.read_bytes()), second.write_bytes(clip.read_bytes())
     assert run(model_path, mine, second) == 1
     assert second.read_bytes() == clip.read_bytes()
-    assert "a_overlay.mp4 is an input: give another --output" in capsys.readouterr().err
+    assert "a_overlay.mp4 is an input and is kept: give another --output" in capsys.readouterr().err
     assert run(model_path, mine, clip, mine, "--output", tmp_path / "out") == 1
-    assert "is that of another video" in capsys.readouterr().err
+    assert f"a_overlay.mp4 is already that of {mine}" in capsys.readouterr().err
+
+
+def test_a_background_is_not_overwritten(model_path, clip, tmp_path, capsys):
+    mine, wall = tmp_path / "a.mp4", tmp_path / "a_replace.mp4"
+    mine.write_bytes(clip.read_bytes()), wall.write_bytes(clip.read_bytes())
+    assert run(model_path, mine, "--mode", "replace", "--background", wall) == 1
+    assert wall.read_bytes() == clip.read_bytes()
+    assert "a_replace.mp4 is an input and is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

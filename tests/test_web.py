@@ -18,8 +18,9 @@ import pytest
 from conftest import draw_portrait
 
 import effects
+import metrics
 import predictor
-import smoothing
+from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
 from images import read_image, read_mask
@@ -122,8 +123,10 @@ def test_a_missing_model_is_one_sentence(tmp_path, model, capsys):
     with pytest.raises(FileNotFoundError, match=r"There is no .*gone\.onnx: make it with"):
         web.make_server(tmp_path / "gone.onnx")
     model.with_suffix(".json").unlink()
-    assert web.main(["--model", str(model), "--no-open"]) == 1
-    assert re.fullmatch(r"There is no .*net\.json: make it with .*\n", capsys.readouterr().err)
+    assert web.main(["--model_path", str(model), "--no-open"]) == 1
+    assert re.fullmatch(
+        r"apps\.web: There is no .*net\.json: make it with .*\n", capsys.readouterr().err
+    )
 
 
 def test_a_taken_port_is_one_sentence(model):
@@ -165,6 +168,7 @@ def test_the_lock_file_fits_package_json():
         ("pixels.js", predictor, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON"]),
         ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
+        ("effects.js", metrics, ["THRESHOLD"]),
     ],
 )
 def test_constants_are_those_of_python(file, module, names):
@@ -172,6 +176,13 @@ def test_constants_are_those_of_python(file, module, names):
     assert {name: float(found[name]) for name in names} == {
         name: getattr(module, name) for name in names
     }
+
+
+def test_effects_are_those_of_python(tmp_path):
+    script = (
+        'import { EFFECTS } from "FOLDER/effects.js"; console.log(Object.keys(EFFECTS).join());'
+    )
+    assert run_node(tmp_path, script).strip().split(",") == list(effects.EFFECTS)
 
 
 def run_node(folder, script):
@@ -214,8 +225,8 @@ const answer = pixels.picture(view.width, view.height, 1, floats("answer"));
 const probability = pixels.guidedUpsample(answer, photo);
 writeFileSync("probability", probability.data);
 const small = pixels.resize(photo, ...pixels.limited(photo, 1024));
-const options = { color: [10, 200, 90], sigma: 0.02, small };
-for (const mode of ["blur", "color", "cutout", "mask", "overlay"]) {
+const options = { background: [10, 200, 90], blur: 0.02, small };
+for (const mode of Object.keys(EFFECTS)) {
   writeFileSync(mode, EFFECTS[mode](photo, probability, options));
 }
 const smooth = smoother();
@@ -273,9 +284,10 @@ def test_javascript_computes_what_python_does(portrait):
         picture = made(name, np.uint8, height, width, 4).astype(int)
         return np.abs(picture[:, :, [2, 1, 0, 3][: expected.shape[2]]] - expected).mean()
 
-    assert differs("color", effects.replace(image, probability, (90, 200, 10))) < 0.3
+    assert differs("replace", effects.replace(image, probability, (90, 200, 10))) < 0.3
     assert differs("cutout", effects.cut_out(image, probability)) < 0.5
     assert differs("blur", effects.blur(image, probability)) < 1.5
+    assert differs("grey", effects.grey(image, probability)) < 0.5
     assert differs("overlay", effects.overlay(image, probability)) < 8  # the line is drawn anew
 
 

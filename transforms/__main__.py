@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from images import read_image, read_mask, write_image
+from sheets import contact_sheet
 from transforms import SIZE, color, compose, degrade, edge_of, geometry, view_shape
 
 COLUMNS = 6
-LABEL_HEIGHT = 20  # pixels under each picture
 
 
 def tiles(image, mask, other, rng):
@@ -74,23 +74,6 @@ def tiles(image, mask, other, rng):
     return sheet + [(f"texture, draw {i}", degrade(view, rng)) for i in (1, 2, 3)]
 
 
-def contact_sheet(sheet):
-    """Lay labelled pictures out in rows of COLUMNS; (H, W, 3) uint8 BGR."""
-    height, width = (max(picture.shape[axis] for _, picture in sheet) for axis in (0, 1))
-    cells = []
-    for label, picture in sheet:
-        below = height - picture.shape[0] + LABEL_HEIGHT
-        beside = width - picture.shape[1] + 4
-        cell = cv2.copyMakeBorder(
-            picture, 4, below, 4, beside, cv2.BORDER_CONSTANT, value=(255,) * 3
-        )
-        place = (6, cell.shape[0] - 6)
-        cells.append(cv2.putText(cell, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0,) * 3, 1))
-    cells += [np.full_like(cells[0], 255)] * (-len(cells) % COLUMNS)
-    rows = [np.hstack(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)]
-    return np.vstack(rows)
-
-
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m transforms",
@@ -116,7 +99,8 @@ def main(argv=None):
         if mask.shape != image.shape[:2]:
             raise ValueError(f"{args.mask} and {photo} differ in size: give the photo's own mask.")
         other = read_image(args.other or photo)
-        sheet = contact_sheet(tiles(image, mask, other, np.random.default_rng(args.seed)))
+        pictures = tiles(image, mask, other, np.random.default_rng(args.seed))
+        sheet = contact_sheet(pictures, COLUMNS)
         write_image(output, sheet, keep=[path for path in (photo, args.mask, args.other) if path])
     except FileNotFoundError as error:
         print(f"There is no file {error.filename}: give the path of a picture.", file=sys.stderr)

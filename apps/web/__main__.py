@@ -47,7 +47,7 @@ def parse_args(argv=None):
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
+    add("--model_path", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
     add("--port", type=int, default=8420, help="of the address; 0 for any that is free")
     add(
         "--open",
@@ -162,10 +162,10 @@ def install_packages(folder=FOLDER):
 def main(argv=None):
     args = parse_args(argv)
     try:
-        server = make_server(args.model, args.port)
+        server = make_server(args.model_path, args.port)
         install_packages()
     except (OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+        print(f"apps.web: {error}", file=sys.stderr)
         return 1
     address = f"http://127.0.0.1:{server.server_port}/"
     print(f"{address} shows the page, to this machine only; Ctrl-C stops.", flush=True)

@@ -1,10 +1,11 @@
 // What to make of a photo and of where the person is in it, as effects.py does it.
-// Each takes `photo`, a picture in RGBA, and `probability`, a picture of one channel 0..1 of the
-// same size, changes neither and returns a new RGBA Uint8ClampedArray. `small` is the photo again,
+// Each takes `image`, a picture in RGBA, and `probability`, a picture of one channel 0..1 of the
+// same size, changes neither and returns a new RGBA Uint8ClampedArray. `small` is the image again,
 // shrunk: at its size colours are estimated and blurred.
 
-import { boxMean, limited, neighbours, picture, resize, stretchedRows } from "./pixels.js";
+import { boxMean, limited, luma, neighbours, picture, resize, stretchedRows } from "./pixels.js";
 
+export const THRESHOLD = 0.5; // a pixel is person above it: metrics.py
 export const CLEAR = 0.25; // up to it background, from SOLID on person: effects.py
 export const SOLID = 0.75;
 const OVERLAY_COLOR = [80, 200, 80];
@@ -31,23 +32,23 @@ function blend(result, to, alpha, red, green, blue) {
 }
 
 /** White where the person is more likely than not. */
-export function mask(photo, probability) {
-  const result = new Uint8ClampedArray(photo.data.length);
+export function mask(image, probability) {
+  const result = new Uint8ClampedArray(image.data.length);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    result[to] = result[to + 1] = result[to + 2] = probability.data[i] > 0.5 ? 255 : 0;
+    result[to] = result[to + 1] = result[to + 2] = probability.data[i] > THRESHOLD ? 255 : 0;
     result[to + 3] = 255;
   }
   return result;
 }
 
 /** The person tinted and outlined. */
-export function overlay(photo, probability) {
+export function overlay(image, probability) {
   const [red, green, blue] = OVERLAY_COLOR;
-  const inside = picture(photo.width, photo.height, 1);
-  for (let i = 0; i < inside.data.length; i++) inside.data[i] = probability.data[i] > 0.5 ? 1 : 0;
-  const radius = Math.max(1, Math.round(Math.max(photo.width, photo.height) / 600));
+  const inside = picture(image.width, image.height, 1);
+  for (let i = 0; i < inside.data.length; i++) inside.data[i] = probability.data[i] > THRESHOLD ? 1 : 0;
+  const radius = Math.max(1, Math.round(Math.max(image.width, image.height) / 600));
   const share = boxMean(inside, radius).data; // one half on the contour
-  const result = new Uint8ClampedArray(photo.data);
+  const result = new Uint8ClampedArray(image.data);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const line = Math.min(1, 2 * (1 - Math.abs(2 * share[i] - 1)));
     const weight = Math.max(OVERLAY_STRENGTH * probability.data[i], line);
@@ -57,8 +58,8 @@ export function overlay(photo, probability) {
 }
 
 /** The person alone, in the person's own colours, before nothing. */
-export function cutOut(photo, probability, { small }) {
-  const result = personColors(photo, probability, small);
+export function cutOut(image, probability, { small }) {
+  const result = personColors(image, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const alpha = matte(probability.data[i]);
     if (alpha === 0) result[to] = result[to + 1] = result[to + 2] = 0;
@@ -67,22 +68,16 @@ export function cutOut(photo, probability, { small }) {
   return result;
 }
 
-/** The person before a colour, [red, green, blue]. */
-export function color(photo, probability, { color: [red, green, blue], small }) {
-  const result = personColors(photo, probability, small);
+/** The person before `background`: [red, green, blue], or RGBA pixels of the image's size. */
+export function replace(image, probability, { background, small }) {
+  const plain = background.length === 3;
+  const result = personColors(image, probability, small);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
     const alpha = matte(probability.data[i]);
-    if (alpha < 1) blend(result, to, alpha, red, green, blue);
-  }
-  return result;
-}
-
-/** The person before another picture: `background`, RGBA of the photo's size. */
-export function replace(photo, probability, { background, small }) {
-  const result = personColors(photo, probability, small);
-  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = matte(probability.data[i]);
-    if (alpha < 1) blend(result, to, alpha, background[to], background[to + 1], background[to + 2]);
+    const from = plain ? 0 : to;
+    if (alpha < 1) {
+      blend(result, to, alpha, background[from], background[from + 1], background[from + 2]);
+    }
   }
   return result;
 }
@@ -90,9 +85,9 @@ export function replace(photo, probability, { background, small }) {
 /**
  * The person sharp before a blurred background that the person does not bleed into.
  *
- * @param options.sigma of the blur, as a share of the photo's longer side
+ * @param options.blur its sigma, as a share of the photo's longer side
  */
-export function blur(photo, probability, { sigma: share, small }) {
+export function blur(image, probability, { blur: share, small }) {
   const tiny = resize(small, ...limited(small, BLUR_SIGMA / share));
   const sigma = share * Math.max(tiny.width, tiny.height);
   const weights = smallMatte(probability, tiny).map((value) => 1 - value);
@@ -101,9 +96,9 @@ export function blur(photo, probability, { sigma: share, small }) {
   const smooth = (plane) => boxMean(boxMean(boxMean(plane, radius), radius), radius);
   const behind = weightedMean(tiny, weights, smooth);
 
-  const result = personColors(photo, probability, small);
+  const result = personColors(image, probability, small);
   let i = 0;
-  for (const row of stretchedRows(behind, photo.width, photo.height)) {
+  for (const row of stretchedRows(behind, image.width, image.height)) {
     for (let from = 0; from < row.length; from += 4, i++) {
       const alpha = matte(probability.data[i]);
       if (alpha < 1) blend(result, 4 * i, alpha, row[from], row[from + 1], row[from + 2]);
@@ -112,7 +107,18 @@ export function blur(photo, probability, { sigma: share, small }) {
   return result;
 }
 
-export const EFFECTS = { overlay, cutout: cutOut, blur, color, background: replace, mask };
+/** The person in colour before a grey background. */
+export function grey(image, probability) {
+  const result = new Uint8ClampedArray(image.data);
+  const values = luma(image).data;
+  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
+    const alpha = matte(probability.data[i]);
+    if (alpha < 1) blend(result, to, alpha, values[i], values[i], values[i]);
+  }
+  return result;
+}
+
+export const EFFECTS = { overlay, mask, cutout: cutOut, replace, blur, grey }; // effects.py's
 
 /** Mean of RGBA colours with one weight a pixel, in the window of `smooth`. */
 function weightedMean(colors, weights, smooth) {
@@ -140,9 +146,9 @@ const unmix = (mixed, alpha, person, behind) =>
 /**
  * The person's own colours where person and background mix: effects.person_colors.
  *
- * @returns RGBA Uint8ClampedArray, equal to the photo where nothing is mixed
+ * @returns RGBA Uint8ClampedArray, equal to the image where nothing is mixed
  */
-export function personColors(photo, probability, small) {
+export function personColors(image, probability, small) {
   const alpha = smallMatte(probability, small);
   const near = alpha.map(pure);
   const far = alpha.map((value) => pure(1 - value));
@@ -160,16 +166,16 @@ export function personColors(photo, probability, small) {
     }
   }
 
-  const result = new Uint8ClampedArray(photo.data);
-  const columns = neighbours(small.width, photo.width);
-  const rows = neighbours(small.height, photo.height);
-  for (let y = 0, i = 0; y < photo.height; y++) {
-    for (let x = 0; x < photo.width; x++, i++) {
+  const result = new Uint8ClampedArray(image.data);
+  const columns = neighbours(small.width, image.width);
+  const rows = neighbours(small.height, image.height);
+  for (let y = 0, i = 0; y < image.height; y++) {
+    for (let x = 0; x < image.width; x++, i++) {
       const opacity = matte(probability.data[i]);
       if (opacity === 0 || opacity === 1) continue;
       for (let c = 0; c < 3; c++) {
         const here = (plane) => between(plane, columns, x, rows, y, c);
-        result[4 * i + c] = unmix(photo.data[4 * i + c], opacity, here(guess), here(behind));
+        result[4 * i + c] = unmix(image.data[4 * i + c], opacity, here(guess), here(behind));
       }
     }
   }

@@ -49,14 +49,14 @@ const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 const source = () => chosen("source");
 
-/** Effect and options as they are chosen now. */
+/** Effect and options as they are chosen now; without a background, replace takes the visitor's. */
 function look() {
   const hex = $("color").value;
-  return {
-    mode: chosen("mode"),
-    sigma: $("sigma").value / 100,
-    color: [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)),
-  };
+  const color = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  const mode = chosen("mode");
+  const blur = $("sigma").value / 100;
+  if (mode === "color") return { mode: "replace", background: color };
+  return { mode: mode === "background" ? "replace" : mode, blur };
 }
 
 let photo = null; // { name, said } once one is open

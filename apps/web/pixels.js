@@ -274,8 +274,8 @@ export function luma({ width, height, data }) {
 export function guidedUpsample(probability, photo) {
   const { width, height } = photo;
   const small = limited(photo, GUIDE_SIDE);
-  const gray = luma(photo);
-  const guides = resize(gray, ...small).data;
+  const grey = luma(photo);
+  const guides = resize(grey, ...small).data;
   const probabilities = interpolate(probability, ...small).data;
   const moments = picture(small[0], small[1], 4); // guide, probability, and both times the guide
   for (let i = 0; i < guides.length; i++) {
@@ -299,7 +299,7 @@ export function guidedUpsample(probability, photo) {
   let to = 0;
   for (const row of stretchedRows(boxMean(fit, radius), width, height)) {
     for (let x = 0; x < width; x++, to++) {
-      const value = row[2 * x] * gray.data[to] + row[2 * x + 1];
+      const value = row[2 * x] * grey.data[to] + row[2 * x + 1];
       result.data[to] = Math.min(1, Math.max(0, value));
     }
   }

@@ -20,15 +20,15 @@ export function smoother() {
   let lastLuma = null;
   let last = null;
   return (view, probability) => {
-    const gray = boxMean(luma(view), 1);
-    if (last && last.width === gray.width && last.height === gray.height) {
-      const changes = picture(gray.width, gray.height, 2); // of luma and of probability
+    const grey = boxMean(luma(view), 1);
+    if (last && last.width === grey.width && last.height === grey.height) {
+      const changes = picture(grey.width, grey.height, 2); // of luma and of probability
       for (let i = 0; i < last.data.length; i++) {
-        changes.data[2 * i] = Math.abs(gray.data[i] - lastLuma.data[i]);
+        changes.data[2 * i] = Math.abs(grey.data[i] - lastLuma.data[i]);
         changes.data[2 * i + 1] = probability.data[i] - last.data[i];
       }
       const around = boxMean(changes, 2).data;
-      const mixed = picture(gray.width, gray.height, 1);
+      const mixed = picture(grey.width, grey.height, 1);
       for (let i = 0; i < last.data.length; i++) {
         const change = ramp(around[2 * i], NOISE, CHANGED);
         const move = ramp(Math.abs(around[2 * i + 1]), DOUBT, MOVED);
@@ -37,7 +37,7 @@ export function smoother() {
       }
       probability = mixed;
     }
-    lastLuma = gray;
+    lastLuma = grey;
     last = probability;
     return probability;
   };

@@ -1,7 +1,7 @@
 // Everything heavy, away from the page: the network, and what is made of its answer.
 // The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
 
-import { EFFECTS } from "./effects.js";
+import { EFFECTS, THRESHOLD } from "./effects.js";
 import {
   guidedUpsample,
   limited,
@@ -136,7 +136,7 @@ async function openPhoto({ bitmap }) {
   const { probability, network } = await segment(pixels);
   photo = { pixels, probability, small: shrink(pixels, PHOTO_COLOR_SIDE) };
   let person = 0;
-  for (const value of probability.data) person += value > 0.5;
+  for (const value of probability.data) person += value > THRESHOLD;
   return { share: person / (width * height), network, total: performance.now() - start };
 }
 
@@ -170,8 +170,8 @@ function studio(context, width, height) {
 }
 
 function paint({ pixels, probability, small }, { mode, ...options }) {
-  const background = mode === "background" ? backdropFor(pixels) : null;
-  const result = EFFECTS[mode](pixels, probability, { ...options, background, small });
+  if (mode === "replace") options.background ??= backdropFor(pixels);
+  const result = EFFECTS[mode](pixels, probability, { ...options, small });
   return { pixels: result, width: pixels.width, height: pixels.height };
 }
 

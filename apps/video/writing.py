@@ -1,11 +1,9 @@
-"""Videos to and from disk, with PyAV if it is installed, else ffmpeg's program, else OpenCV alone.
-
-Frames are upright images with square pixels, whatever the file's rotation and pixel shape.
-"""
+"""Films to disk, with PyAV if it is installed, else ffmpeg's program, else OpenCV alone."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -13,16 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-try:
+from apps.video import reading
+from apps.video.reading import EXACT, decoded, open_film
+
+if reading.av:
     import av
     from av.video.reformatter import Colorspace
-except ImportError:
-    av = None
 
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
-# FFmpeg's SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without the last two, every
-# conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for them.
-EXACT = 0x2 | 0x2000 | 0x40000
 TICK = Fraction(1, 90000)  # of the clock in a written file, seconds
 CODECS = {  # of a written file: suffix -> codec, pixel format and options
     ".mp4": ("libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}),
@@ -41,96 +36,18 @@ SOUNDS = {  # of a written file: suffix -> codecs every player knows, the first 
 ENCODERS = {"aac": "aac", "opus": "libopus"}
 
 
-def way_of_writing():
+def way_of_writing() -> str:
     """What `open_writer` will use: "PyAV", "ffmpeg" or "OpenCV" (which keeps no sound)."""
-    if av:
+    if reading.av:
         return "PyAV"
     return "ffmpeg" if shutil.which("ffmpeg") else "OpenCV"
 
 
-def probe(path):
-    """Frames a second and number of frames (None if the file does not tell) of a video.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no video.
-    """
-    if av:
-        with _open(path) as container:
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or stream.guessed_rate or 30)
-            seconds = container.duration / av.time_base if container.duration else 0
-            return rate, stream.frames or round(seconds * rate) or None
-    capture = _capture(path)
-    rate, count = (capture.get(name) for name in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-    return rate or 30.0, round(count) if count > 0 else None
-
-
-def read_video(path):
-    """The frames of a video, one at a time.
-
-    Yields:
-        (seconds, image): time since the start of the file, (H, W, 3) uint8 BGR.
-
-    Raises:
-        FileNotFoundError, ValueError: as `probe`.
-    """
-    if not av:
-        capture = _capture(path)  # OpenCV turns frames upright by itself
-        rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
-        index = 0
-        while True:
-            read, image = capture.read()
-            if not read:
-                return
-            yield index / rate, image
-            index += 1
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        ratio = stream.sample_aspect_ratio or 1
-        for frame in _decoded(container, stream):
-            width = max(1, round(frame.width * ratio))
-            image = frame.reformat(width=width, format="bgr24", interpolation=EXACT).to_ndarray()
-            yield frame.time, np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-
-
-def _open(path):
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}: check its name.")
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        raise ValueError(f"{path} is not a readable video ({error.strerror}).") from None
-    if not container.streams.video:
-        container.close()
-        raise ValueError(f"{path} holds no pictures, only sound: give a video.")
-    return container
-
-
-def _decoded(container, stream):
-    """The frames of a stream; like a player, pass over what a damaged file cannot give."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            yield from next(packets).decode()
-        except StopIteration:
-            return
-        except av.InvalidDataError:
-            continue
-
-
-def _capture(path):
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}: check its name.")
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise ValueError(f"{path} is not a readable video: give one that OpenCV can open.")
-    return capture
-
-
 @contextmanager
-def open_writer(path, shape, rate, source=None):
-    """Write a video under a temporary name that becomes `path` when all went well.
+def open_writer(
+    path: Path | str, shape: tuple[int, int, int], rate: float, source: Path | None = None
+) -> Iterator[Callable[[float, np.ndarray], None]]:
+    """Write a film under a temporary name that becomes `path` when all went well.
 
     Sides that are odd grow by one pixel, for the codecs want even ones.
 
@@ -138,7 +55,7 @@ def open_writer(path, shape, rate, source=None):
         path: .mp4, or .webm if the frames have an alpha channel; its folder is made when missing.
         shape: of the frames, (H, W, 3) BGR or (H, W, 4) BGRA.
         rate: frames a second; only PyAV keeps frames that are unevenly spaced in time.
-        source: video whose (first) sound is taken over, if it has one.
+        source: film whose (first) sound is taken over, if it has one.
 
     Yields:
         function write(seconds, picture), frames in order of time.
@@ -190,7 +107,7 @@ class _AvWriter:
         self.sounds = SOUNDS[path.suffix]
         self.format = "bgra" if channels == 4 else "bgr24"
         self.tick = -1
-        self.sound = self._sound(_open(source)) if source else iter(())
+        self.sound = self._sound(open_film(source)) if source else iter(())
         self.packet = next(self.sound, None)  # the first: before it the header is not complete
 
     def write(self, seconds, picture):
@@ -228,7 +145,7 @@ class _AvWriter:
                         yield packet
                 return
             stream = self.output.add_stream(ENCODERS[self.sounds[0]], rate=48000)
-            for frame in _decoded(source, track):
+            for frame in decoded(source, track):
                 yield from stream.encode(frame)
             yield from stream.encode()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-from smoothing import FLOOR, Smoother, drop_doubtful
+from apps.video.smoothing import FLOOR, Smoother, drop_doubtful
 
 SIZE = 64
 

@@ -1,7 +1,10 @@
-"""What a video asks of its masks beyond a photo's: no flicker, and nobody where nobody is."""
+"""What a film asks of its masks beyond a photo's: no flicker, and nobody where nobody is."""
 
 import cv2
 import numpy as np
+
+from effects import CLEAR
+from metrics import THRESHOLD
 
 FLOOR = 0.1  # share of the new mask where nothing says that the old one is out of date
 # Of the luma (0..255) after motion is taken out: up to NOISE it is noise, from CHANGED on the photo
@@ -11,7 +14,7 @@ NOISE, CHANGED = 2, 8
 DOUBT, MOVED = 0.25, 0.75
 WINDOW = (5, 5)  # in which both are averaged, pixels of the view
 # A person's blob holds this share of the view and has this mean probability (where that exceeds
-# one half; the least on EG1800's validation photos was .29 and .84).
+# THRESHOLD; the least on EG1800's validation photos was .29 and .84).
 PERSON_SHARE, PERSON_MEAN = 0.003, 0.75
 
 
@@ -23,14 +26,14 @@ class Smoother:
     far from the new one: so that little trails behind a movement, and nothing stays after a cut.
     benchmarks/video_quality.py measures it.
 
-    Call it with the frames in order; make a new one for each video.
+    Call it with the frames in order; make a new one for each film.
     """
 
     def __init__(self):
         self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self.luma = self.probability = None
 
-    def __call__(self, view, probability):
+    def __call__(self, view: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Smooth the network's answer for the next frame.
 
         Args:
@@ -62,7 +65,7 @@ class Smoother:
         )
 
 
-def drop_doubtful(probability):
+def drop_doubtful(probability: np.ndarray) -> np.ndarray:
     """Take out what the network only suspects: blobs too small or too unsure to be a person.
 
     Args:
@@ -71,8 +74,8 @@ def drop_doubtful(probability):
     Returns:
         (h, w) float32, 0 in such blobs, their rims included; 0 all over when no blob is left.
     """
-    _, labels = cv2.connectedComponents((probability > 0.25).astype(np.uint8))
-    core = probability > 0.5
+    _, labels = cv2.connectedComponents((probability > CLEAR).astype(np.uint8))
+    core = probability > THRESHOLD
     areas = np.bincount(labels[core], minlength=labels.max() + 1)
     sums = np.bincount(labels[core], probability[core], minlength=labels.max() + 1)
     kept = (areas >= PERSON_SHARE * probability.size) & (sums >= PERSON_MEAN * areas)

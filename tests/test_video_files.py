@@ -1,3 +1,4 @@
+import os
 import struct
 from fractions import Fraction
 
@@ -5,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-import videos
-from videos import open_writer, probe, read_video
+from apps.video import reading, writing
+from apps.video.reading import probe, read_film
+from apps.video.writing import open_writer
 
 av = pytest.importorskip("av")
 RATE = 10
@@ -61,10 +63,10 @@ def loudest_tone(path):
 def way(request, monkeypatch):
     """Run a test with each way of reading and writing that this machine has."""
     if request.param != "PyAV":
-        monkeypatch.setattr(videos, "av", None)
+        monkeypatch.setattr(reading, "av", None)
     if request.param == "OpenCV":
-        monkeypatch.setattr(videos.shutil, "which", lambda name: None)
-    if videos.way_of_writing() != request.param:
+        monkeypatch.setattr(writing.shutil, "which", lambda name: None)
+    if writing.way_of_writing() != request.param:
         pytest.skip(f"no {request.param}")
     return request.param
 
@@ -74,7 +76,7 @@ def test_frames_come_back_in_order_at_their_times(way, tmp_path):
     path = write(tmp_path / "sub" / "a.mp4", frames)
     rate, count = probe(path)
     assert rate == pytest.approx(RATE) and count == len(frames)
-    seconds, read = zip(*read_video(path))
+    seconds, read = zip(*read_film(path))
     assert seconds == pytest.approx(np.arange(len(frames)) / RATE)
     for before, after in zip(frames, read):
         assert after.dtype == np.uint8 and after.shape == before.shape
@@ -86,13 +88,13 @@ def test_frames_come_back_in_order_at_their_times(way, tmp_path):
 
 def test_odd_sides_grow_by_one(way, tmp_path):
     path = write(tmp_path / "a.mp4", pictures(height=47, width=63))
-    assert next(read_video(path))[1].shape == (48, 64, 3)
+    assert next(read_film(path))[1].shape == (48, 64, 3)
 
 
 def test_uneven_times_are_kept(tmp_path):
     times = [0, 0.04, 0.3, 0.35, 1, 2]
     path = write(tmp_path / "a.mp4", pictures(), times=times)
-    assert [seconds for seconds, _ in read_video(path)] == pytest.approx(times, abs=1e-3)
+    assert [seconds for seconds, _ in read_film(path)] == pytest.approx(times, abs=1e-3)
 
 
 def test_colours_are_those_of_the_source(tmp_path):
@@ -100,9 +102,9 @@ def test_colours_are_those_of_the_source(tmp_path):
     for color in ((200, 60, 30), (20, 180, 70), (40, 50, 220)):
         frame = np.full((64, 64, 3), color, np.uint8)
         path = write(tmp_path / "a.mp4", [frame] * 3)
-        again = write(tmp_path / "b.mp4", [image for _, image in read_video(path)])
+        again = write(tmp_path / "b.mp4", [image for _, image in read_film(path)])
         for video in (path, again):
-            for _, image in read_video(video):
+            for _, image in read_film(video):
                 assert np.abs(image.astype(int) - frame).max() <= 3
 
 
@@ -125,7 +127,7 @@ def test_ffmpeg_keeps_sound(way, tmp_path):
         pytest.skip("only for ffmpeg")
     source = write(tmp_path / "silent.mp4", pictures())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(videos, "av", av)
+        patch.setattr(reading, "av", av)
         source = add_sound(source, tmp_path / "a.mp4")
     result = write(tmp_path / "b.mp4", pictures(), source)
     assert loudest_tone(result)[2] == pytest.approx(440, abs=5)
@@ -162,7 +164,7 @@ def turned(path, result):
 def test_a_turned_phone_is_held_upright(way, tmp_path):
     frames = pictures()
     path = turned(write(tmp_path / "a.mp4", frames), tmp_path / "turned.mp4")
-    image = next(read_video(path))[1]
+    image = next(read_film(path))[1]
     upright = np.rot90(frames[0], -1)
     assert image.shape == upright.shape == (64, 48, 3)
     assert np.abs(image.astype(int) - upright)[8::16, 8::16].mean() < 12
@@ -173,8 +175,15 @@ def test_what_is_no_video_is_told(way, tmp_path):
         probe(tmp_path / "none.mp4")
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 99)
-    with pytest.raises(ValueError, match="bad.mp4 is not a readable video"):
-        next(read_video(bad))
+    with pytest.raises(ValueError, match="bad.mp4 is not a readable film"):
+        next(read_film(bad))
+
+
+def test_a_name_that_is_not_utf8_is_told(way, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    path.write_bytes(b"no film")
+    with pytest.raises(ValueError, match="not UTF-8: rename it"):
+        next(read_film(path))
 
 
 def test_sound_alone_is_told(tmp_path):
@@ -194,7 +203,7 @@ def test_a_damaged_video_gives_what_is_left(tmp_path):
     middle = data.index(b"mdat") + data.index(b"moov") // 2
     data[middle : middle + 1000] = bytes(1000)
     path.write_bytes(data)
-    assert 20 < len(list(read_video(path))) < 40
+    assert 20 < len(list(read_film(path))) < 40
 
 
 def test_a_failure_leaves_neither_file_nor_the_old_one_changed(tmp_path):
@@ -210,7 +219,7 @@ def test_a_failure_leaves_neither_file_nor_the_old_one_changed(tmp_path):
 
 
 def test_opencv_alone_cannot_write_transparency(tmp_path, monkeypatch):
-    monkeypatch.setattr(videos, "av", None)
-    monkeypatch.setattr(videos.shutil, "which", lambda name: None)
+    monkeypatch.setattr(reading, "av", None)
+    monkeypatch.setattr(writing.shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs PyAV: run `pip install av`"):
         write(tmp_path / "a.webm", pictures(channels=4))

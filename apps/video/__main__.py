@@ -1,0 +1,156 @@
+"""Find the person in films, or live before a camera.
+
+`python -m apps.video clip.mp4 --mode blur` writes clip_blur.mp4 beside it, with its sound;
+`python -m apps.video --camera 0` opens a window whose keys switch the effect.
+"""
+
+import argparse
+import sys
+import time
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from apps.video.drawing import Backdrop, Frame, pictures
+from apps.video.live import EFFECT_KEYS, live
+from apps.video.reading import probe, read_film
+from apps.video.writing import open_writer, way_of_writing
+from backends import AUTO, BACKENDS
+from effects import EFFECTS
+from pipeline import FAILURES
+from predictor import Predictor
+from tasks import Failure, Task, print_any_name, without_clashes
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m apps.video",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("films", nargs="*", type=Path, help="film files")
+    add("--camera", type=int, help="number of a camera to show live instead: 0 is the first")
+    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
+    add("--output", type=Path, help="folder of the results (default: beside each film)")
+    add("--mode", choices=EFFECTS, help="default: overlay; blur for --camera")
+    add(
+        "--background",
+        type=Backdrop,
+        nargs="+",
+        default="green",
+        help="for --mode replace: a photo, a film (looped), a colour #rrggbb or its name;"
+        " several for --camera, where key b goes on to the next",
+    )
+    add("--blur", type=float, default=2.0, help="for --mode blur: sigma, %% of the longer side")
+    add(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let the mask follow the frame's edges",
+    )
+    add(
+        "--smooth",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let the masks of successive frames follow each other without flicker",
+    )
+    args = parser.parse_args(argv)
+    if isinstance(args.background, Backdrop):  # the default
+        args.background = [args.background]
+    args.mode = args.mode or ("overlay" if args.camera is None else "blur")
+    if (args.camera is None) == (not args.films):
+        parser.error("give film files, or --camera with the number of a camera, not both")
+    if args.camera is not None and args.mode not in EFFECT_KEYS:
+        parser.error(f"--mode {args.mode} is not for --camera: give {', '.join(EFFECT_KEYS[:-1])}")
+    if args.camera is None and len(args.background) > 1:
+        parser.error(f"a film takes one --background, not {len(args.background)}")
+    if args.blur < 0:
+        parser.error(f"--blur must be 0 or more, not {args.blur}")
+    return args
+
+
+def convert(path, result, predictor, args):
+    """Write the result of one film, with a progress bar.
+
+    Returns:
+        number of frames and mean share of person in them.
+    """
+    rate, total = probe(path)
+    backdrop = Backdrop(args.background[0].text)
+
+    def frames():
+        for seconds, image in read_film(path):
+            yield Frame(seconds, image, args.mode, backdrop.at(seconds, image.shape))
+
+    shares = []
+    with (
+        closing(pictures(frames(), predictor, args.blur / 100, args.smooth)) as drawn,
+        tqdm(total=total, unit="frame", desc=path.name) as bar,
+    ):
+        first = next(drawn, None)
+        if first is None:
+            raise ValueError(f"{path} holds no frame that can be decoded: give a whole film.")
+        with open_writer(result, first.picture.shape, rate, path) as write:
+            for seconds, picture, share in chain([first], drawn):
+                write(seconds, picture)
+                shares.append(share)
+                bar.update()
+    return len(shares), float(np.mean(shares))
+
+
+def plan(args):
+    """Pair each film with its result: tasks, and failures where that cannot be."""
+    suffix = ".webm" if args.mode == "cutout" else ".mp4"
+    tasks = [
+        Task(path, [(args.output or path.parent) / f"{path.stem}_{args.mode}{suffix}"])
+        for path in args.films
+    ]
+    backgrounds = [Path(backdrop.text) for backdrop in args.background]
+    return without_clashes(tasks, [*args.films, *backgrounds])
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    print_any_name()
+    try:
+        predictor = Predictor(args.model_path, args.backend, args.refine)
+        if args.camera is not None:
+            live(predictor, args)
+            return 0
+    except (OSError, ValueError, ImportError) as error:
+        print(f"apps.video: {error}", file=sys.stderr)
+        return 1
+    except cv2.error as error:
+        print(
+            f"apps.video: No window can be opened ({error.err}): run on a machine with a screen,"
+            " with opencv-python rather than opencv-python-headless.",
+            file=sys.stderr,
+        )
+        return 1
+
+    if way_of_writing() == "OpenCV":
+        print("Sound is lost, for PyAV is not installed: run `pip install av` to keep it.")
+    tasks, failures = plan(args)
+    for path, [result] in tasks:
+        start = time.perf_counter()
+        try:
+            frames, share = convert(path, result, predictor, args)
+        except FAILURES as error:
+            failures.append(Failure(path, str(error)))
+        else:
+            rate = frames / (time.perf_counter() - start)
+            print(f"{result}: {frames} frames, {share:.1%} person, {rate:.1f} frames/s")
+    for failure in failures:
+        print(f"apps.video: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from pipeline import ahead, in_thread, outcomes
+
+
+def test_few_items_are_in_memory_at_a_time():
+    """The threads are never more than `depth` items ahead of what was taken from them."""
+    started = []
+
+    def start(item):
+        started.append(item)
+        return item
+
+    for taken, item in enumerate(ahead(start, range(50), 4)):
+        assert item == taken and len(started) <= taken + 4
+    assert sorted(started) == list(range(50))
+
+
+def test_items_are_made_in_a_thread_and_few_ahead():
+    made = []
+
+    def items():
+        for index in range(20):
+            made.append(threading.get_ident())
+            yield index
+
+    for taken, item in enumerate(in_thread(items(), 3)):
+        assert item == taken and len(made) <= taken + 3
+    assert taken == 19 and threading.get_ident() not in made
+
+
+def test_stages_overlap():
+    """Two stages of 10 ms an item take the time of one."""
+
+    def slow(items):
+        for item in items:
+            time.sleep(0.01)
+            yield item
+
+    start = time.perf_counter()
+    assert list(in_thread(slow(in_thread(slow(range(30)), 3)), 3)) == [*range(30)]
+    assert time.perf_counter() - start < 0.5  # one after the other: 0.6
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    def items():
+        yield 1
+        raise ValueError("no more")
+
+    taken = in_thread(items(), 2)
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(taken)
+
+
+@pytest.mark.parametrize("readers, batch_size", [(1, 1), (2, 3), (2, 50)])
+def test_outcomes_keep_the_order_and_failures_their_place(readers, batch_size):
+    groups = []
+
+    def prepare(item):
+        if item == 3:
+            raise OSError("unread")
+        return 10 * item
+
+    def network(prepared):
+        groups.append(len(prepared))
+        return [value + 1 for value in prepared]
+
+    def finish(item, prepared, answer):
+        time.sleep(0.002 * (item % 2))
+        if item == 5:
+            raise ValueError("unwritten")
+        return item, prepared, answer
+
+    found = list(outcomes(range(10), prepare, network, finish, readers, 4, batch_size))
+    assert [outcome.item for outcome in found] == list(range(10))
+    assert {outcome.item: str(outcome.error) for outcome in found if outcome.error} == {
+        3: "unread",
+        5: "unwritten",
+    }
+    assert all(o.result == (o.item, 10 * o.item, 10 * o.item + 1) for o in found if not o.error)
+    assert all(outcome.seconds >= 0.002 * (outcome.item % 2) for outcome in found if outcome.result)
+    assert sum(groups) == 9 and max(groups) <= batch_size
+
+
+def test_what_the_network_raises_ends_it():
+    def broken(prepared):
+        raise ValueError("no network")
+
+    with pytest.raises(ValueError, match="no network"):
+        list(outcomes(range(3), np.sqrt, broken, print))
