@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset import read_pair
-from images import read_image, write_image, write_whole
+from files import write_whole
+from images import read_image, write_image
 from pairs import SOFT_LIST, read_pairs
 from pipeline import outcomes
 from predictor import Predictor
