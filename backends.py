@@ -14,11 +14,13 @@ Nothing here imports one of them before it runs.
 
 import importlib.util
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transforms import SIZE
 
@@ -27,6 +29,8 @@ AUTO = "auto"
 # Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s
 # and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
 SHAPES_KEPT = 16
+# Batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
+RunBatch = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Network(NamedTuple):
@@ -39,12 +43,12 @@ class Network(NamedTuple):
             as export.py made them before 2026-11-24.
     """
 
-    run_batch: object
+    run_batch: RunBatch
     size: int
     letterboxed: bool = False
 
 
-def choose(model_path=None, backend=AUTO):
+def choose(model_path: str | Path | None = None, backend: str = AUTO) -> tuple[Path, str]:
     """Settle which file is run by which backend.
 
     Args:
@@ -83,12 +87,14 @@ def choose(model_path=None, backend=AUTO):
     return model_path, backend
 
 
-def is_installed(backend):
+def is_installed(backend: str) -> bool:
     """Whether the package that a backend needs can be found; it is not imported."""
     return importlib.util.find_spec(BACKENDS[backend][1]) is not None
 
 
-def load(model_path, backend, size=None, threads=None):
+def load(
+    model_path: str | Path, backend: str, size: int | None = None, threads: int | None = None
+) -> Network:
     """Load a model.
 
     Args:
@@ -121,7 +127,7 @@ def load(model_path, backend, size=None, threads=None):
     return network._replace(size=size or network.size)
 
 
-def runner(model):
+def runner(model) -> RunBatch:
     """A PortraitNet in evaluation mode as a backend: function of batch -> probability."""
     paddle = import_paddle()
 

@@ -73,7 +73,7 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
     Returns:
         image (H, W, 3) uint8 BGR; the photos' labels begin with their person IoU.
     """
-    order = np.argsort([photo["person_iou_full"] for photo in scores.photos])[:count]
+    order = np.argsort([each["person_iou_full"] for each in scores.photo_scores])[:count]
     cells = []
     for index in map(int, order):
         image, mask = dataset.photo(index)
@@ -84,7 +84,8 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
         error[~person & mask] = (255, 0, 0)
         pictures = [image, image * mask[:, :, None], image * person[:, :, None], error]
         name = Path(dataset.pairs[index].image_path).name
-        labels = f"{scores.photos[index]['person_iou_full']:.3f} {name}", "truth", "mask", "error"
+        iou = scores.photo_scores[index]["person_iou_full"]
+        labels = f"{iou:.3f} {name}", "truth", "mask", "error"
         cells += zip(labels, (letterbox(picture, SHEET_SIDE)[0] for picture in pictures))
     return contact_sheet(cells, columns=4)
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all; an earlier one of its name stays until then.
 
     Args:
@@ -38,12 +39,12 @@ def whole_file(path):
             temporary.unlink(missing_ok=True)
 
 
-def write_whole(path, data):
+def write_whole(path: str | Path, data: bytes) -> None:
     """Write bytes, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path, value):
+def write_json(path: str | Path, value: object) -> None:
     """Write a value as indented JSON, whole or not at all."""
     write_whole(path, (json.dumps(value, indent=1) + "\n").encode())

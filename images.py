@@ -4,9 +4,11 @@ OpenCV answers None or False where others fail, so every answer is checked here,
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from files import write_whole
 
@@ -17,6 +19,11 @@ except ImportError as error:
         f"OpenCV cannot be loaded ({error}): run `pip install -r requirements.txt`, and on a server"
         " without a screen also `apt-get install -y libgl1 libglib2.0-0`."
     )
+
+# What a name in a signature means; the docstrings tell the shapes.
+Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a view and a texture are images too
+Mask = NDArray[np.uint8]  # (H, W) 0 background, 1 person; an edge is 0/1 alike
+Probability = NDArray[np.float32]  # (H, W) 0..1, of person
 
 # What a folder is searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -46,7 +53,7 @@ def _read_bytes(path):
     return Path(path).read_bytes()
 
 
-def read_image(path):
+def read_image(path: str | Path) -> Image:
     """A photo as a viewer shows it: EXIF orientation applied, transparency over white.
 
     Grey photos get three equal channels; 16-bit ones keep their upper 8 bits. Not applied: colour
@@ -81,7 +88,7 @@ def _over_white(picture):
     return ((color * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
 
 
-def read_mask(path):
+def read_mask(path: str | Path) -> Mask:
     """A mask file in any of the usual encodings.
 
     0/1, 0/255 (threshold 127, so that the ringing of a JPEG is no person), 8 or 16 bits; one
@@ -107,7 +114,7 @@ def read_mask(path):
     return (picture > (0 if top == 1 else 127)).astype(np.uint8)
 
 
-def read_share(path):
+def read_share(path: str | Path) -> Probability:
     """A soft mask: grey levels 0..255 (or 0..65535) are the person's share of each pixel.
 
     Channels as `read_mask`.
@@ -138,7 +145,7 @@ def _read_grey(path):
     return picture.astype(np.uint8)
 
 
-def write_image(path, image, keep=()):
+def write_image(path: str | Path, image: Image, keep: Iterable[str | Path] = ()) -> None:
     """Encode in memory, then `write_whole`.
 
     Args:

@@ -5,9 +5,13 @@ without a person in which none is found is right, as in the official code; one f
 makes an IoU of 0.
 """
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from images import Image, Mask, Probability
 from transforms import SIZE, letterbox, letterbox_mask
 
 THRESHOLD = 0.5  # a pixel is person where its probability is above
@@ -49,7 +53,9 @@ def ratio(part, whole):
     return np.divide(part, whole, out=np.ones_like(whole), where=whole > 0)[()]
 
 
-def batch_counts(prediction, mask, ignore=255):
+def batch_counts(
+    prediction: np.ndarray, mask: np.ndarray, ignore: int | None = 255
+) -> NDArray[np.int64]:
     """The four counts of each photo, from which every score of regions is made.
 
     Args:
@@ -84,27 +90,29 @@ def batch_counts(prediction, mask, ignore=255):
     return np.stack(counts, axis=1).astype(np.int64)
 
 
-def confusion(prediction, mask, ignore=255):
+def confusion(
+    prediction: np.ndarray, mask: np.ndarray, ignore: int | None = 255
+) -> NDArray[np.int64]:
     """As `batch_counts`, over all pixels of arrays of any shape at once: (4,) int64."""
     return batch_counts(np.asarray(prediction)[None], np.asarray(mask)[None], ignore)[0]
 
 
-def pixel_accuracy(counts):
+def pixel_accuracy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of right pixels; counts (..., 4) -> float64 (...)."""
     return ratio(counts[..., 0] + counts[..., 3], counts.sum(-1))
 
 
-def person_iou(counts):
+def person_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Intersection of the predicted and the true person over their union; (..., 4) -> (...)."""
     return ratio(counts[..., 3], counts[..., 1:].sum(-1))
 
 
-def mean_iou(counts):
+def mean_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Mean of the person's and the background's IoU; counts (..., 4) -> float64 (...)."""
     return (person_iou(counts) + person_iou(counts[..., ::-1])) / 2
 
 
-def smooth_mask(mask):
+def smooth_mask(mask: Mask) -> Mask:
     """Each pixel becomes what at least 13 of the 25 pixels around it are.
 
     Args:
@@ -118,7 +126,7 @@ def smooth_mask(mask):
     return (cv2.boxFilter(mask, -1, (5, 5), normalize=False) >= 13).astype(np.uint8)
 
 
-def distance_to_boundary(mask):
+def distance_to_boundary(mask: Mask) -> NDArray[np.float32]:
     """Distance in px of each pixel's centre from the line between person and background.
 
     The photo's frame is no boundary. Without any boundary all distances are infinite.
@@ -136,7 +144,7 @@ def distance_to_boundary(mask):
     return inside + outside - 0.5
 
 
-def boundary_weighted_iou(prediction, mask, sigma=SIGMA):
+def boundary_weighted_iou(prediction: Mask, mask: Mask, sigma: float = SIGMA) -> float:
     """Person IoU where a pixel at distance d from the true boundary weighs exp(-d^2 / 2 sigma^2).
 
     The smaller sigma, the more the boundary counts. Without a boundary it is the plain IoU.
@@ -161,7 +169,7 @@ def boundary_weighted_iou(prediction, mask, sigma=SIGMA):
     return float(ratio(weight[overlap].sum(), weight[union].sum()))
 
 
-def boundary_band(mask, width, frame=False):
+def boundary_band(mask: Mask, width: int, frame: bool = False) -> Mask:
     """The person's pixels that are within `width` px of a background pixel, also diagonally.
 
     Args:
@@ -177,7 +185,7 @@ def boundary_band(mask, width, frame=False):
     return mask - cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=width, **outside)
 
 
-def boundary_iou(prediction, mask, frame=False):
+def boundary_iou(prediction: Mask, mask: Mask, frame: bool = False) -> float:
     """IoU of the bands inside the boundaries of prediction and mask.
 
     Args:
@@ -195,7 +203,7 @@ def boundary_iou(prediction, mask, frame=False):
     return float(person_iou(confusion(*bands)))
 
 
-def boundary_f_score(prediction, mask, frame=False):
+def boundary_f_score(prediction: Mask, mask: Mask, frame: bool = False) -> float:
     """Harmonic mean of the boundary's precision and recall within a tolerance.
 
     Precision is the share of predicted boundary pixels that have a true one within the tolerance,
@@ -224,7 +232,7 @@ def boundary_f_score(prediction, mask, frame=False):
     return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-def smoke(probability, mask):
+def smoke(probability: Probability, mask: Mask) -> float:
     """Share of the person's inside that is neither found nor missed: see-through in a cut-out.
 
     Inside is what is more than 8 px, of a photo of 320 on its longer side, from the boundary.
@@ -250,11 +258,11 @@ class Scores:
     """
 
     def __init__(self):
-        self.photos = []  # each photo's own scores, in the order of `add`
+        self.photo_scores = []  # each photo's own, in the order of `add`
         self.raw_counts = []  # (4,) int64 of each photo
         self.smoothed_counts = []
 
-    def add(self, probability, mask):
+    def add(self, probability: Probability, mask: Mask | Probability) -> dict[str, float]:
         """Score one photo.
 
         Args:
@@ -273,41 +281,41 @@ class Scores:
             mask = (mask > THRESHOLD).astype(np.uint8)
         prediction = probability > THRESHOLD
         full = confusion(prediction, mask, ignore=None)
-        square = letterbox(probability, SIZE, border=0)[0] > THRESHOLD
-        square_mask = letterbox_mask(mask, SIZE)
-        smoothed_mask = smooth_mask(square_mask)
-        raw = confusion(square, square_mask, ignore=None)
-        smoothed = confusion(square, smoothed_mask)
+        letterboxed = letterbox(probability, SIZE, border=0)[0] > THRESHOLD
+        letterboxed_mask = letterbox_mask(mask, SIZE)
+        smoothed_mask = smooth_mask(letterboxed_mask)
+        raw = confusion(letterboxed, letterboxed_mask, ignore=None)
+        smoothed = confusion(letterboxed, smoothed_mask)
         self.raw_counts.append(raw)
         self.smoothed_counts.append(smoothed)
         scores = {
             "person_iou_raw": float(person_iou(raw)),
             "person_iou_smoothed": float(person_iou(smoothed)),
-            "weighted_iou": boundary_weighted_iou(square, smoothed_mask),
+            "weighted_iou": boundary_weighted_iou(letterboxed, smoothed_mask),
             "person_iou_full": float(person_iou(full)),
             "boundary_iou": boundary_iou(prediction, mask),
             "boundary_f": boundary_f_score(prediction, mask),
             "absolute_error": float(np.abs(probability - share).mean()),
             "smoke": float(smoke(probability, mask) > SMOKY),
         }
-        self.photos.append(scores)
+        self.photo_scores.append(scores)
         return scores
 
-    def summary(self):
+    def summary(self) -> dict[str, float]:
         """dict of name -> float 0..1 over all photos, with the names and order of `PROTOCOLS`.
 
         Raises:
             ValueError: no photo was added.
         """
-        everything = np.arange(len(self.photos))[None]
+        everything = np.arange(len(self.photo_scores))[None]
         return {name: float(values[0]) for name, values in self._resampled(everything).items()}
 
-    def intervals(self, seed=0):
+    def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
         """dict of name -> (low, high): what 95 % of other draws of as many photos would score.
 
         Source: Efron, "Bootstrap methods: another look at the jackknife", 1979; percentiles.
         """
-        count = len(self.photos)
+        count = len(self.photo_scores)
         draws = np.random.default_rng(seed).integers(count, size=(ROUNDS, count))
         return {
             name: tuple(map(float, np.percentile(values, (2.5, 97.5))))
@@ -316,7 +324,7 @@ class Scores:
 
     def _resampled(self, draws):
         """Every score over each row of indices of photos, (rounds, photos) -> name: (rounds,)."""
-        if not self.photos:
+        if not self.photo_scores:
             raise ValueError("there is nothing to sum up: add at least one photo first")
         raw, smoothed = np.stack(self.raw_counts), np.stack(self.smoothed_counts)
         raw, smoothed = (counts[draws].sum(1) for counts in (raw, smoothed))
@@ -325,12 +333,18 @@ class Scores:
             "miou_raw": mean_iou(raw),
             "miou_smoothed": mean_iou(smoothed),
         }
-        for name in self.photos[0]:
-            values[name] = np.array([scores[name] for scores in self.photos])[draws].mean(1)
+        for name in self.photo_scores[0]:
+            values[name] = np.array([scores[name] for scores in self.photo_scores])[draws].mean(1)
         return {name: values[name] for name in PROTOCOLS}
 
 
-def score(probabilities, dataset, batch_size=16, vary=None, progress=None):
+def score(
+    probabilities: Callable[[list[Image]], list[Probability]],
+    dataset,
+    batch_size: int = 16,
+    vary: Callable[[Image, int], Image] | None = None,
+    progress: Callable[[Scores], None] | None = None,
+) -> Scores:
     """Score every photo of a data set.
 
     Args:

@@ -5,10 +5,13 @@
 >>> probability = Predictor().probability(read_image("examples/astronaut.png"))
 """
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
-from backends import AUTO, WEIGHTS, choose, load
+from backends import AUTO, WEIGHTS, RunBatch, choose, load
+from images import Image, Probability
 from transforms import SIZE, letterbox, to_batch
 from transforms.geometry import letterbox_box, resize, view_shape
 
@@ -43,14 +46,21 @@ class Predictor:
         ImportError: the backend is not installed.
     """
 
-    def __init__(self, model_path=None, backend=AUTO, refine=True, size=None, threads=None):
+    def __init__(
+        self,
+        model_path: str | Path | None = None,
+        backend: str = AUTO,
+        refine: bool = True,
+        size: int | None = None,
+        threads: int | None = None,
+    ):
         self.model_path, self.backend = choose(model_path, backend)
         network = load(self.model_path, self.backend, size, threads)
         self.run_batch, self.size, self.letterboxed = network
         self.refine = refine
 
     @classmethod
-    def of(cls, run_batch, size=SIZE, refine=True):
+    def of(cls, run_batch: RunBatch, size: int = SIZE, refine: bool = True) -> "Predictor":
         """A Predictor of a network in memory, such as `backends.runner(model)` while it trains.
 
         Args:
@@ -62,7 +72,7 @@ class Predictor:
         predictor.letterboxed = False
         return predictor
 
-    def probability(self, image):
+    def probability(self, image: Image) -> Probability:
         """Where the person is.
 
         Args:
@@ -73,18 +83,18 @@ class Predictor:
         """
         return self.probabilities([image])[0]
 
-    def probabilities(self, images):
+    def probabilities(self, images: list[Image]) -> list[Probability]:
         """As `probability`, for a list of images of any sizes."""
         probabilities = self.run([self.prepare(image) for image in images])
         return [self.restore(*each) for each in zip(probabilities, images)]
 
-    def prepare(self, image):
+    def prepare(self, image: Image) -> Image:
         """image (H, W, 3) uint8 -> its view (h, w, 3) uint8, which is what the network sees."""
         if self.letterboxed:
             return letterbox(image, self.size)[0]
         return resize(image, *view_shape(*image.shape[:2], self.size))
 
-    def run(self, views):
+    def run(self, views: list[Image]) -> list[Probability]:
         """List of views -> list of their (h, w) float32 probabilities; one pass for each shape."""
         probabilities = [None] * len(views)
         for shape in {view.shape for view in views}:
@@ -94,7 +104,7 @@ class Predictor:
                 probabilities[i] = probability
         return probabilities
 
-    def restore(self, probability, image):
+    def restore(self, probability: Probability, image: Image) -> Probability:
         """A view's probability (h, w) float32 -> the image's, (H, W) float32."""
         if self.letterboxed:
             top, left, height, width = letterbox_box(*image.shape[:2], self.size)
@@ -104,7 +114,7 @@ class Predictor:
         return cv2.resize(probability, image.shape[1::-1])
 
 
-def guided_upsample(probability, image):
+def guided_upsample(probability: Probability, image: Image) -> Probability:
     """Bring a view's probability to the photo's size so that its edges follow the photo's.
 
     A guided filter: in every window the probability is fitted as a * luma + b, which keeps an edge

@@ -134,7 +134,7 @@ def print_table(scores):
     for name, each in scores.items():
         first, *others = (f"{100 * each.summary()[column]:.2f}" for column in COLUMNS)
         low, high = (100 * bound for bound in each.intervals()[COLUMNS[0]])
-        poor = 100 * np.mean([photo[COLUMNS[0]] < POOR for photo in each.photos])
+        poor = 100 * np.mean([photo[COLUMNS[0]] < POOR for photo in each.photo_scores])
         print(row([name, first, f"{low:.2f}-{high:.2f}", f"{poor:.1f}", *others]))
 
 

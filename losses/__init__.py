@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 
-def views_of(logits, n):
+def views_of(logits: paddle.Tensor, n: int) -> list[paddle.Tensor]:
     """[texture] of N photos' logits or [clean, texture] of 2N photos' logits, each (N, C, H, W)."""
     if logits.shape[0] not in (n, 2 * n):
         raise ValueError(
@@ -27,15 +27,15 @@ def views_of(logits, n):
 
 
 def portrait_loss(
-    mask_logits,
-    edge_logits,
-    mask,
-    edge,
-    edge_weight,
-    consistency_weight,
-    temperature,
-    boundary_weight=0.0,
-):
+    mask_logits: paddle.Tensor,
+    edge_logits: paddle.Tensor | None,
+    mask: paddle.Tensor,
+    edge: paddle.Tensor | None,
+    edge_weight: float,
+    consistency_weight: float,
+    temperature: float,
+    boundary_weight: float = 0.0,
+) -> dict[str, paddle.Tensor]:
     """total = mask + edge_weight * edge + consistency_weight * consistency.
 
     A term whose weight is 0 is not computed. The logits hold each photo once (texture-augmented),

@@ -5,7 +5,9 @@ import paddle
 from losses.cross_entropy import class_costs
 
 
-def consistency_kl(texture_logits, clean_logits, temperature):
+def consistency_kl(
+    texture_logits: paddle.Tensor, clean_logits: paddle.Tensor, temperature: float
+) -> paddle.Tensor:
     """T^2 times the mean over pixels of KL(softmax(clean / T) || softmax(texture / T)).
 
     Args:

@@ -4,7 +4,7 @@ import paddle
 import paddle.nn.functional as F
 
 
-def check_shapes(logits, label):
+def check_shapes(logits: paddle.Tensor, label: paddle.Tensor) -> None:
     """Raise ValueError unless logits (N, C, H, W) meet a label (N, H, W)."""
     n, _, *size = logits.shape
     if list(label.shape) != [n, *size]:
@@ -14,7 +14,7 @@ def check_shapes(logits, label):
         )
 
 
-def class_costs(logits):
+def class_costs(logits: paddle.Tensor) -> list[paddle.Tensor]:
     """-log softmax(logits), one tensor a class.
 
     Two classes need only the difference of their logits: -log p0 = softplus(x1 - x0) and
@@ -35,7 +35,7 @@ def class_costs(logits):
     return [background_cost, background_cost - margin]
 
 
-def class_shares(label, n_class):
+def class_shares(label: paddle.Tensor, n_class: int) -> list[paddle.Tensor]:
     """How much of each pixel belongs to each class: one tensor (N, H, W) float32 a class.
 
     Args:
@@ -48,12 +48,17 @@ def class_shares(label, n_class):
     return [(label == c).astype("float32") for c in range(n_class)]
 
 
-def weighted_mean(cost, weight):
+def weighted_mean(cost: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:
     """sum(cost * weight) / sum(weight) as a 0-d tensor; 0 where every weight is 0."""
     return (cost * weight).sum() / weight.sum().clip(min=1e-6)
 
 
-def cross_entropy(logits, label, pixel_weight=None, ignore_index=255):
+def cross_entropy(
+    logits: paddle.Tensor,
+    label: paddle.Tensor,
+    pixel_weight: paddle.Tensor | None = None,
+    ignore_index: int = 255,
+) -> paddle.Tensor:
     """Softmax cross-entropy, averaged over the pixels that count.
 
     Args:

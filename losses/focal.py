@@ -1,12 +1,14 @@
 """Focal loss: cross-entropy that forgives easy pixels, for the rare pixels of the boundary."""
 
+from collections.abc import Sequence
+
 import paddle
 import paddle.nn as nn
 
 from losses.cross_entropy import check_shapes, class_costs, class_shares, weighted_mean
 
 
-def class_weights(alpha, n_class):
+def class_weights(alpha: float | Sequence[float] | None, n_class: int) -> list[float]:
     """`alpha` as C floats: None is 1 for all, a float is class 1 and leaves class 0 the rest."""
     if alpha is None:
         return [1.0] * n_class
@@ -19,7 +21,14 @@ def class_weights(alpha, n_class):
     return weights
 
 
-def focal_loss(logits, label, alpha=None, gamma=2.0, ignore_index=255, smooth_rate=0.0):
+def focal_loss(
+    logits: paddle.Tensor,
+    label: paddle.Tensor,
+    alpha: float | Sequence[float] | None = None,
+    gamma: float = 2.0,
+    ignore_index: int = 255,
+    smooth_rate: float = 0.0,
+) -> paddle.Tensor:
     """Mean over the pixels that count of sum_c share_c alpha_c (1 - p_c)^gamma (-log p_c).
 
     share is 1 for the labelled class; with `smooth_rate` s it is 1 - s + s/C, and s/C elsewhere.
@@ -65,16 +74,18 @@ def focal_loss(logits, label, alpha=None, gamma=2.0, ignore_index=255, smooth_ra
 class FocalLoss(nn.Layer):
     """`focal_loss` with its settings kept: `FocalLoss(alpha)(logits, label)`."""
 
-    def __init__(self, alpha=None, gamma=2.0, ignore_index=255, smooth_rate=0.0):
+    def __init__(
+        self,
+        alpha: float | Sequence[float] | None = None,
+        gamma: float = 2.0,
+        ignore_index: int = 255,
+        smooth_rate: float = 0.0,
+    ):
         super().__init__()
-        self.alpha, self.gamma, self.ignore_index, self.smooth_rate = (
-            alpha,
-            gamma,
-            ignore_index,
-            smooth_rate,
-        )
+        self.alpha, self.gamma = alpha, gamma
+        self.ignore_index, self.smooth_rate = ignore_index, smooth_rate
 
-    def forward(self, logits, label):
+    def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         return focal_loss(
             logits, label, self.alpha, self.gamma, self.ignore_index, self.smooth_rate
         )

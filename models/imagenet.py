@@ -1,9 +1,12 @@
 """The encoder of `paddle.vision`'s MobileNetV2 as ours: names and numbers, state in, state out."""
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import paddle
+from numpy.typing import NDArray
 
 from models.mobilenetv2 import STAGES
 from transforms import MEAN, SCALE
@@ -13,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 BN_TENSORS = ("weight", "bias", "_mean", "_variance")
 
 
-def encoder_state(state, source):
+def encoder_state(state: dict[str, paddle.Tensor], source: str | Path) -> dict[str, paddle.Tensor]:
     """The state of our encoder that gives the features of `paddle.vision`'s MobileNetV2.
 
     The file may hold float16, as models/movenet.py keeps it. Two things differ and are folded in.
@@ -55,7 +58,7 @@ def encoder_state(state, source):
     return {name: paddle.to_tensor(np.ascontiguousarray(v)) for name, v in taken.items()}
 
 
-def imagenet_names():
+def imagenet_names() -> Iterator[tuple[str, str, str]]:
     """Yield (our ConvBN, the file's convolution, its BatchNorm) for each layer that both have."""
     yield "stem", "features.0.0", "features.0.1"
     index = 1
@@ -72,7 +75,9 @@ def imagenet_names():
             index += 1
 
 
-def identity_expansion(gamma, beta):
+def identity_expansion(
+    gamma: NDArray[np.float32], beta: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
     """Weights that make the first stage's extra expansion the identity, in training too.
 
     The convolution is the identity matrix; BatchNorm must give back the mean and deviation that it

@@ -4,6 +4,9 @@ Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks"
 table 2; the extra 1x1 expansion of the first stage is the homework report's.
 """
 
+from collections.abc import Callable
+
+import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
@@ -21,7 +24,7 @@ STAGES = (
 SKIP_STAGES = (1, 2, 4, 6)
 
 
-def scaled_channels(channels, width):
+def scaled_channels(channels: int, width: float) -> int:
     """`channels * width` as a multiple of 8 that loses at most a tenth (MobileNetV2's rule)."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
@@ -38,7 +41,15 @@ class ConvBN(nn.Layer):
         activation: `F.relu6`, `F.relu` or None.
     """
 
-    def __init__(self, input_c, output_c, kernel=1, stride=1, groups=1, activation=None):
+    def __init__(
+        self,
+        input_c: int,
+        output_c: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Callable | None = None,
+    ):
         super().__init__()
         self.conv = nn.Conv2D(
             input_c,
@@ -54,7 +65,7 @@ class ConvBN(nn.Layer):
         self.bn = nn.BatchNorm2D(output_c, momentum=0.9, epsilon=1e-5)
         self.activation = activation
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.bn(self.conv(x))
         return x if self.activation is None else self.activation(x)
 
@@ -68,7 +79,7 @@ class InvertedResidual(nn.Layer):
         bn_scale: expansion factor; at 1 the expansion is still there, as in the homework report.
     """
 
-    def __init__(self, input_c, output_c, stride, bn_scale):
+    def __init__(self, input_c: int, output_c: int, stride: int, bn_scale: int):
         super().__init__()
         hidden = input_c * bn_scale
         self.has_shortcut = stride == 1 and input_c == output_c
@@ -76,7 +87,7 @@ class InvertedResidual(nn.Layer):
         self.depthwise = ConvBN(hidden, hidden, 3, stride, groups=hidden, activation=F.relu6)
         self.project = ConvBN(hidden, output_c)
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.has_shortcut else y
 
@@ -88,7 +99,7 @@ class MobileNetV2(nn.Layer):
         width: multiplies every channel count (the k of the report's MobileNetV2 table).
     """
 
-    def __init__(self, width=1.0):
+    def __init__(self, width: float = 1.0):
         super().__init__()
         input_c = scaled_channels(STEM, width)
         self.stem = ConvBN(3, input_c, 3, stride=2, activation=F.relu6)
@@ -105,7 +116,7 @@ class MobileNetV2(nn.Layer):
         self.stages = nn.LayerList(stages)
         self.channels = [scaled_channels(STAGES[i][0], width) for i in SKIP_STAGES]
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """(N, 3, H, W) batch, H and W multiples of 32 -> four (N, C, h, w) features, float32."""
         x = self.stem(x)
         features = []

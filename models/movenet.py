@@ -159,8 +159,8 @@ def unfold(state, images):
     for convolution, bn, _ in graph_names():
         layers[convolution].register_forward_post_hook(count(bn))
     images = iter(images)
-    while batch := [image for image, _ in zip(images, range(BATCH))]:
-        rgb = np.stack(batch)[..., ::-1] / 255
+    while group := [image for image, _ in zip(images, range(BATCH))]:
+        rgb = np.stack(group)[..., ::-1] / 255
         x = ((rgb - IMAGENET_MEAN) / IMAGENET_STD).transpose(0, 3, 1, 2).astype(np.float32)
         with paddle.no_grad():
             network.features[:18](paddle.to_tensor(x))
@@ -192,19 +192,19 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    photos = sorted(p for p in args.photos.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
-    photos = photos[:: max(1, len(photos) // args.count)][: args.count]
+    paths = sorted(p for p in args.photos.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
+    paths = paths[:: max(1, len(paths) // args.count)][: args.count]
     try:
-        if not photos:
+        if not paths:
             raise FileNotFoundError(f"No photo in {args.photos}: give a folder of photos.")
         state = convert(read_graph(args.folder), args.folder)
-        unfold(state, (resize(read_image(photo), SIZE, SIZE) for photo in tqdm(photos)))
+        unfold(state, (resize(read_image(path), SIZE, SIZE) for path in tqdm(paths)))
         tensors = {k: paddle.to_tensor(np.ascontiguousarray(v)) for k, v in state.items()}
         save_atomically(tensors, args.output)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"models.movenet: {error}", file=sys.stderr)
         return 1
-    print(f"{args.output}: {len(state)} tensors, statistics of {len(photos)} photos")
+    print(f"{args.output}: {len(state)} tensors, statistics of {len(paths)} photos")
     return 0
 
 

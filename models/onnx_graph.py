@@ -19,9 +19,12 @@ import onnx
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from images import Image
 from models.mobilenetv2 import SKIP_STAGES, ConvBN
+from models.portraitnet import PortraitNet
 from transforms import to_batch
 
 OPSET, IR_VERSION = 17, 8  # of 2022: read by every runtime in use
@@ -33,7 +36,7 @@ HEAD = {"kernel_shape": [3, 3], "pads": [1] * 4}
 END = 2**63 - 1  # of a slice: up to the last line, however many there are
 
 
-def fold_batchnorm(model):
+def fold_batchnorm(model: PortraitNet) -> PortraitNet:
     """A copy of a PortraitNet in which BatchNorm has gone into the convolutions' weight and bias.
 
     Exact in evaluation mode: w' = w g, b' = beta - mean g with g = gamma / sqrt(variance + eps).
@@ -53,7 +56,7 @@ def fold_batchnorm(model):
     return model
 
 
-def fold_softmax(head):
+def fold_softmax(head: NDArray[np.float32]) -> NDArray[np.float32]:
     """(2, C, 3, 3) weight of the mask head -> (1, C, 3, 3): softmax channel 1 is its sigmoid."""
     if head.shape[0] != 2:
         raise ValueError(
@@ -177,7 +180,7 @@ def joint_kernel(up, head):
     return np.stack([joint[:, 4 + r :: -2, 4 + c :: -2] for r in (0, 1) for c in (0, 1)])
 
 
-def onnx_model(model, metadata):
+def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
     """The ONNX model of a PortraitNet in evaluation mode.
 
     Args:
@@ -224,7 +227,7 @@ def onnx_model(model, metadata):
     return proto
 
 
-def halve(proto):
+def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same model with its large weights stored as float16: half the file, float32 inside.
 
     Each passes a Cast, which runtimes carry out once, when they load the model. Weights of fewer
@@ -247,7 +250,7 @@ def halve(proto):
     return half
 
 
-def quantize(proto, views):
+def quantize(proto: onnx.ModelProto, views: list[Image]) -> onnx.ModelProto:
     """The same model in INT8: weights per channel, activations by their range on given photos.
 
     What follows the last convolution stays float32, and so does what makes the frame.

@@ -20,7 +20,7 @@ class D_block(nn.Layer):
             the shortcut is a 1x1 convolution.
     """
 
-    def __init__(self, input_c, output_c):
+    def __init__(self, input_c: int, output_c: int):
         super().__init__()
         self.block = nn.Sequential(
             ConvBN(input_c, input_c, 3, groups=input_c, activation=F.relu),
@@ -30,7 +30,7 @@ class D_block(nn.Layer):
         )
         self.shortcut = ConvBN(input_c, output_c) if input_c != output_c else None
 
-    def forward(self, x):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
         return F.relu(self.block(x) + shortcut)
 
@@ -42,7 +42,7 @@ class Upsample(nn.Conv2DTranspose):
         channels: of the (N, C, H, W) input and of the (N, C, 2H, 2W) output.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         line = np.array([0.25, 0.75, 0.75, 0.25], "float32")
         kernel = np.eye(channels, dtype="float32")[:, :, None, None] * np.outer(line, line)
         start = nn.initializer.Assign(kernel)
@@ -59,7 +59,7 @@ class PortraitNet(nn.Layer):
         width: multiplies the channels of encoder and decoder.
     """
 
-    def __init__(self, n_class=2, width=1.0):
+    def __init__(self, n_class: int = 2, width: float = 1.0):
         super().__init__()
         self.encoder = MobileNetV2(width)
         c4, c8, c16, c32 = self.encoder.channels
@@ -72,7 +72,7 @@ class PortraitNet(nn.Layer):
         self.mask_head = nn.Conv2D(c1, n_class, 3, padding=1, bias_attr=False)
         self.edge_head = nn.Conv2D(c1, 2, 3, padding=1, bias_attr=False)
 
-    def features(self, batch):
+    def features(self, batch: paddle.Tensor) -> paddle.Tensor:
         """(N, 3, H, W) float32 batch -> (N, 8, H, W) float32 features that both heads read."""
         skip4, skip8, skip16, x = self.encoder(batch)  #       (N, 320, H/32, W/32)
         x = self.up16(self.decode16(x)) + skip16  #            (N,  96, H/16, W/16)
@@ -83,7 +83,7 @@ class PortraitNet(nn.Layer):
 
     # While training on a CPU, `kernels.accelerate` replaces this `forward` and those of the blocks
     # by fused C++; the definition here is what they compute, and what every other run uses.
-    def forward(self, batch):
+    def forward(self, batch: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Mask and edge logits.
 
         Args:
@@ -95,11 +95,11 @@ class PortraitNet(nn.Layer):
         x = self.features(batch)
         return self.mask_head(x), self.edge_head(x)
 
-    def mask_logits(self, batch):
+    def mask_logits(self, batch: paddle.Tensor) -> paddle.Tensor:
         """As `forward`, without the edge head: what inference runs."""
         return self.mask_head(self.features(batch))
 
-    def probability(self, batch):
+    def probability(self, batch: paddle.Tensor) -> paddle.Tensor:
         """(N, 3, H, W) float32 batch -> (N, H, W) float32, 0..1, the person: softmax's channel 1.
 
         Of two classes that is the sigmoid of the difference.
@@ -108,12 +108,12 @@ class PortraitNet(nn.Layer):
         return F.sigmoid(person - background)
 
 
-def count_parameters(model):
+def count_parameters(model: nn.Layer) -> int:
     """Trainable parameters; `parameters()` lists BatchNorm's running statistics too."""
     return sum(int(np.prod(p.shape)) for p in model.parameters() if not p.stop_gradient)
 
 
-def count_macs(model, size=224):
+def count_macs(model: nn.Layer, size: int = 224) -> int:
     """Multiply-accumulates of the convolutions for one (size, size) photo, both heads included.
 
     BatchNorm folds into the convolutions and is not counted. `paddle.flops` fails with numpy 2.4.

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ DAMAGED = (
 )
 
 
-def load_model(path):
+def load_model(path: str | Path) -> PortraitNet:
     """Build the PortraitNet that a `.pdparams` file holds, in eval mode.
 
     The width follows from the file: the encoder's last stage has 320 * width channels.
@@ -48,7 +49,7 @@ def load_model(path):
     return model
 
 
-def read_state(path):
+def read_state(path: str | Path) -> dict[str, paddle.Tensor]:
     """Read a `.pdparams` file as {name: tensor}; a SHA256SUMS file beside it is checked.
 
     Raises:
@@ -67,7 +68,7 @@ def read_state(path):
     return state
 
 
-def load_whole(path):
+def load_whole(path: str | Path) -> object:
     """What `paddle.save` wrote; nothing in the file is run.
 
     Raises:
@@ -81,7 +82,7 @@ def load_whole(path):
         ) from error
 
 
-def check_sha256(path):
+def check_sha256(path: Path) -> None:
     """Raise ValueError if a SHA256SUMS file (of sha256sum) beside `path` has another sum for it."""
     sums = path.parent / "SHA256SUMS"
     if not sums.is_file():
@@ -94,7 +95,11 @@ def check_sha256(path):
             )
 
 
-def load_state(model, state, source="the given weights"):
+def load_state(
+    model: paddle.nn.Layer,
+    state: dict[str, paddle.Tensor],
+    source: str | Path = "the given weights",
+) -> None:
     """Copy {name: tensor} into a model; Paddle's own set_state_dict only warns, this raises.
 
     Raises:
@@ -135,13 +140,13 @@ def load_state(model, state, source="the given weights"):
     model.set_state_dict(state)
 
 
-def save_atomically(value, path):
+def save_atomically(value: object, path: str | Path) -> None:
     """`paddle.save`, whole or not at all."""
     with whole_file(path) as temporary:
         paddle.save(value, str(temporary))
 
 
-def load_pretrained(model, source, *more):
+def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -> str:
     """Start a PortraitNet from other weights.
 
     Args:
@@ -182,7 +187,7 @@ def load_pretrained(model, source, *more):
     return f"Starting from the PortraitNet weights in {source}."
 
 
-def load_mean(model, paths):
+def load_mean(model: PortraitNet, paths: Sequence[str | Path]) -> None:
     """Give a model the mean of the weights and BatchNorm statistics of several checkpoints.
 
     The mean of checkpoints of one run generalises better than each of them.
@@ -197,7 +202,7 @@ def load_mean(model, paths):
     load_state(model, mean)
 
 
-def download_imagenet(width):
+def download_imagenet(width: float) -> dict[str, paddle.Tensor]:
     """State of `paddle.vision`'s `mobilenet_v2(pretrained=True)`, from its cache or server."""
     try:
         return paddle.vision.models.mobilenet_v2(pretrained=True, scale=width).state_dict()

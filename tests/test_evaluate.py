@@ -35,7 +35,7 @@ def test_right_masks_score_high_and_inverted_ones_low(drawn):
     dataset = PortraitDataset(str(drawn[0]), "test")
     scores, seconds = evaluate.evaluate(ColorPredictor(), dataset, batch_size=2)
     values = scores.summary()
-    assert len(scores.photos) == 5 and seconds > 0
+    assert len(scores.photo_scores) == 5 and seconds > 0
     assert values["miou_raw"] > 0.95 and values["boundary_iou"] > 0.8
     inverted = evaluate.evaluate(ColorPredictor(), dataset, vary=lambda image, i: 255 - image)[0]
     assert inverted.summary()["miou_raw"] < 0.1

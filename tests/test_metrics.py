@@ -205,7 +205,7 @@ def test_scores_name_every_protocol_in_order():
     assert set(raw.values()) == {1.0}
     # only the corners of the rectangle are smoothed away
     assert 0.99 < summary["person_iou_smoothed"] < 1
-    assert set(scores.photos[0]) == {n for n in PROTOCOLS if "over photos" in PROTOCOLS[n]}
+    assert set(scores.photo_scores[0]) == {n for n in PROTOCOLS if "over photos" in PROTOCOLS[n]}
 
 
 def test_scores_are_set_counts_or_photo_means_as_promised():

@@ -1,5 +1,9 @@
-import cv2
+from collections.abc import Iterable
 
+import cv2
+import numpy as np
+
+from images import Image, Mask
 from transforms.color import (
     RandomBlur,
     RandomBrightness,
@@ -63,7 +67,9 @@ __all__ = [
 ]
 
 
-def degrade(image, rng, inside=None, texture=TEXTURE):
+def degrade(
+    image: Image, rng: np.random.Generator, inside: Mask | None = None, texture: Iterable = TEXTURE
+) -> Image:
     """Every texture transform in turn, each with its probability.
 
     For the second copy of a training image and, seeded by index, for degraded validation photos.

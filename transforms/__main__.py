@@ -91,22 +91,19 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    photo = Path(args.photo)
-    output = Path(args.output or photo.with_name(f"{photo.stem}_transforms.png"))
+    path = Path(args.photo)
+    output = Path(args.output or path.with_name(f"{path.stem}_transforms.png"))
     try:
-        image = read_image(photo)
+        image = read_image(path)
         mask = read_mask(args.mask) if args.mask else np.zeros(image.shape[:2], np.uint8)
         if mask.shape != image.shape[:2]:
-            raise ValueError(f"{args.mask} and {photo} differ in size: give the photo's own mask.")
-        other = read_image(args.other or photo)
+            raise ValueError(f"{args.mask} and {path} differ in size: give the photo's own mask.")
+        other = read_image(args.other or path)
         pictures = tiles(image, mask, other, np.random.default_rng(args.seed))
         sheet = contact_sheet(pictures, COLUMNS)
-        write_image(output, sheet, keep=[path for path in (photo, args.mask, args.other) if path])
-    except FileNotFoundError as error:
-        print(f"There is no file {error.filename}: give the path of a picture.", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(error, file=sys.stderr)
+        write_image(output, sheet, keep=[each for each in (path, args.mask, args.other) if each])
+    except (OSError, ValueError) as error:
+        print(f"transforms: {error}", file=sys.stderr)
         return 1
     print(output)
     return 0

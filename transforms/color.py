@@ -11,6 +11,9 @@ one half. `light` and `jpeg` are ours.
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
+
+from images import Image
 
 LEVELS = np.arange(256, dtype=np.float32)
 # what PIL's sharpness enhancement, used by the official code, starts from
@@ -21,7 +24,7 @@ def _table(levels):
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
-def hsv(image, hue=0.0, saturation=1.0, value=1.0):
+def hsv(image: Image, hue: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Image:
     """Turn the hue by `hue` (OpenCV's circle of 180) and multiply saturation and value."""
     table = np.empty((1, 256, 3), np.uint8)
     table[0, :, 0] = np.rint(LEVELS + hue) % 180
@@ -31,29 +34,29 @@ def hsv(image, hue=0.0, saturation=1.0, value=1.0):
     return cv2.cvtColor(turned, cv2.COLOR_HSV2BGR)
 
 
-def brightness(image, factor):
+def brightness(image: Image, factor: float) -> Image:
     """Multiply by `factor`."""
     return cv2.LUT(image, _table(LEVELS * factor))
 
 
-def contrast(image, factor):
+def contrast(image: Image, factor: float) -> Image:
     """Stretch by `factor` about the image's mean grey, all channels alike: no colour cast."""
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0]
     return cv2.LUT(image, _table(mean + factor * (LEVELS - mean)))
 
 
-def saturation(image, factor):
+def saturation(image: Image, factor: float) -> Image:
     """Blend with the grey image: 0 is grey, 1 the image, more is more colourful."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
 
 
-def sharpness(image, factor):
+def sharpness(image: Image, factor: float) -> Image:
     """Blend with a smoothed image: 0 is smooth, 1 the image, more is sharper."""
     return cv2.addWeighted(image, factor, cv2.filter2D(image, -1, SMOOTH), 1 - factor, 0)
 
 
-def blur(image, kernel):
+def blur(image: Image, kernel: int) -> Image:
     """Gaussian blur over `kernel` pixels.
 
     Raises:
@@ -66,13 +69,13 @@ def blur(image, kernel):
     return cv2.GaussianBlur(image, (kernel, kernel), 0)
 
 
-def noise(image, sigma, rng):
+def noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Add Gaussian noise of standard deviation `sigma`, independent in every pixel and channel."""
     values = rng.standard_normal(image.shape, np.float32) * np.float32(sigma)
     return cv2.add(image, values, dtype=cv2.CV_8U)
 
 
-def light(image, gamma, gains, slope, angle):
+def light(image: Image, gamma: float, gains: ArrayLike, slope: float, angle: float) -> Image:
     """Light that the photo did not have: dim or glaring, coloured, from one side.
 
     Args:
@@ -91,7 +94,7 @@ def light(image, gamma, gains, slope, angle):
     return cv2.multiply(lit, cv2.merge([ramp] * 3), dtype=cv2.CV_8U)
 
 
-def jpeg(image, quality):
+def jpeg(image: Image, quality: int) -> Image:
     """The blocks and rings of a JPEG of this quality, 0..100."""
     data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -107,7 +110,7 @@ class RandomHSV:
     def __init__(self, prob=0.5, hue=(-8, 8), saturation=(1.0, 1.0), value=(1.0, 1.0)):
         self.prob, self.hue, self.saturation, self.value = prob, hue, saturation, value
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         if rng.random() >= self.prob:
             return image
@@ -121,7 +124,7 @@ class RandomBrightness:
     def __init__(self, prob=0.5, factor=(0.4, 1.6)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return brightness(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
 
@@ -132,7 +135,7 @@ class RandomContrast:
     def __init__(self, prob=0.5, factor=(0.6, 1.4)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return contrast(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
 
@@ -143,7 +146,7 @@ class RandomSaturation:
     def __init__(self, prob=0.5, factor=(0.4, 1.6)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return saturation(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
 
@@ -154,7 +157,7 @@ class RandomSharpness:
     def __init__(self, prob=0.5, factor=(0.8, 1.2)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return sharpness(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
 
@@ -165,7 +168,7 @@ class RandomBlur:
     def __init__(self, prob=0.5, kernels=(3, 5)):
         self.prob, self.kernels = prob, kernels
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return blur(image, int(rng.choice(self.kernels))) if rng.random() < self.prob else image
 
@@ -176,7 +179,7 @@ class RandomNoise:
     def __init__(self, prob=0.5, sigma=(0.0, 10.0)):
         self.prob, self.sigma = prob, sigma
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return noise(image, rng.uniform(*self.sigma), rng) if rng.random() < self.prob else image
 
@@ -194,7 +197,7 @@ class RandomLight:
     def __init__(self, prob=0.5, gamma=2.2, cast=0.2, slope=0.6):
         self.prob, self.gamma, self.cast, self.slope = prob, gamma, cast, slope
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         if rng.random() >= self.prob:
             return image
@@ -209,6 +212,6 @@ class RandomJpeg:
     def __init__(self, prob=0.5, quality=(30, 80)):
         self.prob, self.quality = prob, quality
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
         return jpeg(image, int(rng.integers(*self.quality))) if rng.random() < self.prob else image

@@ -6,6 +6,7 @@ person's share of each pixel, 0..255. The data set draws how often each is used.
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from transforms.geometry import resize
 
@@ -16,7 +17,12 @@ THING_SHARES = 0.02, 0.15  # of the person's pixels that a thing hides
 TRIALS = 4  # places tried for a second person; the one that hides least is taken
 
 
-def swap_background(bgra, background, rng, least_scale=1.0):
+def swap_background(
+    bgra: NDArray[np.uint8],
+    background: NDArray[np.uint8],
+    rng: np.random.Generator,
+    least_scale: float = 1.0,
+) -> NDArray[np.uint8]:
     """Put the person of one photo in front of another photo, smaller or as large as before.
 
     Where the frame cut the person it does so again: legs that leave the photo below leave the new
@@ -45,7 +51,9 @@ def swap_background(bgra, background, rng, least_scale=1.0):
     return _over(bgra, scene, np.zeros(scene.shape[:2], np.uint8))
 
 
-def add_person(bgra, other, rng):
+def add_person(
+    bgra: NDArray[np.uint8], other: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Put the person of another photo beside, behind or before the one of this photo.
 
     Args:
@@ -72,7 +80,9 @@ def add_person(bgra, other, rng):
     return _over(added, image, alpha)
 
 
-def cover_part(bgra, thing, rng):
+def cover_part(
+    bgra: NDArray[np.uint8], thing: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Hold something before the person: a patch of another photo, inside the outline.
 
     The alpha stays, for what somebody holds is cut out with them.

@@ -6,7 +6,11 @@ y, so a picture's centre is (width / 2, height / 2) and matrices multiply withou
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from images import Image, Mask
+
+Box = tuple[int, int, int, int]  # top, left, height, width
 IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed
 GRID = 32  # pixels: a view's sides are multiples of it
 MOST_ELONGATED = 2  # longest side of a view as a multiple of the square's
@@ -14,14 +18,14 @@ MOST_STRETCH = 0.15  # log of width over height: how much a photo is stretched t
 AREA_WEIGHT = 0.25  # what a view loses by more or fewer pixels, beside what it loses by stretching
 
 
-def resize(picture, height, width):
+def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """Area averaging where the picture shrinks, bilinear where it grows; (H, W) or (H, W, C)."""
     shrinks = height < picture.shape[0] or width < picture.shape[1]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(picture, (width, height), interpolation=interpolation)
 
 
-def view_shape(height, width, size):
+def view_shape(height: int, width: int, size: int) -> tuple[int, int]:
     """The rectangle in which the network sees a photo: its proportions, nearly, and no padding.
 
     Both sides are multiples of 32 (the encoder halves five times) and their product is about
@@ -47,7 +51,7 @@ def view_shape(height, width, size):
     return h * GRID, w * GRID
 
 
-def letterbox_box(height, width, size):
+def letterbox_box(height: int, width: int, size: int) -> Box:
     """Where a photo lies in its letterboxed square.
 
     Returns:
@@ -58,7 +62,7 @@ def letterbox_box(height, width, size):
     return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
 
 
-def letterbox(image, size, border=IMAGE_BORDER):
+def letterbox(image: np.ndarray, size: int, border: float = IMAGE_BORDER) -> tuple[np.ndarray, Box]:
     """Fit a photo into a square without changing its proportions.
 
     Args:
@@ -76,7 +80,7 @@ def letterbox(image, size, border=IMAGE_BORDER):
     return square, box
 
 
-def letterbox_mask(mask, size):
+def letterbox_mask(mask: Mask, size: int) -> Mask:
     """`letterbox` for a mask: averaged, then thresholded at one half; the bars are background.
 
     Args:
@@ -88,7 +92,9 @@ def letterbox_mask(mask, size):
     return (letterbox(mask * np.uint8(255), size, border=0)[0] > 127).astype(np.uint8)
 
 
-def fit_matrix(photo_shape, view_shape, zoom=0.0):
+def fit_matrix(
+    photo_shape: tuple[int, int], view_shape: tuple[int, int], zoom: float = 0.0
+) -> NDArray[np.float64]:
     """From a photo to a view, stretched no more than `view_shape` asks of a photo that fits it.
 
     Args:
@@ -111,12 +117,14 @@ def fit_matrix(photo_shape, view_shape, zoom=0.0):
     return np.array([[scale_x, 0, left], [0, scale_y, top], [0, 0, 1]])
 
 
-def flip_matrix(width):
+def flip_matrix(width: int) -> NDArray[np.float64]:
     """Mirror left and right."""
     return np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
 
 
-def rotation_matrix(height, width, degrees, scale=1.0):
+def rotation_matrix(
+    height: int, width: int, degrees: float, scale: float = 1.0
+) -> NDArray[np.float64]:
     """Turn about the centre, counter-clockwise as seen, and enlarge by `scale`."""
     angle, x, y = np.radians(degrees), width / 2, height / 2
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
@@ -129,17 +137,19 @@ def rotation_matrix(height, width, degrees, scale=1.0):
     )
 
 
-def translation_matrix(dx, dy):
+def translation_matrix(dx: float, dy: float) -> NDArray[np.float64]:
     """Shift by `dx` pixels to the right and `dy` down."""
     return np.array([[1.0, 0, dx], [0, 1, dy], [0, 0, 1]])
 
 
-def stack(image, mask):
+def stack(image: Image, mask: Mask) -> NDArray[np.uint8]:
     """(H, W, 3) image and (H, W) mask 0/1 -> BGRA (H, W, 4) uint8, as `warp` takes it."""
     return cv2.merge([image, mask * np.uint8(255)])
 
 
-def warp(bgra, matrix, height, width):
+def warp(
+    bgra: NDArray[np.uint8], matrix: NDArray[np.float64], height: int, width: int
+) -> tuple[Image, NDArray[np.uint8]]:
     """Move an image and its mask by one matrix, in one interpolation.
 
     Args:
@@ -162,12 +172,14 @@ def warp(bgra, matrix, height, width):
     return cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR), cv2.extractChannel(moved, 3)
 
 
-def threshold(share):
+def threshold(share: NDArray[np.uint8]) -> Mask:
     """(H, W) uint8 0..255 -> mask (H, W) uint8 0/1: person where more than half of a pixel is."""
     return cv2.threshold(share, 127, 1, cv2.THRESH_BINARY)[1]
 
 
-def inside_of(photo_shape, matrix, view_shape):
+def inside_of(
+    photo_shape: tuple[int, int], matrix: NDArray[np.float64], view_shape: tuple[int, int]
+) -> Mask:
     """Which pixels of a view show the photo that `matrix` brought there.
 
     Args:
@@ -186,17 +198,17 @@ def inside_of(photo_shape, matrix, view_shape):
     return inside
 
 
-def flip(image, mask):
+def flip(image: Image, mask: Mask) -> tuple[Image, Mask]:
     """Mirror image (H, W, 3) and mask (H, W) left and right."""
     return cv2.flip(image, 1), cv2.flip(mask, 1)
 
 
-def rotate(image, mask, degrees, scale=1.0):
+def rotate(image: Image, mask: Mask, degrees: float, scale: float = 1.0) -> tuple[Image, Mask]:
     """Turn image (H, W, 3) and mask (H, W) counter-clockwise about the centre and enlarge them."""
     return _moved(image, mask, rotation_matrix(*mask.shape, degrees, scale))
 
 
-def translate(image, mask, dx, dy):
+def translate(image: Image, mask: Mask, dx: float, dy: float) -> tuple[Image, Mask]:
     """Shift image (H, W, 3) and mask (H, W) by `dx` pixels to the right and `dy` down."""
     return _moved(image, mask, translation_matrix(dx, dy))
 
@@ -217,10 +229,14 @@ class RandomHorizontalFlip:
     def __init__(self, prob=0.5):
         self.prob = prob
 
-    def matrix(self, view_shape, rng, strength=1.0):
+    def matrix(
+        self, view_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
+    ) -> NDArray[np.float64]:
         return flip_matrix(view_shape[1]) if rng.random() < self.prob else np.eye(3)
 
-    def __call__(self, image, mask, rng=None):
+    def __call__(
+        self, image: Image, mask: Mask, rng: np.random.Generator | None = None
+    ) -> tuple[Image, Mask]:
         rng = rng or np.random.default_rng()
         return flip(image, mask) if rng.random() < self.prob else (image, mask)
 
@@ -248,12 +264,16 @@ class RandomRotation:
         angle = strength * self.angle
         return rng.uniform(-angle, angle), float(np.exp(rng.uniform(least, most)))
 
-    def matrix(self, view_shape, rng, strength=1.0):
+    def matrix(
+        self, view_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
+    ) -> NDArray[np.float64]:
         if rng.random() >= self.prob:
             return np.eye(3)
         return rotation_matrix(*view_shape, *self._draw(rng, strength))
 
-    def __call__(self, image, mask, rng=None):
+    def __call__(
+        self, image: Image, mask: Mask, rng: np.random.Generator | None = None
+    ) -> tuple[Image, Mask]:
         rng = rng or np.random.default_rng()
         return rotate(image, mask, *self._draw(rng)) if rng.random() < self.prob else (image, mask)
 
@@ -275,12 +295,16 @@ class RandomTranslate:
         x, y = strength * rng.uniform(-self.shift, self.shift, 2)
         return x * width, y * height
 
-    def matrix(self, view_shape, rng, strength=1.0):
+    def matrix(
+        self, view_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
+    ) -> NDArray[np.float64]:
         if rng.random() >= self.prob:
             return np.eye(3)
         return translation_matrix(*self._draw(*view_shape, rng, strength))
 
-    def __call__(self, image, mask, rng=None):
+    def __call__(
+        self, image: Image, mask: Mask, rng: np.random.Generator | None = None
+    ) -> tuple[Image, Mask]:
         rng = rng or np.random.default_rng()
         if rng.random() >= self.prob:
             return image, mask

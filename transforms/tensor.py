@@ -1,14 +1,19 @@
 """From pictures to what the network takes, and the edge label."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
+from images import Image, Mask
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
 SCALE = 0.017
 EDGE_WIDTH = 4 / 224  # of the contour band, as a share of the longer side; source: official code
 
 
-def to_batch(images):
+def to_batch(images: Sequence[Image]) -> NDArray[np.float32]:
     """Normalise images of one size.
 
     Args:
@@ -25,7 +30,7 @@ def to_batch(images):
     return batch
 
 
-def edge_of(mask, inside=None, width=None):
+def edge_of(mask: Mask, inside: Mask | None = None, width: int | None = None) -> Mask:
     """The contour of a mask as a band, half of it on either side.
 
     Where the body is cut by the frame there is no contour: neither along the border of `mask` nor,
