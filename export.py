@@ -92,11 +92,11 @@ class MaskProbability(nn.Layer):
     """What Paddle Inference runs: (N, 3, h, w) float32 batch -> (N, h, w) float32 probability.
 
     Args:
-        model: PortraitNet; its BatchNorm and softmax are folded as in onnx_graph.py.
+        model: PortraitNet; its BatchNorm and softmax are folded as in models/onnx_graph.py.
     """
 
     def __init__(self, model):
-        from onnx_graph import fold_batchnorm, fold_softmax
+        from models.onnx_graph import fold_batchnorm, fold_softmax
 
         super().__init__()
         self.model = fold_batchnorm(model)
@@ -110,19 +110,19 @@ class MaskProbability(nn.Layer):
 
 
 def write_onnx(path, model, metadata, args):
-    import onnx_graph
+    from models import onnx_graph
 
     onnx_graph.onnx.save(onnx_graph.onnx_model(model, metadata), path)
 
 
 def write_fp16(path, model, metadata, args):
-    import onnx_graph
+    from models import onnx_graph
 
     onnx_graph.onnx.save(onnx_graph.halve(onnx_graph.onnx_model(model, metadata)), path)
 
 
 def write_int8(path, model, metadata, args):
-    import onnx_graph
+    from models import onnx_graph
 
     predictor = Predictor.of(runner(model), args.size)
     train = PortraitDataset(args.data_root, "train")

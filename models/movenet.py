@@ -27,7 +27,8 @@ import paddle
 from tqdm import tqdm
 
 from images import SUFFIXES, read_image
-from models.weights import IMAGENET_MEAN, IMAGENET_STD, imagenet_names, save_atomically
+from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_names
+from models.weights import save_atomically
 from transforms import SIZE
 from transforms.geometry import resize
 

@@ -1,7 +1,6 @@
-"""Reading and writing weights: strict names, whole files, and encoders trained elsewhere."""
+"""Reading and writing weights: strict names, whole files, and where a training starts."""
 
 import hashlib
-import math
 import os
 import pickle
 from pathlib import Path
@@ -9,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
 from models.safe_load import safe_load
-from transforms import MEAN, SCALE
 
 PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels in 0..1
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # What unpickling a damaged file may raise, by Python's documentation and by trial.
 DAMAGED = (
     pickle.UnpicklingError,
@@ -29,7 +26,6 @@ DAMAGED = (
     TypeError,
     MemoryError,
 )
-BN_TENSORS = ("weight", "bias", "_mean", "_variance")
 
 
 def load_model(path):
@@ -169,7 +165,8 @@ def load_pretrained(model, source, *more):
         return "Starting from random weights (--pretrained person knows people from the start)."
     if source == "imagenet":
         width = model.encoder.channels[-1] / STAGES[-1][0]
-        load_imagenet_encoder(model.encoder, download_imagenet(width), "the ImageNet download")
+        theirs, source = download_imagenet(width), "the ImageNet download"
+        load_state(model.encoder, encoder_state(theirs, source), source)
         return "Encoder starts from the ImageNet weights that Paddle downloads."
     if source == "person":
         source = PERSON
@@ -180,7 +177,7 @@ def load_pretrained(model, source, *more):
             )
     state = read_state(source)
     if "features.0.0.weight" in state:
-        load_imagenet_encoder(model.encoder, state, source)
+        load_state(model.encoder, encoder_state(state, source), source)
         return f"Encoder starts from the MobileNetV2 weights in {source}."
     load_state(model, state, source)
     return f"Starting from the PortraitNet weights in {source}."
@@ -210,87 +207,3 @@ def download_imagenet(width):
             f"The ImageNet weights of MobileNetV2 (scale {width:g}) could not be downloaded: "
             "give a copy of the file with --pretrained PATH, or start fresh with --pretrained none."
         ) from error
-
-
-def load_imagenet_encoder(encoder, state, source):
-    """Fill an encoder from `paddle.vision`'s MobileNetV2 so that its features stay the same.
-
-    The file may hold float16, as models/movenet.py keeps it. Two things differ and are folded in.
-    Our batch is BGR and (pixel - MEAN) * SCALE where the file expects RGB and ImageNet's mean and
-    deviation: the stem's weights are reordered and scaled, and the remaining offset goes into its
-    BatchNorm's running mean (exact but for the outermost pixel ring, where zero padding means MEAN
-    here and IMAGENET_MEAN there: half a grey level apart). And our first stage has an expansion
-    that the file lacks: it becomes the identity.
-
-    Raises:
-        ValueError: names that are missing or misshapen.
-    """
-    taken = {}
-    for ours, conv, bn in imagenet_names():
-        taken[f"{ours}.conv.weight"] = state.get(f"{conv}.weight")
-        for tensor in BN_TENSORS:
-            taken[f"{ours}.bn.{tensor}"] = state.get(f"{bn}.{tensor}")
-    own = encoder.state_dict()
-    missing = [name for name, value in taken.items() if value is None]
-    if missing:
-        raise ValueError(
-            f"{source} is not paddle.vision's mobilenet_v2: it lacks {', '.join(missing[:3])}."
-        )
-    taken = {name: value.numpy().astype("float32") for name, value in taken.items()}
-    taken.update(identity_expansion(taken["stem.bn.weight"], taken["stem.bn.bias"], own))
-
-    weight = taken["stem.conv.weight"]  # (C, 3, 3, 3), input channels RGB
-    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
-    offset = (
-        np.array(MEAN[::-1]) / 255 - mean
-    ) / std  # what the file's stem sees where ours sees 0
-    taken["stem.bn._mean"] = taken["stem.bn._mean"] - np.einsum("ocij,c->o", weight, offset).astype(
-        "float32"
-    )
-    weight = weight / (SCALE * 255 * std[None, :, None, None])
-    taken["stem.conv.weight"] = weight[:, ::-1].astype("float32")
-    load_state(
-        encoder,
-        {name: paddle.to_tensor(np.ascontiguousarray(value)) for name, value in taken.items()},
-        source,
-    )
-
-
-def imagenet_names():
-    """Yield (our ConvBN, the file's convolution, its BatchNorm) for each layer that both have."""
-    yield "stem", "features.0.0", "features.0.1"
-    index = 1
-    for stage, (_, repeats, _, bn_scale) in enumerate(STAGES):
-        for block in range(repeats):
-            parts = ("expand", "depthwise", "project") if bn_scale > 1 else ("depthwise", "project")
-            for i, part in enumerate(parts):
-                theirs = f"features.{index}.conv.{i}"
-                if part == "project":
-                    names = theirs, f"features.{index}.conv.{i + 1}"
-                else:
-                    names = f"{theirs}.0", f"{theirs}.1"
-                yield f"stages.{stage}.{block}.{part}", *names
-            index += 1
-
-
-def identity_expansion(gamma, beta, own):
-    """Weights that make the first stage's extra expansion the identity, in training too.
-
-    The convolution is the identity matrix; BatchNorm must give back the mean and deviation that it
-    takes out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and
-    deviation `gamma` (taken as Gaussian), so that training, which uses the batch's own moments,
-    starts near the identity too.
-    """
-    name = "stages.0.0.expand"
-    z = np.linspace(-6, 6, 2001)
-    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
-    activation = np.clip(beta[:, None] + np.abs(gamma)[:, None] * z, 0, 6)
-    mean = activation @ density
-    variance = ((activation - mean[:, None]) ** 2) @ density
-    return {
-        f"{name}.conv.weight": np.eye(len(gamma), dtype="float32")[:, :, None, None],
-        f"{name}.bn.weight": np.sqrt(variance + 1e-5).astype("float32"),
-        f"{name}.bn.bias": mean.astype("float32"),
-        f"{name}.bn._mean": mean.astype("float32"),
-        f"{name}.bn._variance": variance.astype("float32"),
-    }

@@ -9,8 +9,9 @@ import paddle.nn.functional as F
 import pytest
 
 from models import PortraitNet, movenet, weights
+from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
-from models.weights import load_imagenet_encoder, load_pretrained, read_state
+from models.weights import load_pretrained, load_state, read_state
 from transforms import MEAN, to_batch
 
 FIRST = "Call/model_1/model/"
@@ -145,14 +146,14 @@ def test_training_on_the_photos_changes_nothing():
     movenet.unfold(state, images)
     model = PortraitNet()
     tensors = {k: paddle.to_tensor(np.ascontiguousarray(v)) for k, v in state.items()}
-    load_imagenet_encoder(model.encoder, tensors, "a made-up graph")
+    load_state(model.encoder, encoder_state(tensors, "a made-up graph"))
     batch, found = paddle.to_tensor(to_batch(images)), []
     for training in (False, True):
         model.encoder.train() if training else model.encoder.eval()
         model.encoder.stages[0][0].expand.eval()  # its moments are estimates, it is tested apart
         found.append([feature.numpy() for feature in model.encoder(batch)])
     for resting, working in zip(*found):
-        # The statistics were taken with another grey beyond the frame (load_imagenet_encoder).
+        # The statistics were taken with another grey beyond the frame (models/imagenet.py).
         assert np.abs(resting - working).mean() < 0.01 * resting.std()
 
 

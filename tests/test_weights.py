@@ -5,10 +5,8 @@ import paddle
 import pytest
 
 from models import PortraitNet
+from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, encoder_state
 from models.weights import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    load_imagenet_encoder,
     load_model,
     load_pretrained,
     load_state,
@@ -95,7 +93,7 @@ def test_imagenet_encoder_gives_the_features_of_paddle_vision():
     random_statistics(theirs, 0)
     theirs.eval()
     model = PortraitNet()
-    load_imagenet_encoder(model.encoder, theirs.state_dict(), "a random network")
+    load_state(model.encoder, encoder_state(theirs.state_dict(), "a random network"))
     model.eval()
 
     image = np.random.default_rng(1).integers(0, 256, (224, 224, 3), dtype=np.uint8)
@@ -106,7 +104,7 @@ def test_imagenet_encoder_gives_the_features_of_paddle_vision():
         x = layer(x)
         if index in (3, 6, 13, 17):
             ours, scale = features[at], x.abs().max().item()
-            # Zero padding means another grey there (models/weights.py): the frame differs a little.
+            # Zero padding is another grey there (models/imagenet.py): the frame differs a little.
             assert (x - ours).abs().max().item() < 0.03 * scale
             if index == 3:
                 inner = (slice(None), slice(None), slice(6, -6), slice(6, -6))
@@ -120,7 +118,7 @@ def test_identity_expansion_stays_near_the_identity_in_training():
     theirs = paddle.vision.models.mobilenet_v2()
     random_statistics(theirs, 0)
     model = PortraitNet()
-    load_imagenet_encoder(model.encoder, theirs.state_dict(), "a random network")
+    load_state(model.encoder, encoder_state(theirs.state_dict(), "a random network"))
     rng = np.random.default_rng(0)
     bn = theirs.features[0][1]
     before = rng.normal(bn.bias.numpy(), bn.weight.numpy(), (64, 64, 32)).clip(0, 6)

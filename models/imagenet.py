@@ -1,0 +1,95 @@
+"""The encoder of `paddle.vision`'s MobileNetV2 as ours: names and numbers, state in, state out."""
+
+import math
+
+import numpy as np
+import paddle
+
+from models.mobilenetv2 import STAGES
+from transforms import MEAN, SCALE
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels in 0..1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BN_TENSORS = ("weight", "bias", "_mean", "_variance")
+
+
+def encoder_state(state, source):
+    """The state of our encoder that gives the features of `paddle.vision`'s MobileNetV2.
+
+    The file may hold float16, as models/movenet.py keeps it. Two things differ and are folded in.
+    Our batch is BGR and (pixel - MEAN) * SCALE where the file expects RGB and ImageNet's mean and
+    deviation: the stem's weights are reordered and scaled, and the remaining offset goes into its
+    BatchNorm's running mean (exact but for the outermost pixel ring, where zero padding means MEAN
+    here and IMAGENET_MEAN there: half a grey level apart). And our first stage has an expansion
+    that the file lacks: it becomes the identity.
+
+    Args:
+        state: {name of paddle.vision: tensor}.
+        source: the file, for the error.
+
+    Returns:
+        {name of our encoder: float32 tensor}.
+
+    Raises:
+        ValueError: names that are missing.
+    """
+    taken = {}
+    for ours, conv, bn in imagenet_names():
+        taken[f"{ours}.conv.weight"] = state.get(f"{conv}.weight")
+        for tensor in BN_TENSORS:
+            taken[f"{ours}.bn.{tensor}"] = state.get(f"{bn}.{tensor}")
+    missing = [name for name, value in taken.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"{source} is not paddle.vision's mobilenet_v2: it lacks {', '.join(missing[:3])}."
+        )
+    taken = {name: value.numpy().astype("float32") for name, value in taken.items()}
+    taken |= identity_expansion(taken["stem.bn.weight"], taken["stem.bn.bias"])
+
+    weight = taken["stem.conv.weight"]  # (C, 3, 3, 3), input channels RGB
+    std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
+    offset = (np.array(MEAN[::-1]) / 255 - mean) / std  # what their stem sees where ours sees 0
+    taken["stem.bn._mean"] -= np.einsum("ocij,c->o", weight, offset).astype("float32")
+    weight = weight / (SCALE * 255 * std[None, :, None, None])
+    taken["stem.conv.weight"] = weight[:, ::-1].astype("float32")
+    return {name: paddle.to_tensor(np.ascontiguousarray(v)) for name, v in taken.items()}
+
+
+def imagenet_names():
+    """Yield (our ConvBN, the file's convolution, its BatchNorm) for each layer that both have."""
+    yield "stem", "features.0.0", "features.0.1"
+    index = 1
+    for stage, (_, repeats, _, bn_scale) in enumerate(STAGES):
+        for block in range(repeats):
+            parts = ("expand", "depthwise", "project") if bn_scale > 1 else ("depthwise", "project")
+            for i, part in enumerate(parts):
+                theirs = f"features.{index}.conv.{i}"
+                if part == "project":
+                    names = theirs, f"features.{index}.conv.{i + 1}"
+                else:
+                    names = f"{theirs}.0", f"{theirs}.1"
+                yield f"stages.{stage}.{block}.{part}", *names
+            index += 1
+
+
+def identity_expansion(gamma, beta):
+    """Weights that make the first stage's extra expansion the identity, in training too.
+
+    The convolution is the identity matrix; BatchNorm must give back the mean and deviation that it
+    takes out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and
+    deviation `gamma` (taken as Gaussian), so that training, which uses the batch's own moments,
+    starts near the identity too.
+    """
+    name = "stages.0.0.expand"
+    z = np.linspace(-6, 6, 2001)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    activation = np.clip(beta[:, None] + np.abs(gamma)[:, None] * z, 0, 6)
+    mean = activation @ density
+    variance = ((activation - mean[:, None]) ** 2) @ density
+    return {
+        f"{name}.conv.weight": np.eye(len(gamma), dtype="float32")[:, :, None, None],
+        f"{name}.bn.weight": np.sqrt(variance + 1e-5).astype("float32"),
+        f"{name}.bn.bias": mean.astype("float32"),
+        f"{name}.bn._mean": mean.astype("float32"),
+        f"{name}.bn._variance": variance.astype("float32"),
+    }
