@@ -121,18 +121,13 @@ def load(model_path, backend, size=None, threads=None):
     return network._replace(size=size or network.size)
 
 
-def person_probability(logits):
-    """(N, 2, H, W) float32 logits -> (N, H, W) float32: softmax over two classes, channel 1."""
-    return 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -80, 80)))
-
-
 def runner(model):
     """A PortraitNet in evaluation mode as a backend: function of batch -> probability."""
     paddle = import_paddle()
 
     def run_batch(batch):
         with paddle.no_grad():
-            return person_probability(model.mask_logits(paddle.to_tensor(batch)).numpy())
+            return model.probability(paddle.to_tensor(batch)).numpy()
 
     return run_batch
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from files import whole_file
 from images import read_image, read_mask, read_share
 from pairs import Pair, find_pairs, read_lists
 from transforms import DEFORMATION, SIZE, TEXTURE, degrade, edge_of
@@ -76,14 +77,8 @@ class PhotoCache:
         if photo.nbytes > self.room:
             return
         self.room -= photo.nbytes
-        temporary = path.with_suffix(f".{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.save(file, photo)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole_file(path) as temporary:
+            np.save(temporary, photo)
 
 
 def cache_name(image_path, mask_path=None, soft=False):

@@ -14,8 +14,9 @@ import numpy as np
 
 from backends import AUTO, BACKENDS
 from dataset import validation_sets
+from files import write_json
 from flags import Help, whole
-from images import write_image, write_json
+from images import write_image
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
 from predictor import Predictor

@@ -7,41 +7,91 @@ python export.py --formats int8 --data_root EG1800/         # weights/portraitne
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paddle
-import paddle.nn as nn
-import paddle.nn.functional as F
 
 from backends import load, runner
 from dataset import PortraitDataset
+from files import whole_file, write_json
 from flags import Help, whole
-from images import SUFFIXES, read_image, write_json
-from metrics import confusion, mean_iou
+from images import SUFFIXES, read_image
+from metrics import THRESHOLD, confusion, mean_iou
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor
 from transforms import MEAN, SCALE, SIZE, letterbox, letterbox_mask
 from transforms.geometry import resize, view_shape
 
 ROOT = Path(__file__).parent
-LIMITS = {"onnx": 1e-4, "inference": 1e-4, "fp16": 2e-3}  # largest difference of a probability
 INT8_LOSS = 0.003  # of mIoU on the validation list, at most
 CALIBRATION = 128  # training photos
-FORMATS = {  # name -> what is added to the checkpoint's name, backend that checks it
-    "onnx": (".onnx", "onnx"),
-    "fp16": ("_fp16.onnx", "onnx"),
-    "int8": ("_int8.onnx", "onnx"),
-    "inference": ("_inference.pdiparams", "inference"),
-}
 # Height and width of the photos in whose views an export is checked: at size 224 these are 224x224,
 # 256x192 and 160x288.
 PROPORTIONS = (1, 1), (4, 3), (9, 16)
 BATCH = 16  # views the network sees at once while checking
+
+
+def write_onnx(path, model, metadata, args):
+    from models import onnx_graph
+
+    onnx_graph.onnx.save(onnx_graph.onnx_model(model, metadata), path)
+
+
+def write_fp16(path, model, metadata, args):
+    from models import onnx_graph
+
+    onnx_graph.onnx.save(onnx_graph.halve(onnx_graph.onnx_model(model, metadata)), path)
+
+
+def write_int8(path, model, metadata, args):
+    from models import onnx_graph
+
+    predictor = Predictor.of(runner(model), args.size)
+    train = PortraitDataset(args.data_root, "train")
+    chosen = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
+    views = [predictor.prepare(train.photo(i)[0]) for i in chosen]
+    proto = onnx_graph.onnx_model(model, metadata)
+    onnx_graph.onnx.save(onnx_graph.quantize(proto, views), path)
+
+
+def write_inference(path, model, metadata, args):
+    from models.onnx_graph import fold_batchnorm
+
+    network = fold_batchnorm(model)
+    network.forward = network.probability  # what Paddle records
+    batch = paddle.static.InputSpec([None, 3, None, None], "float32", "batch")
+    paddle.jit.save(network, str(path.with_suffix("")), input_spec=[batch])
+
+
+class Format(NamedTuple):
+    """How a checkpoint is exported.
+
+    Attributes:
+        files: what is added to the checkpoint's name; the backend loads the first.
+        backend: that checks it.
+        write: function of (path of the first, PortraitNet, metadata, args).
+        limit: largest difference of a probability; None where the mIoU is compared instead.
+    """
+
+    files: tuple
+    backend: str
+    write: Callable
+    limit: float | None
+
+
+INFERENCE_FILES = "_inference.pdiparams", "_inference.json"
+FORMATS = {
+    "onnx": Format((".onnx",), "onnx", write_onnx, 1e-4),
+    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, 2e-3),
+    "int8": Format(("_int8.onnx",), "onnx", write_int8, None),
+    "inference": Format(INFERENCE_FILES, "inference", write_inference, 1e-4),
+}
 
 
 def parse_args(argv=None):
@@ -81,74 +131,15 @@ def parse_args(argv=None):
 
 
 def read_views(paths, size):
-    """Photos and folders of photos -> list of each photo's views in all PROPORTIONS."""
-    photos = []
+    """Paths of photos and of folders of photos -> list of each photo's views in all PROPORTIONS."""
+    found = []
     for path in paths:
-        found = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES)
-        photos += found if path.is_dir() else [path]
-    if not photos:
+        inside = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES)
+        found += inside if path.is_dir() else [path]
+    if not found:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
     shapes = [view_shape(*proportions, size) for proportions in PROPORTIONS]
-    return [resize(read_image(photo), *shape) for photo in photos for shape in shapes]
-
-
-class MaskProbability(nn.Layer):
-    """What Paddle Inference runs: (N, 3, h, w) float32 batch -> (N, h, w) float32 probability.
-
-    Args:
-        model: PortraitNet; its BatchNorm and softmax are folded as in models/onnx_graph.py.
-    """
-
-    def __init__(self, model):
-        from models.onnx_graph import fold_batchnorm, fold_softmax
-
-        super().__init__()
-        self.model = fold_batchnorm(model)
-        head = fold_softmax(model.mask_head.weight.numpy())
-        start = paddle.ParamAttr(initializer=nn.initializer.Assign(head))
-        self.head = self.create_parameter(head.shape, attr=start)
-
-    def forward(self, batch):
-        logits = F.conv2d(self.model.features(batch), self.head, padding=1)
-        return F.sigmoid(logits).squeeze(1)
-
-
-def write_onnx(path, model, metadata, args):
-    from models import onnx_graph
-
-    onnx_graph.onnx.save(onnx_graph.onnx_model(model, metadata), path)
-
-
-def write_fp16(path, model, metadata, args):
-    from models import onnx_graph
-
-    onnx_graph.onnx.save(onnx_graph.halve(onnx_graph.onnx_model(model, metadata)), path)
-
-
-def write_int8(path, model, metadata, args):
-    from models import onnx_graph
-
-    predictor = Predictor.of(runner(model), args.size)
-    train = PortraitDataset(args.data_root, "train")
-    chosen = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
-    views = [predictor.prepare(train.photo(i)[0]) for i in chosen]
-    proto = onnx_graph.onnx_model(model, metadata)
-    onnx_graph.onnx.save(onnx_graph.quantize(proto, views), path)
-
-
-def write_inference(path, model, metadata, args):
-    shape = paddle.static.InputSpec([None, 3, None, None], "float32", "batch")
-    network = MaskProbability(model)
-    network.eval()
-    paddle.jit.save(network, str(path.with_suffix("")), input_spec=[shape])
-
-
-WRITERS = {
-    "onnx": write_onnx,
-    "fp16": write_fp16,
-    "int8": write_int8,
-    "inference": write_inference,
-}
+    return [resize(read_image(path), *shape) for path in found for shape in shapes]
 
 
 def check_difference(name, run_batch, model, views):
@@ -160,10 +151,10 @@ def check_difference(name, run_batch, model, views):
         for group in groups
         for one, other in zip(exported.run(group), checkpoint.run(group))
     )
-    if not difference <= LIMITS[name]:
+    if not difference <= FORMATS[name].limit:
         raise ValueError(
             f"The {name} export differs from the checkpoint by {difference:.1e} on "
-            f"{len(views)} views, over {LIMITS[name]:g}: nothing was written."
+            f"{len(views)} views, over {FORMATS[name].limit:g}: nothing was written."
         )
     return {"largest_difference": difference, "views": len(views)}
 
@@ -185,8 +176,8 @@ def miou(predictor, dataset):
     counts = 0
     for index in range(len(dataset)):
         image, mask = dataset.photo(index)
-        square = letterbox(predictor.probability(image), SIZE, border=0)[0]
-        counts = counts + confusion(square > 0.5, letterbox_mask(mask, SIZE))
+        probability = letterbox(predictor.probability(image), SIZE, border=0)[0]
+        counts = counts + confusion(probability > THRESHOLD, letterbox_mask(mask, SIZE))
     return float(mean_iou(counts))
 
 
@@ -213,24 +204,24 @@ def sha256(path):
 
 
 def export(name, model, metadata, views, args):
-    """Write one format in a hidden folder, check it there, and only then move it to --output.
+    """Write one format under hidden names, check it, and only then give it its own.
 
     Returns:
         {file: what was measured and its SHA-256}.
     """
-    suffix, backend = FORMATS[name]
-    with tempfile.TemporaryDirectory(dir=args.output, prefix=".export") as folder:
-        path = Path(folder, args.model_path.stem + suffix)
-        WRITERS[name](path, model, metadata, args)
-        run_batch = load(path, backend).run_batch
-        if name == "int8":
+    chosen, files = FORMATS[name], {}
+    with ExitStack() as stack:
+        paths = [args.output / f"{args.model_path.stem}{file}" for file in chosen.files]
+        hidden = [stack.enter_context(whole_file(path)) for path in paths]
+        chosen.write(hidden[0], model, metadata, args)
+        run_batch = load(hidden[0], chosen.backend).run_batch
+        if chosen.limit is None:
             measured = check_miou(run_batch, model, args)
         else:
             measured = check_difference(name, run_batch, model, views)
-        files = {}
-        for file in sorted(Path(folder).iterdir()):
-            files[file.name] = measured | {"bytes": file.stat().st_size, "sha256": sha256(file)}
-            os.replace(file, args.output / file.name)
+        for path, file in zip(paths, hidden):
+            facts = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+            files[path.name] = measured | facts
     told = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
     for file, facts in files.items():
         print(f"saved {args.output / file}: {facts['bytes'] / 1e6:.2f} MB, {told}")

@@ -3,12 +3,12 @@
 OpenCV answers None or False where others fail, so every answer is checked here, once.
 """
 
-import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from files import write_whole
 
 try:
     import cv2
@@ -159,17 +159,3 @@ def write_image(path, image, keep=()):
     if not encoded:
         raise ValueError(f"{path} cannot hold a picture of shape {image.shape}: use .png.")
     write_whole(path, data.tobytes())
-
-
-def write_whole(path, data):
-    """Write bytes under a temporary name and rename, so that no file is ever half written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def write_json(path, value):
-    """Write a value as indented JSON, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())

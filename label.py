@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset import read_pair
+from files import write_whole
 from flags import real
-from images import read_image, write_image, write_whole
+from images import read_image, write_image
 from pairs import SOFT_LIST, read_pairs
 from pipeline import outcomes
 from predictor import Predictor

@@ -24,8 +24,8 @@ from dataset import (
     validation_sets,
 )
 from effects import overlay
+from files import write_json, write_whole
 from flags import Help, real, whole
-from images import write_json, write_whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.table import heading, row
 from dataset import validation_sets
 from evaluate import degrade_photo
-from images import write_json
+from files import write_json
 from metrics import score
 from predictor import Predictor
 from run import RESUME_FILE

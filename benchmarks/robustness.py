@@ -15,7 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset import PortraitDataset
-from images import read_image, write_json
+from files import write_json
+from images import read_image
 from metrics import THRESHOLD, boundary_iou, confusion, person_iou
 from pairs import SPLITS, split_backgrounds
 from predictor import Predictor

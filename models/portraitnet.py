@@ -81,6 +81,8 @@ class PortraitNet(nn.Layer):
         x = self.up2(self.decode2(x))  #                       (N,  16, H/2,  W/2)
         return self.up1(self.decode1(x))  #                    (N,   8, H,    W)
 
+    # While training on a CPU, `kernels.accelerate` replaces this `forward` and those of the blocks
+    # by fused C++; the definition here is what they compute, and what every other run uses.
     def forward(self, batch):
         """Mask and edge logits.
 
@@ -96,6 +98,14 @@ class PortraitNet(nn.Layer):
     def mask_logits(self, batch):
         """As `forward`, without the edge head: what inference runs."""
         return self.mask_head(self.features(batch))
+
+    def probability(self, batch):
+        """(N, 3, H, W) float32 batch -> (N, H, W) float32, 0..1, the person: softmax's channel 1.
+
+        Of two classes that is the sigmoid of the difference.
+        """
+        background, person = paddle.unbind(self.mask_logits(batch), axis=1)
+        return F.sigmoid(person - background)
 
 
 def count_parameters(model):

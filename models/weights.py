@@ -1,13 +1,13 @@
 """Reading and writing weights: strict names, whole files, and where a training starts."""
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import paddle
 
+from files import whole_file
 from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
@@ -136,10 +136,9 @@ def load_state(model, state, source="the given weights"):
 
 
 def save_atomically(value, path):
-    """`paddle.save` under a temporary name, then rename: no file is ever half written."""
-    temporary = f"{path}.tmp"
-    paddle.save(value, temporary)
-    os.replace(temporary, path)
+    """`paddle.save`, whole or not at all."""
+    with whole_file(path) as temporary:
+        paddle.save(value, str(temporary))
 
 
 def load_pretrained(model, source, *more):

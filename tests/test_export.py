@@ -132,7 +132,8 @@ def test_batchnorm_and_the_edge_head_are_gone(folder):
 
 
 def test_an_export_that_differs_is_not_written(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(export.LIMITS, "onnx", 1e-12)
+    strict = export.FORMATS["onnx"]._replace(limit=1e-12)
+    monkeypatch.setitem(export.FORMATS, "onnx", strict)
     assert run(folder, "--output", str(tmp_path), "--formats", "onnx") == 1
     assert "differs from the checkpoint by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

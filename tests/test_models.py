@@ -80,6 +80,18 @@ def test_mask_logits_are_the_first_output(model):
         assert (model.mask_logits(batch) == model(batch)[0]).all()
 
 
+def test_probability_is_the_softmax_of_channel_one():
+    model = PortraitNet(width=0.25)
+    model.features = lambda logits: paddle.concat([logits, paddle.zeros([1, 6, 1, 3])], axis=1)
+    pick = np.zeros((2, 8, 3, 3), np.float32)
+    pick[0, 0, 1, 1] = pick[1, 1, 1, 1] = 1  # the head passes the first two channels on
+    model.mask_head.weight.set_value(pick)
+    logits = paddle.to_tensor([[[[0.0, 1, -1000]], [[0, 3, 1000]]]])
+    probability = model.probability(logits).numpy()
+    assert probability[0, 0] == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1])
+    assert np.isfinite(model.probability(-logits).numpy()).all()
+
+
 def test_a_photo_does_not_depend_on_its_batch(model):
     model.eval()
     batch = paddle.randn([3, 3, 64, 64])

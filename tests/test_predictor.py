@@ -8,7 +8,7 @@ import paddle
 import pytest
 from conftest import draw_portrait
 
-from backends import Network, person_probability, runner
+from backends import Network, runner
 from images import read_image
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor, guided_upsample
@@ -20,12 +20,6 @@ ROOT = Path(__file__).parent.parent
 
 def portrait(height=150, width=110, seed=0):
     return draw_portrait(np.random.default_rng(seed), height, width)
-
-
-def test_person_probability_is_the_softmax_of_channel_one():
-    logits = np.array([[[[0, 1, -1000]], [[0, 3, 1000]]]], np.float32)
-    assert person_probability(logits)[0, 0] == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1])
-    assert np.isfinite(person_probability(-logits)).all()
 
 
 def test_without_refinement_it_is_the_network_between_two_resizes(model_path):

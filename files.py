@@ -1,0 +1,49 @@
+"""The one way to write a file: under a temporary name beside it, renamed when it is whole."""
+
+import json
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path):
+    """Write a file whole or not at all; an earlier one of its name stays until then.
+
+    Args:
+        path: of the file; its folder is made when missing.
+
+    Yields:
+        Path to write to, in the same folder and with the same suffix. It becomes `path` when the
+        block ends, and is gone when the block fails.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the name without the content
+        temporary.replace(path)
+    except OSError as error:
+        # A full disk names no file, and other failures the temporary one.
+        if error.errno is None or error.filename not in (None, temporary, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with suppress(OSError):  # the first failure is the one to tell
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path, data):
+    """Write bytes, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path, value):
+    """Write a value as indented JSON, whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())

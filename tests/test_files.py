@@ -1,0 +1,50 @@
+import errno
+import json
+
+import pytest
+
+from files import whole_file, write_json, write_whole
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.png"
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"half")
+        assert not path.exists()
+        assert (temporary.parent, temporary.suffix) == (path.parent, path.suffix)
+    assert path.read_bytes() == b"half" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), ValueError("x")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(type(error)), whole_file(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise error
+    assert json.loads(path.read_text()) == {"old": 1} and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("place", ["file", "file/folder"])
+def test_a_place_that_is_no_folder_is_named(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises((FileExistsError, NotADirectoryError)) as caught:
+        write_whole(tmp_path / place / "a", b"")
+    assert caught.value.filename == str(tmp_path / place)
+
+
+def test_an_error_names_the_file_and_keeps_its_kind(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_whole(tmp_path / "folder", b"data")
+    assert caught.value.filename == str(tmp_path / "folder")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    told = pytest.raises(OSError, match="No space left on device: .*a.npy'")
+    with told as caught, whole_file(tmp_path / "a.npy"):
+        raise full
+    assert caught.value.errno == errno.ENOSPC
+    missing = FileNotFoundError("There is no file b: check its name.")
+    told = pytest.raises(FileNotFoundError, match="^There is no file b")
+    with told, whole_file(tmp_path / "a.npy"):
+        raise missing
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
