@@ -21,7 +21,6 @@ from transforms.geometry import (
     threshold,
     translate,
     translation_matrix,
-    unletterbox,
     view_shape,
     warp,
 )
@@ -227,23 +226,6 @@ def test_a_view_has_the_squares_area_and_the_photos_proportions(size):
         assert abs(np.log(h / w) - np.log(height / width)) < 0.2
         assert view_shape(width, height, size) == (w, h)
     assert view_shape(4, 3, 224) == (256, 192) and view_shape(720, 1280, 224) == (160, 288)
-
-
-@pytest.mark.parametrize("interpolation", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
-def test_unletterbox_undoes_letterbox(interpolation):
-    y, x = np.mgrid[:90, :60].astype(np.float32)
-    truth = 0.5 + 0.5 * np.sin(x / 15) * np.cos(y / 15)
-    square, box = letterbox(truth, 60, border=0)
-    probability = unletterbox(square, box, truth.shape, interpolation)
-    assert probability.shape == truth.shape and probability.dtype == np.float32
-    assert np.abs(probability - truth).max() < 0.03
-
-
-def test_cubic_stays_a_probability():
-    square = np.zeros((8, 8), np.float32)
-    square[:, 4:] = 1
-    probability = unletterbox(square, (0, 0, 8, 8), (50, 50), cv2.INTER_CUBIC)
-    assert probability.min() == 0 and probability.max() == 1
 
 
 def test_inside_of_is_where_a_photo_lands(image):

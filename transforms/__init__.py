@@ -17,7 +17,6 @@ from transforms.geometry import (
     RandomTranslate,
     letterbox,
     letterbox_mask,
-    unletterbox,
     view_shape,
 )
 from transforms.tensor import MEAN, SCALE, edge_of, to_batch
@@ -60,7 +59,6 @@ __all__ = [
     "letterbox",
     "letterbox_mask",
     "to_batch",
-    "unletterbox",
     "view_shape",
 ]
 

@@ -68,7 +68,7 @@ def letterbox(image, size, border=IMAGE_BORDER):
 
     Returns:
         square: (size, size, 3) uint8.
-        box: (top, left, height, width) of the photo in the square, for `unletterbox`.
+        box: (top, left, height, width) of the photo in the square.
     """
     top, left, height, width = box = letterbox_box(*image.shape[:2], size)
     square = np.full((size, size, *image.shape[2:]), border, image.dtype)
@@ -86,24 +86,6 @@ def letterbox_mask(mask, size):
         (size, size) uint8 0/1.
     """
     return (letterbox(mask * np.uint8(255), size, border=0)[0] > 127).astype(np.uint8)
-
-
-def unletterbox(probability, box, shape, interpolation=cv2.INTER_LINEAR):
-    """Cut the photo out of its square and bring it back to the photo's own size.
-
-    Args:
-        probability: (size, size) float32, 0..1.
-        box: what `letterbox` returned.
-        shape: (height, width) of the photo.
-        interpolation: cv2.INTER_LINEAR, or cv2.INTER_CUBIC (clipped to 0..1 again).
-
-    Returns:
-        (height, width) float32, 0..1.
-    """
-    top, left, height, width = box
-    inner = probability[top : top + height, left : left + width]
-    photo = cv2.resize(inner, (shape[1], shape[0]), interpolation=interpolation)
-    return np.clip(photo, 0, 1, out=photo) if interpolation == cv2.INTER_CUBIC else photo
 
 
 def fit_matrix(photo_shape, view_shape, zoom=0.0):
