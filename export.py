@@ -20,6 +20,7 @@ import paddle
 from backends import load, runner
 from dataset import PortraitDataset
 from files import whole_file, write_json
+from flags import Help, whole
 from images import SUFFIXES, read_image
 from metrics import THRESHOLD, confusion, mean_iou
 from models.weights import load_model
@@ -96,13 +97,18 @@ FORMATS = {
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description="Export a checkpoint and check that the answer stays the same.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
     add("--output", type=Path, help="folder (default: that of the weights)")
-    add("--size", type=int, default=SIZE, help="side of the square with a view's area, pixels")
+    add(
+        "--size",
+        type=whole(32, multiple=32),
+        default=SIZE,
+        help="side of the square with a view's area, pixels",
+    )
     add(
         "--formats",
         nargs="+",
@@ -119,8 +125,6 @@ def parse_args(argv=None):
     )
     add("--data_root", nargs="+", help="data folders (docs/data.md), for int8 alone")
     args = parser.parse_args(argv)
-    if args.size < 32:
-        parser.error(f"--size must be 32 or more, not {args.size}")
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
     return args

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dataset import read_pair
 from files import write_whole
+from flags import real
 from images import read_image, write_image
 from pairs import SOFT_LIST, read_pairs
 from pipeline import outcomes
@@ -42,13 +43,13 @@ def parse_args(argv=None):
     )
     add(
         "--draft_weight",
-        type=float,
+        type=real(0, 1),
         default=0.0,
         help=f"share 0..1 that the masks in --data_root's {SOFT_LIST} have in the new ones",
     )
     add(
         "--least_agreement",
-        type=float,
+        type=real(0, 1),
         default=0.55,
         help="leave photos out whose answers have a smaller common IoU",
     )
@@ -61,12 +62,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if bool(args.photos) == (args.data_root is not None):
         parser.error("give either photos or --data_root")
-    if not 0 <= args.draft_weight <= 1:
-        parser.error(f"--draft_weight must be 0 to 1, not {args.draft_weight}")
     if args.draft_weight and args.data_root is None:
         parser.error("--draft_weight needs --data_root, whose masks it weighs")
-    if not 0 <= args.least_agreement <= 1:
-        parser.error(f"--least_agreement must be 0 to 1, not {args.least_agreement}")
     return args
 
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from backends import AUTO, BACKENDS
 from backgrounds import COLORS, read_background
 from effects import EFFECTS, Options, mask_of
+from flags import Help, real, whole
 from images import SUFFIXES, read_image, write_image
 from pipeline import outcomes
 from predictor import Predictor
@@ -19,7 +20,7 @@ from tasks import Failure, Task, find_photos, print_any_name, without_clashes
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -33,7 +34,12 @@ def parse_args(argv=None):
         default="green",
         help=f"for --mode replace: a photo, a colour #rrggbb, or one of {', '.join(COLORS)}",
     )
-    add("--blur", type=float, default=2.0, help="for --mode blur: sigma, %% of the longer side")
+    add(
+        "--blur",
+        type=real(),
+        default=2.0,
+        help="for --mode blur: sigma, %% of the longer side",
+    )
     add("--save_mask", action="store_true", help="write the 0/255 mask too: photo_mask.png")
     add(
         "--refine",
@@ -42,12 +48,8 @@ def parse_args(argv=None):
         help="let the mask follow the photo's edges",
     )
     add("--skip_existing", action="store_true", help="pass over photos whose result exists")
-    add("--batch_size", type=int, default=4, help="photos the network sees at once")
+    add("--batch_size", type=whole(1), default=4, help="photos the network sees at once")
     args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        parser.error(f"--batch_size must be 1 or more, not {args.batch_size}")
-    if args.blur < 0:
-        parser.error(f"--blur must be 0 or more, not {args.blur}")
     try:
         background = read_background(args.background)
     except ValueError as error:

@@ -177,7 +177,7 @@ def test_int8_that_loses_too_much_is_not_written(folder, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     "flags, told",
     [
-        (["--size", "31"], "--size must be 32 or more, not 31"),
+        (["--size", "31"], "must be a multiple of 32, not '31'"),
         (["--formats", "int8"], "give --data_root"),
     ],
 )

@@ -412,7 +412,8 @@ print(min(seconds() for _ in range(12)))
 """
     (sentence, one), (_, two) = (run_python(code, n).splitlines() for n in ("1", "2"))
     if sentence.startswith(FAST):
-        assert float(two) < 1.6 * float(one)
+        # 1.1 to 1.6 here, however busy the machine; 4 and more with barriers that spin.
+        assert float(two) < 3 * float(one)
 
 
 def test_a_deep_copy_runs_on_its_own_weights():

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flags import whole
 from images import read_image, read_mask, write_image
 from sheets import contact_sheet
 from transforms import SIZE, color, compose, degrade, edge_of, geometry, view_shape
@@ -85,7 +86,7 @@ def parse_args(argv=None):
     parser.add_argument("--mask", help="its mask, to see mask (green) and edge (yellow) move along")
     parser.add_argument("--other", help="photo that lends background and thing; else the photo")
     parser.add_argument("--output", help="picture to write; PHOTO_transforms.png if not given")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and draws")
+    parser.add_argument("--seed", type=whole(), default=0, help="of noise and draws")
     return parser.parse_args(argv)
 
 

@@ -21,6 +21,7 @@ from apps.video.reading import probe, read_film
 from apps.video.writing import open_writer, way_of_writing
 from backends import AUTO, BACKENDS
 from effects import EFFECTS
+from flags import Help, real, whole
 from pipeline import FAILURES
 from predictor import Predictor
 from tasks import Failure, Task, print_any_name, without_clashes
@@ -30,12 +31,12 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m apps.video",
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("films", nargs="*", type=Path, help="film files")
-    add("--camera", type=int, help="number of a camera to show live instead: 0 is the first")
+    add("--camera", type=whole(), help="number of a camera to show live instead: 0 is the first")
     add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--output", type=Path, help="folder of the results (default: beside each film)")
@@ -48,7 +49,12 @@ def parse_args(argv=None):
         help="for --mode replace: a photo, a film (looped), a colour #rrggbb or its name;"
         " several for --camera, where key b goes on to the next",
     )
-    add("--blur", type=float, default=2.0, help="for --mode blur: sigma, %% of the longer side")
+    add(
+        "--blur",
+        type=real(),
+        default=2.0,
+        help="for --mode blur: sigma, %% of the longer side",
+    )
     add(
         "--refine",
         action=argparse.BooleanOptionalAction,
@@ -71,8 +77,6 @@ def parse_args(argv=None):
         parser.error(f"--mode {args.mode} is not for --camera: give {', '.join(EFFECT_KEYS[:-1])}")
     if args.camera is None and len(args.background) > 1:
         parser.error(f"a film takes one --background, not {len(args.background)}")
-    if args.blur < 0:
-        parser.error(f"--blur must be 0 or more, not {args.blur}")
     return args
 
 

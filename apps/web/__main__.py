@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from flags import whole
+
 FOLDER = Path(__file__).resolve().parent
 MODEL_PATH = FOLDER.parents[1] / "weights" / "portraitnet.onnx"
 TYPES = {  # suffixes that are served; nothing else is
@@ -48,7 +50,7 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
-    add("--port", type=int, default=8420, help="of the address; 0 for any that is free")
+    add("--port", type=whole(0, 65535), default=8420, help="of the address; 0 for any that is free")
     add(
         "--open",
         action=argparse.BooleanOptionalAction,
