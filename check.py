@@ -3,7 +3,6 @@
 python check.py --data_root EG1800/ Picsart/
 """
 
-import argparse
 import hashlib
 import sys
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flags import Help
+from flags import make_parser
 from images import read_image, read_mask, read_share
 from metrics import THRESHOLD
 from pairs import SPLITS, read_lists
@@ -82,11 +81,7 @@ def check(roots, splits):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Read every photo and mask of data sets and name what is wrong.",
-        allow_abbrev=False,
-        formatter_class=Help,
-    )
+    parser = make_parser("Read every photo and mask of data sets and name what is wrong.")
     parser.add_argument("--data_root", nargs="+", required=True, help="folders of data sets")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="lists to read")
     return parser.parse_args(argv)

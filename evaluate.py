@@ -15,7 +15,7 @@ import numpy as np
 from backends import AUTO, BACKENDS
 from dataset import validation_sets
 from files import write_json
-from flags import Help, whole
+from flags import make_parser, whole
 from images import write_image
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
@@ -28,11 +28,7 @@ SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Score a checkpoint in every published protocol, each data folder apart.",
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Score a checkpoint in every published protocol, each data folder apart.")
     add = parser.add_argument
     roots = "data folders (docs/data.md); else those that the checkpoint was trained on, or EG1800/"
     add("--data_root", nargs="+", help=roots)

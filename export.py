@@ -4,7 +4,6 @@ python export.py                                            # weights/portraitne
 python export.py --formats int8 --data_root EG1800/         # weights/portraitnet_int8.onnx
 """
 
-import argparse
 import hashlib
 import json
 import subprocess
@@ -20,7 +19,7 @@ import paddle
 from backends import load, runner
 from dataset import PortraitDataset
 from files import whole_file, write_json
-from flags import Help, whole
+from flags import make_parser, whole
 from images import SUFFIXES, read_image
 from metrics import THRESHOLD, confusion, mean_iou
 from models.weights import load_model
@@ -95,11 +94,7 @@ FORMATS = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Export a checkpoint and check that the answer stays the same.",
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Export a checkpoint and check that the answer stays the same.")
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
     add("--output", type=Path, help="folder (default: that of the weights)")

@@ -14,6 +14,13 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+def make_parser(description: str, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser as every command has it: help with defaults, and no flag by a part of its name."""
+    return argparse.ArgumentParser(
+        prog, description=description, formatter_class=Help, allow_abbrev=False
+    )
+
+
 def whole(least=0, most=math.inf, multiple=1):
     """Type of a whole number from `least` to `most`, a multiple of `multiple`."""
     told = f"a whole number{_range(least, most)}" if multiple == 1 else f"a multiple of {multiple}"

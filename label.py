@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dataset import read_pair
 from files import write_whole
-from flags import real
+from flags import make_parser, real
 from images import read_image, write_image
 from pairs import SOFT_LIST, read_pairs
 from pipeline import outcomes
@@ -26,10 +26,8 @@ LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Draft masks, soft, for photos without any, ready to be corrected and trained.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "Draft masks, soft, for photos without any, ready to be corrected and trained."
     )
     add = parser.add_argument
     add("photos", nargs="*", type=Path, help="photos, or folders that are searched for photos")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from backends import AUTO, BACKENDS
 from backgrounds import COLORS, read_background
 from effects import EFFECTS, Options, mask_of
-from flags import Help, real, whole
+from flags import make_parser, real, whole
 from images import SUFFIXES, read_image, write_image
 from pipeline import outcomes
 from predictor import Predictor
@@ -18,11 +18,7 @@ from tasks import Failure, Task, find_photos, print_any_name, without_clashes
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("photos", nargs="+", type=Path, help="photos, or folders that are searched for photos")
     add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")

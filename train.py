@@ -1,6 +1,5 @@
 """Train PortraitNet: python train.py --epoch 60 --lr 0.001 --batch_size 32 --data_root EG1800/"""
 
-import argparse
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from dataset import (
 )
 from effects import overlay
 from files import write_json, write_whole
-from flags import Help, real, whole
+from flags import make_parser, real, whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
@@ -55,11 +54,7 @@ PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's row of validation photos
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__)
     add_data_flags(parser.add_argument_group("data"))
     add_optimisation_flags(parser.add_argument_group("network and optimisation"))
     add_augmentation_flags(parser.add_argument_group("augmentation"))

@@ -7,7 +7,6 @@ of the last epoch, so that nothing is chosen. Stop it and give the command again
 kept, the running one is resumed. Flags behind `--` go to train.py.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from benchmarks.table import heading, row
 from dataset import validation_sets
 from evaluate import degrade_photo
 from files import write_json
+from flags import make_parser
 from metrics import score
 from predictor import Predictor
 from run import RESUME_FILE
@@ -42,11 +42,7 @@ SCORES = {  # of metrics.PROTOCOLS -> heading
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Train and score the network with and without each auxiliary loss.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Train and score the network with and without each auxiliary loss.")
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
     add("--output", type=Path, default=Path("ablation"), help="folder of the runs and tables")

@@ -3,13 +3,13 @@
 python -m benchmarks.contact_sheet
 """
 
-import argparse
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 import effects
+from flags import make_parser
 from images import read_image, write_image
 from predictor import Predictor
 from sheets import contact_sheet
@@ -21,11 +21,7 @@ COLUMNS = 4
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Every mode of predict.py in one picture.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Every mode of predict.py in one picture.")
     add = parser.add_argument
     add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="a square photo")
     add("--output", type=Path, default=EXAMPLES / "modes.png", help="the picture to write")

@@ -28,6 +28,7 @@ import numpy as np
 
 from backends import BACKENDS, is_installed, load
 from benchmarks.table import heading, row
+from flags import make_parser
 from predictor import MODEL_PATH
 from transforms import SIZE
 
@@ -48,11 +49,7 @@ UNIT = "MediaPipe selfie 256x256"
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Latency, throughput, start and memory of every backend.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Latency, throughput, start and memory of every backend.")
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="weights; their exports lie beside")
     add("--mediapipe", type=Path, help="folder of MediaPipe's selfie .tflite files")

@@ -8,7 +8,6 @@ Every answer is brought to the photo's size and scored in the protocols of metri
 is the paper's, "95 %" where it would lie for 95 % of other draws of as many photos.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.table import heading, row
 from dataset import PortraitDataset
+from flags import make_parser
 from label import ask
 from metrics import Scores
 from pairs import SPLITS
@@ -80,11 +80,7 @@ class Mirrored:
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Our weights and MediaPipe's selfie model on the same photos.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Our weights and MediaPipe's selfie model on the same photos.")
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders, scored apart (docs/data.md)")
     add("--split", choices=SPLITS, default="val", help="which list")

@@ -6,7 +6,6 @@ prints a table of boundary scores at the photos' own size for bilinear and bicub
 for `predictor.guided_upsample`, over one pass of the network.
 """
 
-import argparse
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from benchmarks.table import heading, row
 from dataset import PortraitDataset
 from effects import mask_of
+from flags import make_parser
 from metrics import boundary_f_score, boundary_iou, confusion, person_iou
 from predictor import MODEL_PATH, Predictor, guided_upsample
 from transforms import SIZE
@@ -32,11 +32,7 @@ METHODS = {  # name -> function of a view's probability and the photo
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Boundary scores of three ways to bring a mask to the photo's size.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Boundary scores of three ways to bring a mask to the photo's size.")
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="one or more data folders (docs/data.md)")
     add("--split", choices=["train", "val", "test"], default="val", help="which photos")

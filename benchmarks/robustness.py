@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dataset import PortraitDataset
 from files import write_json
+from flags import make_parser
 from images import read_image
 from metrics import THRESHOLD, boundary_iou, confusion, person_iou
 from pairs import SPLITS, split_backgrounds
@@ -117,11 +118,7 @@ def score_person_free(predictor, paths):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__.split("\n")[0])
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
     add("--split", choices=SPLITS, default="test", help="which list")

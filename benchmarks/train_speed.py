@@ -17,6 +17,7 @@ import sys
 import time
 
 from benchmarks.table import heading, row
+from flags import make_parser
 
 FOLDER = pathlib.Path(__file__).parent
 # What `keep_memory` does for us, as far as the environment can: PyTorch is measured at its best.
@@ -28,7 +29,7 @@ KEEP_MEMORY = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--batch_size", type=int, default=32, help="photos a step")
     add("--copies", type=int, default=2, choices=[1, 2], help="passes of each photo; 1: no KL")

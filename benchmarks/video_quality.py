@@ -15,7 +15,6 @@ views, between frames that follow each other:
   the opposite for two frames, or the reverse.
 """
 
-import argparse
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from apps.video.reading import read_film
 from apps.video.smoothing import Smoother
 from benchmarks.table import heading, row
 from effects import CLEAR, SOLID
+from flags import make_parser
 from metrics import THRESHOLD
 from predictor import Predictor
 
@@ -61,11 +61,7 @@ METHODS = {  # name -> function of views and probabilities of a clip -> probabil
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Flicker and lag of the masks of films, per frame and smoothed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Flicker and lag of the masks of films, per frame and smoothed.")
     add = parser.add_argument
     add("films", nargs="+", type=Path, help="film files with one person each")
     add("--frames", type=int, default=150, help="first frames of each film to use")

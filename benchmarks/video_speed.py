@@ -7,7 +7,6 @@ over all threads, one stage after the other; the last columns are whole runs of 
 frames a second of wall time, where the stages overlap.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -23,6 +22,7 @@ from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
 from benchmarks.table import heading, row
 from effects import EFFECTS
+from flags import make_parser
 from images import read_image
 from predictor import Predictor
 
@@ -32,11 +32,7 @@ RATE = 30
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Frames a second of apps.video, and what each stage costs.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("Frames a second of apps.video, and what each stage costs.")
     add = parser.add_argument
     add("--frames", type=int, default=150, help="length of the film")
     add("--modes", nargs="+", choices=EFFECTS, default=["overlay", "replace", "blur"])

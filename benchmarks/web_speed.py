@@ -8,7 +8,6 @@ by a colour; medians of the rounds are printed. There is no graphics card in hea
 so MediaPipe, which computes with WebGL, is drawn by the processor too (SwiftShader).
 """
 
-import argparse
 import functools
 import shutil
 import statistics
@@ -22,6 +21,7 @@ import numpy as np
 
 from apps.web import __main__ as web
 from benchmarks.table import heading, row
+from flags import make_parser
 from images import read_image
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +164,7 @@ def take_screenshot(browser, address, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--model_path", type=Path, default=web.MODEL_PATH, help="ONNX file")
     parser.add_argument("--rounds", type=int, default=3, help="times each page is opened")
     parser.add_argument("--seconds", type=int, default=5, help="that each camera is counted")

@@ -16,7 +16,6 @@ TensorFlow's "SAME" pads a stride-2 convolution of an even grid below and on the
 on all sides. That moves the grids (31 pixels at 1/32 of the size) and else changes the frame alone.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from flags import make_parser
 from images import SUFFIXES, read_image
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_names
 from models.weights import save_atomically
@@ -174,10 +174,8 @@ def unfold(state, images):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Convert MoveNet Lightning's encoder into a start for train.py --pretrained.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+    parser = make_parser(
+        "Convert MoveNet Lightning's encoder into a start for train.py --pretrained."
     )
     add = parser.add_argument
     add("folder", type=Path, help=f"where {NAME}.json and .bin lie")

@@ -1,13 +1,12 @@
 """A contact sheet of every transform: `python -m transforms PHOTO [--output FILE]`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from flags import whole
+from flags import make_parser, whole
 from images import read_image, read_mask, write_image
 from sheets import contact_sheet
 from transforms import SIZE, color, compose, degrade, edge_of, geometry, view_shape
@@ -76,11 +75,8 @@ def tiles(image, mask, other, rng):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m transforms",
-        description="Show what every training transform does to a photo.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = make_parser(
+        "Show what every training transform does to a photo.", prog="python -m transforms"
     )
     parser.add_argument("photo", help="any photo")
     parser.add_argument("--mask", help="its mask, to see mask (green) and edge (yellow) move along")

@@ -21,19 +21,14 @@ from apps.video.reading import probe, read_film
 from apps.video.writing import open_writer, way_of_writing
 from backends import AUTO, BACKENDS
 from effects import EFFECTS
-from flags import Help, real, whole
+from flags import make_parser, real, whole
 from pipeline import FAILURES
 from predictor import Predictor
 from tasks import Failure, Task, print_any_name, without_clashes
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m apps.video",
-        description=__doc__,
-        formatter_class=Help,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__, prog="python -m apps.video")
     add = parser.add_argument
     add("films", nargs="*", type=Path, help="film files")
     add("--camera", type=whole(), help="number of a camera to show live instead: 0 is the first")

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from flags import whole
+from flags import make_parser, whole
 
 FOLDER = Path(__file__).resolve().parent
 MODEL_PATH = FOLDER.parents[1] / "weights" / "portraitnet.onnx"
@@ -42,12 +42,7 @@ HEADERS = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m apps.web",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser(__doc__, prog="python -m apps.web")
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
     add("--port", type=whole(0, 65535), default=8420, help="of the address; 0 for any that is free")
