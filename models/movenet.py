@@ -19,6 +19,7 @@ on all sides. That moves the grids (31 pixels at 1/32 of the size) and else chan
 import json
 import math
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,7 @@ def unfold(state, images):
     for convolution, bn, _ in graph_names():
         layers[convolution].register_forward_post_hook(count(bn))
     images = iter(images)
-    while group := [image for image, _ in zip(images, range(BATCH))]:
+    while group := list(islice(images, BATCH)):
         rgb = np.stack(group)[..., ::-1] / 255
         x = ((rgb - IMAGENET_MEAN) / IMAGENET_STD).transpose(0, 3, 1, 2).astype(np.float32)
         with paddle.no_grad():

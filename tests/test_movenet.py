@@ -157,6 +157,17 @@ def test_training_on_the_photos_changes_nothing():
         assert np.abs(resting - working).mean() < 0.01 * resting.std()
 
 
+def test_every_photo_counts(monkeypatch):
+    """The moments do not depend on the order, so no photo falls between two groups."""
+    monkeypatch.setattr(movenet, "BATCH", 2)
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    states = [movenet.convert(made_up_graph(), "x") for _ in range(2)]
+    movenet.unfold(states[0], images)
+    movenet.unfold(states[1], images[::-1])
+    for name, array in states[0].items():
+        assert np.allclose(array, states[1][name], rtol=1e-3, atol=1e-5), name
+
+
 def test_a_wrong_graph_is_one_sentence(tmp_path, photos, capsys):
     def told(folder):
         output = str(tmp_path / "person.pdparams")
