@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from files import whole_file
 from images import read_image, read_mask, read_share
 from pairs import Pair, find_pairs, read_lists
+from pipeline import window
 from transforms import DEFORMATION, SIZE, TEXTURE, degrade, edge_of
 from transforms.compose import add_person, cover_part, swap_background
 from transforms.geometry import fit_matrix, inside_of, letterbox_box, resize, threshold, warp
@@ -77,7 +77,7 @@ class PhotoCache:
         if photo.nbytes > self.room:
             return
         self.room -= photo.nbytes
-        with whole_file(path) as temporary:
+        with whole_file(path, durable=False) as temporary:  # `photo` makes a broken one anew
             np.save(temporary, photo)
 
 
@@ -324,17 +324,7 @@ def load_batches(samples, steps, epoch, strength, num_workers):
         return
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(num_workers, context, worker_init, (samples,)) as pool:
-        ahead = deque()
-        try:
-            for job in jobs:
-                ahead.append(pool.submit(worker_batch, *job))
-                if len(ahead) > 2 * num_workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        yield from window(pool, worker_batch, jobs, depth=2 * num_workers + 1)
 
 
 def load_batch(samples, view_shape, indices, epoch, strength):
@@ -354,6 +344,6 @@ def worker_init(samples):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def worker_batch(*job):
+def worker_batch(job):
     """`load_batch` in a worker."""
     return load_batch(_worker_samples, *job)

@@ -21,10 +21,10 @@ from dataset import PortraitDataset
 from files import whole_file, write_json
 from flags import make_parser, whole
 from images import SUFFIXES, read_image
-from metrics import THRESHOLD, confusion, mean_iou
+from metrics import score
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor
-from transforms import MEAN, SCALE, SIZE, letterbox, letterbox_mask
+from transforms import MEAN, SCALE, SIZE
 from transforms.geometry import resize, view_shape
 
 ROOT = Path(__file__).parent
@@ -157,23 +157,14 @@ def check_difference(name, run_batch, model, views):
 def check_miou(run_batch, model, args):
     """mIoU (metrics.PROTOCOLS' miou_raw) of both; ValueError where int8 loses INT8_LOSS or more."""
     val = PortraitDataset(args.data_root, "val")
-    before, after = (miou(Predictor.of(run, args.size), val) for run in (runner(model), run_batch))
+    predictors = (Predictor.of(run, args.size) for run in (runner(model), run_batch))
+    before, after = (score(each.probabilities, val).summary()["miou_raw"] for each in predictors)
     if before - after >= INT8_LOSS:
         raise ValueError(
             f"int8 has an mIoU of {after:.4f} on {len(val)} validation photos where the checkpoint "
             f"has {before:.4f}: it loses {INT8_LOSS:g} or more, so nothing was written."
         )
     return {"miou_checkpoint": before, "miou_int8": after, "photos": len(val)}
-
-
-def miou(predictor, dataset):
-    """See `check_miou`."""
-    counts = 0
-    for index in range(len(dataset)):
-        image, mask = dataset.photo(index)
-        probability = letterbox(predictor.probability(image), SIZE, border=0)[0]
-        counts = counts + confusion(probability > THRESHOLD, letterbox_mask(mask, SIZE))
-    return float(mean_iou(counts))
 
 
 def describe(args):

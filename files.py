@@ -8,11 +8,12 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Write a file whole or not at all; an earlier one of its name stays until then.
 
     Args:
         path: of the file; its folder is made when missing.
+        durable: whole even after a power cut, for which the disk is waited for.
 
     Yields:
         Path to write to, in the same folder and with the same suffix. It becomes `path` when the
@@ -26,8 +27,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the name without the content
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # or the name could be there without the content
         temporary.replace(path)
     except OSError as error:
         # A full disk names no file, and other failures the temporary one.

@@ -20,6 +20,7 @@ from pairs import SOFT_LIST, read_pairs
 from pipeline import outcomes
 from predictor import Predictor
 from tasks import Failure, Task, find_photos, print_any_name, without_clashes
+from transforms.geometry import threshold
 
 LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
 LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
@@ -166,7 +167,7 @@ def label(tasks, predictors, drafts, args):
 
     def finish(task, _, answer):
         share, agreement = answer
-        if np.mean(share > 127) < LEAST_PERSON:
+        if threshold(share).mean() < LEAST_PERSON:
             return "nobody found"
         if agreement < args.least_agreement:
             return f"the answers disagree (IoU {agreement:.2f})"

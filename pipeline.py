@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -95,12 +95,21 @@ def attempt(outcome: Outcome, function: Callable, *arguments) -> Outcome:
 
 def ahead(function: Callable, items: Iterable, depth: int, threads: int = 2) -> Iterator:
     """What `function` makes of items, in order, at most `depth` ahead of who takes it."""
-    items = iter(items)
     with ThreadPoolExecutor(threads) as pool:
-        window = deque(pool.submit(function, item) for item in islice(items, depth))
-        while window:
-            yield window.popleft().result()
-            window.extend(pool.submit(function, item) for item in islice(items, 1))
+        yield from window(pool, function, items, depth)
+
+
+def window(pool: Executor, function: Callable, items: Iterable, depth: int) -> Iterator:
+    """What `function` makes of items in a pool, in order; who stops taking cancels the rest."""
+    items = iter(items)
+    futures = deque(pool.submit(function, item) for item in islice(items, depth))
+    try:
+        while futures:
+            yield futures.popleft().result()
+            futures.extend(pool.submit(function, item) for item in islice(items, 1))
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def in_thread(items: Iterable, depth: int) -> Iterator:

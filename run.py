@@ -38,6 +38,7 @@ class Run:
     history: list = field(default_factory=list)
 
     PLACE = ("epoch", "batch", "step", "best", "history")
+    KEYS = {*PLACE, "sums", "model", "average", "optimizer", "scaler", "args"}  # of the file
 
     @property
     def evaluated(self):
@@ -77,7 +78,7 @@ class Run:
                 "--output."
             )
         state = load_whole(path)
-        if not isinstance(state, dict) or not {*self.PLACE, "model", "args"} <= state.keys():
+        if not isinstance(state, dict) or not state.keys() >= self.KEYS:
             raise ValueError(f"{path} is no state of a training; start without --resume.")
         load_state(self.model, state["model"], path)
         if self.average is not None:

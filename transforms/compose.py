@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.geometry import resize
+from transforms.geometry import resize, threshold
 
 TOUCH = 0.02  # share of a side's pixels from which on the frame counts as cutting the person there
-PERSON_FROM = 127  # a pixel belongs to the person where its share is above
 PERSON_SCALES = 0.4, 1.1  # of the photo that lends a person, as a share of the size that fits
 THING_SHARES = 0.02, 0.15  # of the person's pixels that a thing hides
 TRIALS = 4  # places tried for a second person; the one that hides least is taken
@@ -47,7 +46,8 @@ def swap_background(
     scene = cv2.convertScaleAbs(scene, alpha=_half_gain(new, old))
     if least_scale < 1:
         scale = least_scale ** rng.random()
-        bgra = _place(bgra, *bgra.shape[:2], scale, rng)
+        small, cut = _scaled(bgra, *bgra.shape[:2], scale)
+        bgra = _place(small, cut, *bgra.shape[:2], rng)
     return _over(bgra, scene, np.zeros(scene.shape[:2], np.uint8))
 
 
@@ -67,13 +67,14 @@ def add_person(
     height, width = bgra.shape[:2]
     before, alpha = rng.random() < 0.5, cv2.extractChannel(bgra, 3)
     scale = rng.uniform(*PERSON_SCALES) * min(height / other.shape[0], width / other.shape[1])
-    places = [_place(other, height, width, scale, rng) for _ in range(TRIALS)]
+    small, cut = _scaled(other, height, width, scale)
+    places = [_place(small, cut, height, width, rng) for _ in range(TRIALS)]
     hidden = [int(np.minimum(place[:, :, 3], alpha).sum(dtype=np.int64)) for place in places]
     added = places[int(np.argmin(hidden))]
     image = cv2.cvtColor(bgra, cv2.COLOR_BGRA2BGR)
     # Two photos seldom have one light: move the new person half of the way to this photo's.
-    mask = cv2.threshold(added[:, :, 3], PERSON_FROM, 255, cv2.THRESH_BINARY)[1]
-    gain = _half_gain(sum(cv2.mean(added[:, :, :3], mask)), sum(cv2.mean(image)))
+    person = threshold(cv2.extractChannel(added, 3))
+    gain = _half_gain(sum(cv2.mean(added[:, :, :3], person)), sum(cv2.mean(image)))
     added[:, :, :3] = cv2.convertScaleAbs(added[:, :, :3], alpha=gain)
     if not before:  # the person of the photo stays in front
         added[:, :, 3] = np.minimum(added[:, :, 3], 255 - alpha)
@@ -95,7 +96,7 @@ def cover_part(
     Returns:
         (H, W, 4) uint8.
     """
-    person = np.flatnonzero(bgra[:, :, 3] > PERSON_FROM)
+    person = np.flatnonzero(threshold(cv2.extractChannel(bgra, 3)))
     if not len(person):
         return bgra
     y, x = divmod(int(rng.choice(person)), bgra.shape[1])
@@ -128,26 +129,34 @@ def _over(bgra, image, alpha):
     return cv2.merge([mixed, np.maximum(alpha, bgra[:, :, 3])])
 
 
-def _place(bgra, height, width, scale, rng):
-    """A picture at `scale` on a transparent (height, width) canvas, where its cut sides allow it.
+def _scaled(bgra, height, width, scale):
+    """A picture at `scale`, or larger if it must reach across a (height, width) canvas.
 
-    A side where the frame cuts the person lies on the same side of the canvas, or beyond it.
+    Returns:
+        the picture, and whether the frame cuts the person above, left, below and right.
     """
-    alpha = bgra[:, :, 3] > PERSON_FROM
-    top, left, bottom, right = (
-        line.mean() > TOUCH for line in (alpha[0], alpha[:, 0], alpha[-1], alpha[:, -1])
-    )
+    person = threshold(cv2.extractChannel(bgra, 3))
+    cut = [line.mean() > TOUCH for line in (person[0], person[:, 0], person[-1], person[:, -1])]
+    top, left, bottom, right = cut
     fill_y, fill_x = height / bgra.shape[0], width / bgra.shape[1]
     if top and bottom:
         scale = max(scale, fill_y)
     if left and right:
         scale = max(scale, fill_x)
     inner = max(1, round(scale * bgra.shape[0])), max(1, round(scale * bgra.shape[1]))
-    small = resize(bgra, *inner)
-    y = _offset(height - inner[0], top, bottom, rng)
-    x = _offset(width - inner[1], left, right, rng)
+    return resize(bgra, *inner), cut
+
+
+def _place(small, cut, height, width, rng):
+    """A picture on a transparent (height, width) canvas.
+
+    A side where the frame cuts the person lies on the same side of the canvas, or beyond it.
+    """
+    top, left, bottom, right = cut
+    y = _offset(height - small.shape[0], top, bottom, rng)
+    x = _offset(width - small.shape[1], left, right, rng)
     canvas = np.zeros((height, width, 4), np.uint8)
-    part = canvas[max(y, 0) : y + inner[0], max(x, 0) : x + inner[1]]
+    part = canvas[max(y, 0) : y + small.shape[0], max(x, 0) : x + small.shape[1]]
     part[:] = small[max(-y, 0) :, max(-x, 0) :][: part.shape[0], : part.shape[1]]
     return canvas
 
@@ -157,7 +166,7 @@ def _offset(room, cut_before, cut_after, rng):
     if cut_before and not cut_after:
         return min(0, room)
     if cut_after and not cut_before:
-        return max(0, room) if room > 0 else room
+        return room
     return int(rng.integers(min(0, room), max(0, room) + 1))
 
 

@@ -4,6 +4,8 @@ Matrices are 3x3 and act on (x, y, 1) in continuous coordinates: pixel (0, 0) co
 y, so a picture's centre is (width / 2, height / 2) and matrices multiply without half-pixel terms.
 """
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ def resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=interpolation)
 
 
+@lru_cache(1024)  # a film's frames and a data set's photos ask for a few again and again
 def view_shape(height: int, width: int, size: int) -> tuple[int, int]:
     """The rectangle in which the network sees a photo: its proportions, nearly, and no padding.
 
@@ -89,7 +92,7 @@ def letterbox_mask(mask: Mask, size: int) -> Mask:
     Returns:
         (size, size) uint8 0/1.
     """
-    return (letterbox(mask * np.uint8(255), size, border=0)[0] > 127).astype(np.uint8)
+    return threshold(letterbox(mask * np.uint8(255), size, border=0)[0])
 
 
 def fit_matrix(

@@ -1,6 +1,5 @@
 """Films to disk, with PyAV if it is installed, else ffmpeg's program, else OpenCV alone."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import numpy as np
 
 from apps.video import reading
 from apps.video.reading import EXACT, decoded, open_film
+from files import whole_file
 
 if reading.av:
     import av
@@ -63,12 +63,8 @@ def open_writer(
     Raises:
         ValueError: OpenCV alone cannot write an alpha channel, or the file cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    writer = {"PyAV": _AvWriter, "ffmpeg": _FfmpegWriter, "OpenCV": _OpencvWriter}[way_of_writing()]
+    kind = {"PyAV": _AvWriter, "ffmpeg": _FfmpegWriter, "OpenCV": _OpencvWriter}[way_of_writing()]
     height, width = (length + length % 2 for length in shape[:2])
-    writer = writer(temporary, (height, width, shape[2]), rate, source)
 
     def write(seconds, picture):
         if picture.shape != shape:  # a stream may change its size on the way
@@ -79,18 +75,12 @@ def open_writer(
             picture = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE)
         writer.write(seconds, picture)
 
-    complete = False
-    try:
-        yield write
-        complete = True
-    finally:
+    with whole_file(path) as temporary:
+        writer = kind(temporary, (height, width, shape[2]), rate, source)
         try:
-            writer.close()
+            yield write
         finally:
-            if complete and temporary.exists():
-                temporary.replace(path)
-            else:
-                temporary.unlink(missing_ok=True)
+            writer.close()
 
 
 class _AvWriter:
