@@ -39,13 +39,10 @@ class Network(NamedTuple):
     Attributes:
         run_batch: function of batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
         size: side of the square with a batch's area, pixels, for which the network was made.
-        letterboxed: the file takes squares of that side alone, in which a photo lies letterboxed,
-            as export.py made them before 2026-11-24.
     """
 
     run_batch: RunBatch
     size: int
-    letterboxed: bool = False
 
 
 def choose(model_path: str | Path | None = None, backend: str = AUTO) -> tuple[Path, str]:
@@ -106,8 +103,7 @@ def load(
         Network.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; damaged; not of this network; letterboxed and
-            of another size.
+        FileNotFoundError, ValueError: no such file; damaged; not of this network.
         ImportError: the backend's package is not installed.
     """
     _, package, loader = BACKENDS[backend]
@@ -120,10 +116,6 @@ def load(
         name = {"paddle": "paddlepaddle"}.get(package, package)
         raise ImportError(f"The backend {backend} needs {package}: run `pip install {name}`.")
     network = loader(Path(model_path), threads)
-    if network.letterboxed and size not in (None, network.size):
-        raise ValueError(
-            f"{model_path} takes squares of {network.size} pixels, not {size}: export it again."
-        )
     return network._replace(size=size or network.size)
 
 
@@ -202,13 +194,14 @@ def load_onnx(model_path, threads):
     except failures as error:
         raise damaged(model_path, error) from None
     given = session.get_inputs()[0]
-    check_interface(model_path, given.name, given.shape, session.get_outputs()[0].name)
+    fixed = isinstance(given.shape[2], int) if len(given.shape) == 4 else None
+    check_interface(model_path, given.name, fixed, session.get_outputs()[0].name)
     size = int(session.get_modelmeta().custom_metadata_map.get("size", SIZE))
 
     def run_batch(batch):
         return session.run(None, {given.name: batch})[0]
 
-    return Network(run_batch, size, letterboxed=isinstance(given.shape[2], int))
+    return Network(run_batch, size)
 
 
 def load_openvino(model_path, threads):
@@ -228,7 +221,9 @@ def load_openvino(model_path, threads):
     except RuntimeError as error:
         raise damaged(model_path, error) from None
     given, answer = model.inputs[0], model.outputs[0]
-    check_interface(model_path, given.any_name, given.partial_shape, answer.any_name)
+    shape = given.partial_shape
+    fixed = shape[2].is_static if len(shape) == 4 else None
+    check_interface(model_path, given.any_name, fixed, answer.any_name)
     told = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
     size = model.get_rt_info(told).astype(int) if model.has_rt_info(told) else SIZE
 
@@ -245,15 +240,25 @@ def load_openvino(model_path, threads):
             probability[i] = infer({0: batch[i : i + 1]}, share_inputs=True)[0]
         return probability
 
-    return Network(run_batch, size, letterboxed=given.partial_shape[2].is_static)
+    return Network(run_batch, size)
 
 
-def check_interface(model_path, given, shape, answer):
-    """Raise ValueError unless an ONNX file has the names and axes that export.py gives."""
-    if (given, answer) != ("batch", "probability") or len(shape) != 4:
+def check_interface(model_path, given, fixed, answer):
+    """Raise ValueError unless an ONNX file is as export.py writes it.
+
+    Args:
+        given, answer: names of its input and output.
+        fixed: whether its input has sides of a fixed length; None where it has no sides.
+    """
+    if (given, answer) != ("batch", "probability") or fixed is None:
         raise ValueError(
             f"{model_path} takes {given} and gives {answer}, not batch and probability: "
             "give a file that export.py wrote."
+        )
+    if fixed:
+        raise ValueError(
+            f"{model_path} takes views of one shape alone, as exports of before 2026-11-24 did: "
+            "export its checkpoint again."
         )
 
 

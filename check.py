@@ -92,7 +92,7 @@ def main(argv=None):
     try:
         return 1 if check(args.data_root, args.split) else 0
     except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"check.py: {error}", file=sys.stderr)
         return 1
 
 

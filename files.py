@@ -5,6 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
 
 
 @contextmanager
@@ -50,3 +56,23 @@ def write_whole(path: str | Path, data: bytes) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write a value as indented JSON, whole or not at all."""
     write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def lock(path: str | Path, wait: bool) -> IO | None:
+    """Keep others out while this process lives, however it ends; on a Unix only.
+
+    Args:
+        path: of the file that is locked; made when missing, and left there.
+        wait: until another process has ended, rather than give up.
+
+    Returns:
+        What holds the lock: keep it, or close it to let others in. None: another process holds it.
+    """
+    file = open(path, "w")  # noqa: SIM115
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

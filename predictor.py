@@ -12,8 +12,8 @@ import numpy as np
 
 from backends import AUTO, WEIGHTS, RunBatch, choose, load
 from images import Image, Probability
-from transforms import SIZE, letterbox, to_batch
-from transforms.geometry import letterbox_box, resize, view_shape
+from transforms import SIZE, to_batch
+from transforms.geometry import resize, view_shape
 
 MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # what train.py's best became
 GUIDE_SIDE = 256  # longer side at which the guided filter is fitted, pixels
@@ -39,7 +39,6 @@ class Predictor:
         backend: name of the one that runs.
         model_path: of the file that it runs.
         size: as above.
-        letterboxed: the file is of before 2026-11-24 and takes letterboxed squares alone.
 
     Raises:
         FileNotFoundError, ValueError: one sentence on what is wrong with the model file.
@@ -55,8 +54,7 @@ class Predictor:
         threads: int | None = None,
     ):
         self.model_path, self.backend = choose(model_path, backend)
-        network = load(self.model_path, self.backend, size, threads)
-        self.run_batch, self.size, self.letterboxed = network
+        self.run_batch, self.size = load(self.model_path, self.backend, size, threads)
         self.refine = refine
 
     @classmethod
@@ -69,7 +67,6 @@ class Predictor:
         """
         predictor = cls.__new__(cls)
         predictor.run_batch, predictor.size, predictor.refine = run_batch, size, refine
-        predictor.letterboxed = False
         return predictor
 
     def probability(self, image: Image) -> Probability:
@@ -90,8 +87,6 @@ class Predictor:
 
     def prepare(self, image: Image) -> Image:
         """image (H, W, 3) uint8 -> its view (h, w, 3) uint8, which is what the network sees."""
-        if self.letterboxed:
-            return letterbox(image, self.size)[0]
         return resize(image, *view_shape(*image.shape[:2], self.size))
 
     def run(self, views: list[Image]) -> list[Probability]:
@@ -106,9 +101,6 @@ class Predictor:
 
     def restore(self, probability: Probability, image: Image) -> Probability:
         """A view's probability (h, w) float32 -> the image's, (H, W) float32."""
-        if self.letterboxed:
-            top, left, height, width = letterbox_box(*image.shape[:2], self.size)
-            probability = probability[top : top + height, left : left + width]
         if self.refine:
             return guided_upsample(probability, image)
         return cv2.resize(probability, image.shape[1::-1])

@@ -8,11 +8,6 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None
-
 
 def all_reduce_mean(tensors):
     """Average a list of tensors over the processes, in one message."""
@@ -22,27 +17,6 @@ def all_reduce_mean(tensors):
         parts = paddle.split(flat / dist.get_world_size(), [int(np.prod(t.shape)) for t in tensors])
         for tensor, part in zip(tensors, parts):
             tensor.copy_(part.reshape(tensor.shape), False)
-
-
-def lock(folder):
-    """Keep a folder to this process until it ends, however it ends.
-
-    Returns:
-        what holds the lock: keep it.
-
-    Raises:
-        FileExistsError: another process has it.
-    """
-    file = open(folder / "lock", "w")  # noqa: SIM115
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise FileExistsError(
-            f"Another training is writing to {folder}: wait for it or name another --output."
-        ) from None
-    return file
 
 
 class StopRequest:

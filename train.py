@@ -23,7 +23,7 @@ from dataset import (
     validation_sets,
 )
 from effects import overlay
-from files import write_json, write_whole
+from files import lock, write_json, write_whole
 from flags import make_parser, real, whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
@@ -31,7 +31,7 @@ from models import PortraitNet, count_parameters
 from models.weights import load_pretrained, save_atomically
 from pairs import DATA_ROOT, split_backgrounds
 from predictor import Predictor
-from processes import StopRequest, all_reduce_mean, launch, lock
+from processes import StopRequest, all_reduce_mean, launch
 from run import RESUME_FILE, Run
 from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
 from transforms import (
@@ -105,7 +105,6 @@ def add_optimisation_flags(group):
     add("--edge_weight", type=real(), default=0.1, help="weight of the boundary focal loss")
     add("--consistency_weight", type=real(), default=1.0, help="weight of the consistency KL")
     add("--temperature", type=real(above=0), default=1.0, help="temperature of the consistency KL")
-    add("--boundary_weight", type=real(), default=0.0, help="extra mask loss of edge pixels")
 
 
 def add_augmentation_flags(group):
@@ -227,7 +226,6 @@ def forward(model, sample, args):
         edge_weight=args.edge_weight,
         consistency_weight=args.consistency_weight,
         temperature=args.temperature,
-        boundary_weight=args.boundary_weight,
     )
     return mask_logits, terms
 
@@ -373,7 +371,11 @@ def train(args):
             f"{output} holds another run; go on with --resume or name another --output."
         )
 
-    held = lock(output) if first else None  # noqa: F841, until this function ends
+    held = first and lock(output / "lock", wait=False)  # until this function ends
+    if held is None:
+        raise FileExistsError(
+            f"Another training is writing to {output}: wait for it or name another --output."
+        )
     samples, sets = make_samples(args), validation_sets(args.data_root, "val", args.seed)
     for dataset in sets.values():  # a broken photo is found now and not after an epoch
         for index in range(len(dataset)):

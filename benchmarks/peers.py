@@ -141,7 +141,7 @@ def main(argv=None):
         sets = {root: PortraitDataset(root, args.split) for root in args.data_root}
         candidates = make_candidates(args)
     except (OSError, ValueError, ImportError) as error:
-        print(error, file=sys.stderr)
+        print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 1
     for root, dataset in sets.items():
         scores = compare(candidates, dataset)

@@ -15,10 +15,7 @@ import paddle
 from paddle import _C_ops
 from paddle.base import core
 
-try:
-    import fcntl
-except ImportError:  # not a Unix
-    fcntl = None
+from files import lock
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
@@ -73,8 +70,7 @@ def _cache_folder(compiler):
 
 def _build_once(folder):
     # Whoever comes second waits for the first one's build; the lock goes with its process.
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(f"{folder}.lock", wait=True):
         if not folder.exists():
             _build(folder)
 

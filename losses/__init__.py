@@ -34,7 +34,6 @@ def portrait_loss(
     edge_weight: float,
     consistency_weight: float,
     temperature: float,
-    boundary_weight: float = 0.0,
 ) -> dict[str, paddle.Tensor]:
     """total = mask + edge_weight * edge + consistency_weight * consistency.
 
@@ -46,12 +45,10 @@ def portrait_loss(
         edge_logits: (N or 2N, 2, H, W) float32; only the last N, the texture-augmented photos, are
             used, as in the official code. May be None when `edge_weight` is 0.
         mask: (N, H, W) integer 0/1, 255 ignored; or the person's share of each pixel, float32 0..1.
-        edge: (N, H, W) integer 0/1, 255 ignored; may be None when neither `edge_weight` nor
-            `boundary_weight` is set.
+        edge: (N, H, W) integer 0/1, 255 ignored; may be None when `edge_weight` is 0.
         edge_weight: of the focal loss on the edge logits.
         consistency_weight: of the KL between clean and texture-augmented masks; needs 2N photos.
         temperature: of that KL.
-        boundary_weight: a pixel of the edge weighs 1 + boundary_weight in the mask term, others 1.
 
     Returns:
         dict of 0-d float32 tensors: mask, edge, consistency (each before its weight, 0 when off)
@@ -62,12 +59,8 @@ def portrait_loss(
 
     Source: PortraitNet section 3 and its published training code.
     """
-    if (edge_weight and (edge_logits is None or edge is None)) or (
-        boundary_weight and edge is None
-    ):
-        raise ValueError(
-            "edge_weight and boundary_weight need the edges: give them, or set the weight to 0"
-        )
+    if edge_weight and (edge_logits is None or edge is None):
+        raise ValueError("the edge term needs the edges: give them, or set edge_weight to 0")
     views = views_of(mask_logits, mask.shape[0])
     if consistency_weight and len(views) == 1:
         raise ValueError(
@@ -75,8 +68,7 @@ def portrait_loss(
             "but each is there once: concatenate both, or set consistency_weight to 0"
         )
 
-    pixel_weight = 1 + boundary_weight * (edge == 1).astype("float32") if boundary_weight else None
-    terms = {"mask": sum(cross_entropy(view, mask, pixel_weight) for view in views)}
+    terms = {"mask": sum(cross_entropy(view, mask) for view in views)}
     terms["edge"] = terms["consistency"] = paddle.zeros([])
     if edge_weight:
         texture = views_of(edge_logits, edge.shape[0])[-1]

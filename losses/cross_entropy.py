@@ -56,7 +56,6 @@ def weighted_mean(cost: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:
 def cross_entropy(
     logits: paddle.Tensor,
     label: paddle.Tensor,
-    pixel_weight: paddle.Tensor | None = None,
     ignore_index: int = 255,
 ) -> paddle.Tensor:
     """Softmax cross-entropy, averaged over the pixels that count.
@@ -65,7 +64,6 @@ def cross_entropy(
         logits: (N, C, H, W) float32.
         label: (N, H, W) class numbers of any integer dtype, or with two classes float32 shares
             0..1 of class 1.
-        pixel_weight: (N, H, W) float32 weight of each pixel, or None for 1.
         ignore_index: label of the pixels that do not count.
 
     Returns:
@@ -77,5 +75,4 @@ def cross_entropy(
     check_shapes(logits, label)
     shares = class_shares(label, logits.shape[1])
     cost = sum(share * cost for share, cost in zip(shares, class_costs(logits), strict=True))
-    weight = (label != ignore_index).astype("float32")
-    return weighted_mean(cost, weight if pixel_weight is None else weight * pixel_weight)
+    return weighted_mean(cost, (label != ignore_index).astype("float32"))

@@ -8,11 +8,11 @@ import paddle
 import pytest
 from conftest import draw_portrait
 
-from backends import Network, runner
+from backends import runner
 from images import read_image
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor, guided_upsample
-from transforms import letterbox, to_batch
+from transforms import to_batch
 from transforms.geometry import resize, view_shape
 
 ROOT = Path(__file__).parent.parent
@@ -107,24 +107,6 @@ def test_a_view_fills_its_rectangle_with_the_whole_photo(shape):
         [0, 0, 255],
         [0, 0, 0],
     ]
-
-
-def test_files_for_letterboxed_squares_get_them(monkeypatch):
-    """Whoever exported before 2026-11-24 keeps the masks that the file was made for."""
-    given = []
-
-    def run_batch(batch):
-        given.append(batch)
-        return batch[:, 1] / 10 + 0.5
-
-    monkeypatch.setattr("predictor.choose", lambda *_: ("old.onnx", "onnx"))
-    monkeypatch.setattr("predictor.load", lambda *_: Network(run_batch, 64, letterboxed=True))
-    image, _ = portrait(150, 110)
-    square, (top, left, height, width) = letterbox(image, 64)
-    inner = to_batch([square])[0, 1, top : top + height, left : left + width] / 10 + 0.5
-    expected = cv2.resize(inner, (110, 150))
-    assert np.allclose(Predictor(refine=False).probability(image), expected)
-    assert np.array_equal(given[0], to_batch([square]))
 
 
 def test_missing_weights_and_unknown_formats_are_named(tmp_path):

@@ -11,9 +11,9 @@ import pytest
 from conftest import draw_data_root, draw_portrait
 
 import kernels
-import processes
 import schedule
 import train
+from files import lock
 from models.weights import load_whole, read_state, save_atomically
 from predictor import Predictor
 from run import RESUME_FILE
@@ -182,12 +182,12 @@ def test_user_errors_are_one_line(data_root, tmp_path, capsys, monkeypatch):
 def test_a_folder_is_one_trainings_alone(data_root, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
-    held = processes.lock(out)
+    held = lock(out / "lock", wait=False)
     assert train.main(command(data_root, out, "--epoch", "1")) == 1
     assert "Another training is writing to" in capsys.readouterr().err
     assert not (out / "args.json").exists()
     held.close()
-    processes.lock(out).close()
+    lock(out / "lock", wait=False).close()
 
 
 def test_a_broken_validation_photo_is_found_before_the_first_epoch(data_root, tmp_path, capsys):
