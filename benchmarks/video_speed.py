@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from apps.video import __main__ as video
-from apps.video.drawing import Backdrop, Frame, draw
+from apps.video.drawing import Background, Frame, draw
 from apps.video.reading import read_film
 from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
@@ -57,7 +57,7 @@ def draw_film(path, size, frames):
 def stages(path, predictor, folder, modes):
     """CPU milliseconds a frame of each stage: name -> mean."""
     costs = {}
-    background = Backdrop(str(PHOTO)).at(0, next(read_film(path))[1].shape)
+    background = Background(str(PHOTO)).at(0, next(read_film(path))[1].shape)
     smoother = Smoother()
 
     def timed(name, function, *arguments):

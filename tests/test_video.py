@@ -6,7 +6,7 @@ from conftest import draw_portrait, save_random_weights
 import effects
 from apps.video import __main__ as video
 from apps.video import live, reading, writing
-from apps.video.drawing import Backdrop, Frame, answers
+from apps.video.drawing import Background, Frame, answers
 from apps.video.reading import read_film
 from apps.video.smoothing import Smoother, drop_doubtful
 from apps.video.writing import open_writer
@@ -94,9 +94,9 @@ def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
 
 
 def test_a_background_is_a_color_or_a_photo_cut_to_fill(tmp_path):
-    assert Backdrop("red").at(0, (4, 4, 3)).tolist() == [0, 0, 255]
+    assert Background("red").at(0, (4, 4, 3)).tolist() == [0, 0, 255]
     write_image(tmp_path / "wall.png", np.full((30, 80, 3), 7, np.uint8))
-    wall = Backdrop(str(tmp_path / "wall.png"))
+    wall = Background(str(tmp_path / "wall.png"))
     for shape in ((48, 64, 3), (20, 20, 3)):
         assert wall.at(0, shape).shape == shape
 
@@ -106,7 +106,7 @@ def test_a_background_video_runs_in_time_and_starts_again(tmp_path):
     with open_writer(path, (48, 64, 3), 10) as write:
         for index in range(4):
             write(index / 10, np.full((48, 64, 3), 60 * index, np.uint8))
-    waves = Backdrop(str(path))
+    waves = Background(str(path))
     seen = [waves.at(seconds, (24, 32, 3)).mean() / 60 for seconds in np.arange(0, 1.2, 0.05)]
     # every picture is there for two steps of 0.05 s; the last returns to the first
     assert np.rint(seen[::2]).tolist() == [0, 1, 2, 3] * 3

@@ -24,8 +24,8 @@ from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
 from images import read_image, read_mask
-from transforms import MEAN, SCALE, SIZE, geometry, letterbox, to_batch
-from transforms.geometry import letterbox_box, resize, view_shape
+from transforms import MEAN, SCALE, SIZE, geometry, to_batch
+from transforms.geometry import resize, view_shape
 
 NODE = shutil.which("node")
 METADATA = {"size": SIZE, "mean": MEAN, "scale": SCALE, "channel_order": "BGR"}
@@ -218,30 +218,22 @@ import * as pixels from "FOLDER/pixels.js";
 import { smoother } from "FOLDER/smoothing.js";
 const { width, height, metadata } = JSON.parse(readFileSync("in.json"));
 const floats = (name) => new Float32Array(new Uint8Array(readFileSync(name)).buffer);
-const photo = pixels.picture(width, height, 4, new Uint8ClampedArray(readFileSync("photo")));
-const view = pixels.prepare(photo, metadata);
-writeFileSync("batch", pixels.toBatch(view, view.width, view.height, metadata));
+const image = pixels.picture(width, height, 4, new Uint8ClampedArray(readFileSync("image")));
+const view = pixels.prepare(image, metadata);
+writeFileSync("batch", pixels.toBatch(view, metadata));
 const answer = pixels.picture(view.width, view.height, 1, floats("answer"));
-const probability = pixels.guidedUpsample(answer, photo);
+const probability = pixels.guidedUpsample(answer, image);
 writeFileSync("probability", probability.data);
-const small = pixels.resize(photo, ...pixels.limited(photo, 1024));
+const small = pixels.resize(image, ...pixels.limited(image, 1024));
 const options = { background: [10, 200, 90], blur: 0.02, small };
 for (const mode of Object.keys(EFFECTS)) {
-  writeFileSync(mode, EFFECTS[mode](photo, probability, options));
+  writeFileSync(mode, EFFECTS[mode](image, probability, options));
 }
 const smooth = smoother();
 smooth(view, pixels.picture(view.width, view.height, 1));
 writeFileSync("still", smooth(view, answer).data);
 view.data.fill(255);
 writeFileSync("cut", smooth(view, answer).data);
-
-// A file that takes letterboxed squares alone
-const { size } = metadata;
-const inner = pixels.prepare(photo, { size, letterboxed: true });
-const square = pixels.toBatch(inner, size, size, metadata);
-writeFileSync("square", square);
-const plane = pixels.picture(size, size, 1, square.subarray(0, size * size));
-writeFileSync("inner", pixels.withoutBars(plane, inner).data);
 """
 
 
@@ -253,7 +245,7 @@ def portrait(request, tmp_path_factory):
     image, mask = draw_portrait(np.random.default_rng(height), height, width)
     answer = resize(mask * np.uint8(255), *view_shape(height, width, SIZE))
     answer = cv2.GaussianBlur(answer, (0, 0), 3) / np.float32(255)
-    (folder / "photo").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
+    (folder / "image").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
     (folder / "answer").write_bytes(answer.tobytes())
     description = {"width": width, "height": height, "metadata": METADATA}
     (folder / "in.json").write_text(json.dumps(description, default=float))
@@ -289,16 +281,6 @@ def test_javascript_computes_what_python_does(portrait):
     assert differs("blur", effects.blur(image, probability)) < 1.5
     assert differs("grey", effects.grey(image, probability)) < 0.5
     assert differs("overlay", effects.overlay(image, probability)) < 8  # the line is drawn anew
-
-
-def test_javascript_letterboxes_for_files_that_want_it(portrait):
-    image, _, made = portrait
-    square = made("square", np.float32, 3, SIZE, SIZE)
-    difference = np.abs(square - to_batch([letterbox(image, SIZE)[0]])[0]) / SCALE
-    assert difference.max() < 1.01 and difference.mean() < 0.2  # of one grey level
-    top, left, height, width = letterbox_box(*image.shape[:2], SIZE)
-    inner = square[0, top : top + height, left : left + width]
-    assert np.array_equal(made("inner", np.float32, height, width), inner)
 
 
 def test_smoothing_holds_flicker_down_and_lets_go_after_a_cut(portrait):
@@ -429,7 +411,7 @@ def test_every_mode_draws_the_whole_photo(page, tmp_path):
     with pictures(page, 1):
         choose(page, "background")
     with pictures(page, 1):
-        page.set_input_files("#backdrop_file", tmp_path / "own.png")
+        page.set_input_files("#background_file", tmp_path / "own.png")
     mine = np.all(save(page, tmp_path / "mine.png")[:, :, :3] == (10, 20, 250), axis=2)
     assert (mine == plain).mean() > 0.999
 

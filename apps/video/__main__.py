@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from apps.video.drawing import Backdrop, Frame, pictures
+from apps.video.drawing import Background, Frame, pictures
 from apps.video.live import EFFECT_KEYS, live
 from apps.video.reading import probe, read_film
 from apps.video.writing import open_writer, way_of_writing
@@ -38,7 +38,7 @@ def parse_args(argv=None):
     add("--mode", choices=EFFECTS, help="default: overlay; blur for --camera")
     add(
         "--background",
-        type=Backdrop,
+        type=Background,
         nargs="+",
         default="green",
         help="for --mode replace: a photo, a film (looped), a colour #rrggbb or its name;"
@@ -63,7 +63,7 @@ def parse_args(argv=None):
         help="let the masks of successive frames follow each other without flicker",
     )
     args = parser.parse_args(argv)
-    if isinstance(args.background, Backdrop):  # the default
+    if isinstance(args.background, Background):  # the default
         args.background = [args.background]
     args.mode = args.mode or ("overlay" if args.camera is None else "blur")
     if (args.camera is None) == (not args.films):
@@ -82,11 +82,11 @@ def convert(path, result, predictor, args):
         number of frames and mean share of person in them.
     """
     rate, total = probe(path)
-    backdrop = Backdrop(args.background[0].text)
+    background = Background(args.background[0].text)
 
     def frames():
         for seconds, image in read_film(path):
-            yield Frame(seconds, image, args.mode, backdrop.at(seconds, image.shape))
+            yield Frame(seconds, image, args.mode, background.at(seconds, image.shape))
 
     shares = []
     with (
@@ -111,7 +111,7 @@ def plan(args):
         Task(path, [(args.output or path.parent) / f"{path.stem}_{args.mode}{suffix}"])
         for path in args.films
     ]
-    backgrounds = [Path(backdrop.text) for backdrop in args.background]
+    backgrounds = [Path(background.text) for background in args.background]
     return without_clashes(tasks, [*args.films, *backgrounds])
 
 

@@ -43,7 +43,7 @@ class Picture(NamedTuple):
     share: float
 
 
-class Backdrop:
+class Background:
     """What stands behind the person: a colour, a photo, or a film over and over again.
 
     Args:

@@ -1,4 +1,4 @@
-// What to make of a photo and of where the person is in it, as effects.py does it.
+// What to make of an image and of where the person is in it, as effects.py does it.
 // Each takes `image`, a picture in RGBA, and `probability`, a picture of one channel 0..1 of the
 // same size, changes neither and returns a new RGBA Uint8ClampedArray. `small` is the image again,
 // shrunk: at its size colours are estimated and blurred.
@@ -85,7 +85,7 @@ export function replace(image, probability, { background, small }) {
 /**
  * The person sharp before a blurred background that the person does not bleed into.
  *
- * @param options.blur its sigma, as a share of the photo's longer side
+ * @param options.blur its sigma, as a share of the image's longer side
  */
 export function blur(image, probability, { blur: share, small }) {
   const tiny = resize(small, ...limited(small, BLUR_SIGMA / share));

@@ -54,7 +54,7 @@ function look() {
   const hex = $("color").value;
   const color = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const mode = chosen("mode");
-  const blur = $("sigma").value / 100;
+  const blur = $("blur").value / 100;
   if (mode === "color") return { mode: "replace", background: color };
   return { mode: mode === "background" ? "replace" : mode, blur };
 }
@@ -105,7 +105,7 @@ async function openPhoto(file) {
   busy(true);
   say(`Finding the person in ${file.name} …`);
   try {
-    const { share, network, total } = await ask("photo", { bitmap });
+    const { share, network, total } = await ask("open", { bitmap });
     URL.revokeObjectURL($("original").src);
     $("original").src = URL.createObjectURL(file);
     const person = share < 0.001 ? "No person found" : `${(100 * share).toFixed(1)} % person`;
@@ -246,7 +246,7 @@ document.addEventListener("visibilitychange", () => {
 // What the visitor does
 
 $("choose").onclick = $("another").onclick = () => $("photo_file").click();
-$("choose_backdrop").onclick = () => $("backdrop_file").click();
+$("choose_background").onclick = () => $("background_file").click();
 $("start").onclick = startCamera;
 $("stop").onclick = stopCamera;
 $("device").onchange = $("size").onchange = () => camera && startCamera();
@@ -256,12 +256,12 @@ $("photo_file").onchange = ({ target }) => {
   target.value = ""; // so that the same file can be chosen again
 };
 
-$("backdrop_file").onchange = async ({ target }) => {
+$("background_file").onchange = async ({ target }) => {
   const [file] = target.files;
   target.value = "";
   if (!file) return;
   try {
-    await ask("backdrop", { bitmap: await createImageBitmap(file) });
+    await ask("background", { bitmap: await createImageBitmap(file) });
   } catch {
     return say(unreadable(file), true);
   }
@@ -274,7 +274,7 @@ function redraw() {
 }
 
 $("modes").onchange = redraw;
-$("sigma").oninput = $("color").oninput = redraw;
+$("blur").oninput = $("color").oninput = redraw;
 $("split").oninput = arrange;
 
 $("sources").onchange = () => {

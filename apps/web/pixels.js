@@ -4,7 +4,6 @@
 export const GRID = 32; // these four: transforms/geometry.py
 export const MOST_ELONGATED = 2;
 export const AREA_WEIGHT = 0.25;
-const BORDER = 128;
 export const GUIDE_SIDE = 256; // these three: predictor.py
 export const GUIDE_RADIUS = 0.015;
 export const GUIDE_EPSILON = 1e-3;
@@ -131,7 +130,7 @@ export function interpolate(source, width, height) {
 }
 
 /**
- * Width and height of the rectangle in which the network sees a photo, about size * size pixels:
+ * Width and height of the rectangle in which the network sees an image, about size * size pixels:
  * transforms.geometry.view_shape.
  */
 export function viewShape({ width, height }, size) {
@@ -150,66 +149,29 @@ export function viewShape({ width, height }, size) {
   return shape;
 }
 
-/** Width and height of a photo in its letterboxed square, for files of before 2026-11-24. */
-function letterboxShape({ width, height }, size) {
-  const ratio = size / Math.max(width, height);
-  return [Math.max(1, round(width * ratio)), Math.max(1, round(height * ratio))];
-}
-
-/**
- * What the network sees of a photo: Predictor.prepare, but for the bars of a letterboxed square.
- *
- * @param photo picture, RGBA 0..255
- * @param metadata size, and whether it is letterboxed
- * @returns picture, RGBA in whole numbers
- */
-export function prepare(photo, { size, letterboxed }) {
-  const view = resize(photo, ...(letterboxed ? letterboxShape : viewShape)(photo, size));
+/** What the network sees of an image, RGBA in whole numbers: Predictor.prepare. */
+export function prepare(image, { size }) {
+  const view = resize(image, ...viewShape(image, size));
   for (let i = 0; i < view.data.length; i++) view.data[i] = round(view.data[i]); // as OpenCV
   return view;
 }
 
 /**
- * A view as the network takes it: normalised, one plane a channel, grey bars around it if it is
- * smaller than (width, height).
+ * A view as the network takes it: normalised, one plane a channel.
  *
  * @param metadata mean, scale and channel_order, as export.py wrote them
  * @returns Float32Array (3, height, width)
  */
-export function toBatch(view, width, height, { mean, scale, channel_order: order }) {
-  const { left, top } = middle(view, width, height);
-  const area = width * height;
+export function toBatch(view, { mean, scale, channel_order: order }) {
+  const area = view.width * view.height;
   const batch = new Float32Array(3 * area);
   [...order].forEach((letter, plane) => {
     const channel = "RGB".indexOf(letter);
-    batch.fill((BORDER - mean[plane]) * scale, plane * area, (plane + 1) * area);
-    for (let y = 0; y < view.height; y++) {
-      const to = plane * area + (top + y) * width + left;
-      for (let x = 0; x < view.width; x++) {
-        const value = view.data[4 * (y * view.width + x) + channel];
-        batch[to + x] = (value - mean[plane]) * scale;
-      }
+    for (let i = 0; i < area; i++) {
+      batch[plane * area + i] = (view.data[4 * i + channel] - mean[plane]) * scale;
     }
   });
   return batch;
-}
-
-/** The middle of a probability, of a view's size: without the bars that `toBatch` put there. */
-export function withoutBars({ width, height, data }, view) {
-  const { left, top } = middle(view, width, height);
-  const result = picture(view.width, view.height, 1);
-  for (let y = 0; y < view.height; y++) {
-    const from = (top + y) * width + left;
-    result.data.set(data.subarray(from, from + view.width), y * view.width);
-  }
-  return result;
-}
-
-function middle(view, width, height) {
-  return {
-    left: Math.floor((width - view.width) / 2),
-    top: Math.floor((height - view.height) / 2),
-  };
 }
 
 function reflect(i, length) {
@@ -264,17 +226,17 @@ export function luma({ width, height, data }) {
 }
 
 /**
- * A probability brought to the photo's size, its edges following the photo's:
+ * A probability brought to the image's size, its edges following the image's:
  * predictor.guided_upsample.
  *
- * @param probability picture of one channel, 0..1, the network's answer for the photo's view
- * @param photo picture, RGBA
- * @returns picture of one channel, 0..1, of the photo's size
+ * @param probability picture of one channel, 0..1, the network's answer for the image's view
+ * @param image picture, RGBA
+ * @returns picture of one channel, 0..1, of the image's size
  */
-export function guidedUpsample(probability, photo) {
-  const { width, height } = photo;
-  const small = limited(photo, GUIDE_SIDE);
-  const grey = luma(photo);
+export function guidedUpsample(probability, image) {
+  const { width, height } = image;
+  const small = limited(image, GUIDE_SIDE);
+  const grey = luma(image);
   const guides = resize(grey, ...small).data;
   const probabilities = interpolate(probability, ...small).data;
   const moments = picture(small[0], small[1], 4); // guide, probability, and both times the guide
@@ -292,7 +254,7 @@ export function guidedUpsample(probability, photo) {
     const [guide, mean] = [means[4 * i], means[4 * i + 1]];
     const variance = means[4 * i + 2] - guide * guide;
     const slope = (means[4 * i + 3] - guide * mean) / (variance + GUIDE_EPSILON);
-    fit.data[2 * i] = slope / 255; // the photo's luma counts 0..255
+    fit.data[2 * i] = slope / 255; // the image's luma counts 0..255
     fit.data[2 * i + 1] = mean - slope * guide;
   }
   const result = picture(width, height, 1);

@@ -10,20 +10,19 @@ import {
   prepare,
   resize,
   toBatch,
-  withoutBars,
 } from "./pixels.js";
 import { smoother } from "./smoothing.js";
 
 const RUNTIME = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
-const PHOTO_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
+const IMAGE_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
 const CAMERA_COLOR_SIDE = 160; // less, for the sake of frames per second
 
 let ort, session, metadata;
-let photo = null; // { pixels, probability, small }
-let backdrop = { bitmap: null, pixels: null }; // the background, and scaled as it was last wanted
+let opened = null; // { image, probability, small }
+let background = { bitmap: null, image: null }; // the visitor's, and scaled as it was last wanted
 let smooth = null;
 
-const commands = { load, photo: openPhoto, draw, backdrop: openBackdrop, start, frame };
+const commands = { load, open, draw, background: openBackground, start, frame };
 let turn = Promise.resolve();
 
 self.onmessage = ({ data: { id, name, ...values } }) => {
@@ -79,31 +78,28 @@ async function begin(model, backend, threads) {
   threads ??= Math.min(4, navigator.hardwareConcurrency);
   ort.env.wasm.numThreads = threads;
   session = await ort.InferenceSession.create(model, { executionProviders: [backend] });
-  // Files of before 2026-11-24 take letterboxed squares alone: backends.py
-  metadata.letterboxed = typeof session.inputMetadata[0].shape[2] === "number";
   await run(picture(metadata.size, metadata.size, 4)); // the first run is slow: have it now
   return { backend, threads };
 }
 
 /** A view -> picture of one channel of its size, 0..1: the probability. */
 async function run(view) {
-  const { size, input, output, letterboxed } = metadata;
-  const [width, height] = letterboxed ? [size, size] : [view.width, view.height];
-  const batch = toBatch(view, width, height, metadata);
-  const tensor = new ort.Tensor("float32", batch, [1, 3, height, width]);
-  const answer = await session.run({ [input]: tensor });
-  return withoutBars(picture(width, height, 1, await answer[output].getData()), view);
+  const { input, output } = metadata;
+  const { width, height } = view;
+  const batch = new ort.Tensor("float32", toBatch(view, metadata), [1, 3, height, width]);
+  const answer = await session.run({ [input]: batch });
+  return picture(width, height, 1, await answer[output].getData());
 }
 
-const shrink = (pixels, side) => resize(pixels, ...limited(pixels, side));
+const shrink = (image, side) => resize(image, ...limited(image, side));
 
-/** Where the person is in a picture, its view, and the milliseconds that the network took. */
-async function segment(pixels, smoothed = (_, probability) => probability) {
-  const view = prepare(pixels, metadata);
+/** Where the person is in an image, its view, and the milliseconds that the network took. */
+async function segment(image, smoothed = (_, probability) => probability) {
+  const view = prepare(image, metadata);
   const start = performance.now();
   const probability = await run(view);
   const network = performance.now() - start;
-  return { probability: guidedUpsample(smoothed(view, probability), pixels), view, network };
+  return { probability: guidedUpsample(smoothed(view, probability), image), view, network };
 }
 
 let canvas = null;
@@ -122,34 +118,34 @@ function read(bitmap, width, height, place = (context) => context.drawImage(bitm
   return ofImageData(context.getImageData(0, 0, width, height));
 }
 
-async function openPhoto({ bitmap }) {
+async function open({ bitmap }) {
   const { width, height } = bitmap;
   const start = performance.now();
-  let pixels;
+  let image;
   try {
-    pixels = read(bitmap, width, height);
+    image = read(bitmap, width, height);
   } catch {
     throw new Error(`A photo of ${width} × ${height} is too large for this browser.`);
   } finally {
     bitmap.close();
   }
-  const { probability, network } = await segment(pixels);
-  photo = { pixels, probability, small: shrink(pixels, PHOTO_COLOR_SIDE) };
+  const { probability, network } = await segment(image);
+  opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > THRESHOLD;
   return { share: person / (width * height), network, total: performance.now() - start };
 }
 
-function openBackdrop({ bitmap }) {
-  backdrop.bitmap?.close();
-  backdrop = { bitmap, pixels: null };
+function openBackground({ bitmap }) {
+  background.bitmap?.close();
+  background = { bitmap, image: null };
 }
 
 /** The visitor's background, scaled until it covers (width, height); a plain one before that. */
-function backdropFor({ width, height }) {
-  if (backdrop.pixels?.width !== width || backdrop.pixels?.height !== height) {
-    const { bitmap } = backdrop;
-    backdrop.pixels = read(bitmap, width, height, (context) => {
+function backgroundFor({ width, height }) {
+  if (background.image?.width !== width || background.image?.height !== height) {
+    const { bitmap } = background;
+    background.image = read(bitmap, width, height, (context) => {
       if (!bitmap) return studio(context, width, height);
       const ratio = Math.max(width / bitmap.width, height / bitmap.height);
       const [w, h] = [bitmap.width * ratio, bitmap.height * ratio];
@@ -157,7 +153,7 @@ function backdropFor({ width, height }) {
       context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
     });
   }
-  return backdrop.pixels.data;
+  return background.image.data;
 }
 
 function studio(context, width, height) {
@@ -169,15 +165,15 @@ function studio(context, width, height) {
   context.fillRect(0, 0, width, height);
 }
 
-function paint({ pixels, probability, small }, { mode, ...options }) {
-  if (mode === "replace") options.background ??= backdropFor(pixels);
-  const result = EFFECTS[mode](pixels, probability, { ...options, small });
-  return { pixels: result, width: pixels.width, height: pixels.height };
+function paint({ image, probability, small }, { mode, ...options }) {
+  if (mode === "replace") options.background ??= backgroundFor(image);
+  const pixels = EFFECTS[mode](image, probability, { ...options, small });
+  return { pixels, width: image.width, height: image.height };
 }
 
-/** The photo with an effect: { pixels, width, height }. */
+/** The opened image with an effect: { pixels, width, height }. */
 function draw({ look }) {
-  return paint(photo, look);
+  return paint(opened, look);
 }
 
 /** A camera begins: no mask of an earlier one counts. */
@@ -189,12 +185,12 @@ function start() {
 async function frame({ bitmap, mirror, look }) {
   const { width, height } = bitmap;
   const start = performance.now();
-  const pixels = read(bitmap, width, height, (context) => {
+  const image = read(bitmap, width, height, (context) => {
     if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
     context.drawImage(bitmap, 0, 0);
   });
   bitmap.close();
-  const { probability, view, network } = await segment(pixels, smooth);
+  const { probability, view, network } = await segment(image, smooth);
   const small = shrink(view, CAMERA_COLOR_SIDE);
-  return { ...paint({ pixels, probability, small }, look), network, total: performance.now() - start };
+  return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
 }
