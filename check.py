@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flags import make_parser
+from flags import command, make_parser
 from images import read_image, read_mask, read_share
 from metrics import THRESHOLD
 from pairs import SPLITS, read_lists
@@ -87,13 +87,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+@command("check.py")
 def main(argv=None):
     args = parse_args(argv)
-    try:
-        return 1 if check(args.data_root, args.split) else 0
-    except (FileNotFoundError, ValueError) as error:
-        print(f"check.py: {error}", file=sys.stderr)
-        return 1
+    return 1 if check(args.data_root, args.split) else 0
 
 
 if __name__ == "__main__":

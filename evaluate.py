@@ -15,7 +15,7 @@ import numpy as np
 from backends import AUTO, BACKENDS
 from dataset import validation_sets
 from files import write_json
-from flags import make_parser, whole
+from flags import command, make_parser, whole
 from images import write_image
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
@@ -128,15 +128,12 @@ def print_table(summary, intervals):
         print(f"{name:20} {value:.4f}  {low:.4f}-{high:.4f}  {PROTOCOLS[name]}")
 
 
+@command("evaluate.py")
 def main(argv=None):
     args = parse_args(argv)
-    try:
-        data_root = args.data_root or choose_data(args.model_path)
-        sets = validation_sets(data_root, args.split, args.seed)
-        predictor = Predictor(args.model_path, args.backend, refine=args.refine)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 1
+    data_root = args.data_root or choose_data(args.model_path)
+    sets = validation_sets(data_root, args.split, args.seed)
+    predictor = Predictor(args.model_path, args.backend, refine=args.refine)
     model_path = str(predictor.model_path)
     report = {"model_path": model_path, "backend": predictor.backend, "split": args.split}
     report |= {"degraded": args.degrade, "lists": {}}

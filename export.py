@@ -19,7 +19,7 @@ import paddle
 from backends import load, runner
 from dataset import PortraitDataset
 from files import whole_file, write_json
-from flags import make_parser, whole
+from flags import command, make_parser, whole
 from images import SUFFIXES, read_image
 from metrics import score
 from models.weights import load_model
@@ -225,24 +225,17 @@ def write_metadata(path, metadata, files):
     write_json(path, metadata | {"files": listed})
 
 
+@command("export.py")
 def main(argv=None):
     args = parse_args(argv)
     args.output = args.output or args.model_path.parent
-    try:
-        views = read_views(args.photos, args.size)
-        model = load_model(args.model_path)
-        metadata = describe(args)
-        args.output.mkdir(parents=True, exist_ok=True)
-        for name in args.formats:
-            files = export(name, model, metadata, views, args)
-            write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
-    except ModuleNotFoundError as error:
-        told = f"this format needs {error.name}: run `pip install -r requirements-dev.txt`."
-        print(f"export.py: {told}", file=sys.stderr)
-        return 1
-    except (OSError, ValueError, ImportError) as error:
-        print(f"export.py: {error}", file=sys.stderr)
-        return 1
+    views = read_views(args.photos, args.size)
+    model = load_model(args.model_path)
+    metadata = describe(args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name in args.formats:
+        files = export(name, model, metadata, views, args)
+        write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
     return 0
 
 

@@ -1,8 +1,60 @@
 """What every command line shares: numbers in a range, so that a wrong flag is a usage error before
-any work, and help that shows defaults."""
+any work; help that shows defaults; and one line instead of a traceback where a user can help it."""
 
 import argparse
+import functools
 import math
+import os
+import re
+import sys
+from collections.abc import Callable
+
+# What a user can mend: a file, a flag, a package, memory. Anything else is a bug: its traceback is
+# what we need to be sent.
+MISTAKES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError, MemoryError)
+LARGEST = 2**31 - 1  # whole number of a flag: what C++ counts with
+STOPPED = 130  # exit code after Ctrl-C, as shells count it
+
+
+def command(name: str) -> Callable:
+    """Decorator of a command's `main(argv)`: what ends it is one line and an exit code.
+
+    Args:
+        name: of the command, before each of its lines.
+    """
+
+    def decorate(main):
+        @functools.wraps(main)
+        def run(argv=None):
+            _print_any_name()
+            try:
+                return main(argv)
+            except KeyboardInterrupt:
+                print(f"{name}: Stopped; what was finished is kept.", file=sys.stderr)
+                return STOPPED
+            except BrokenPipeError:  # of `| head`, which has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            except ModuleNotFoundError as error:
+                told = f"this needs {error.name}: run `pip install -r requirements-dev.txt`."
+                print(f"{name}: {told}", file=sys.stderr)
+                return 1
+            except MISTAKES as error:
+                if isinstance(error, RuntimeError) and "\n" in str(error):  # Paddle's own bugs
+                    raise
+                print(f"{name}: {str(error) or type(error).__name__}", file=sys.stderr)
+                return 1
+
+        return run
+
+    return decorate
+
+
+def _print_any_name():
+    """Let the terminal show names that are not UTF-8, their bytes written out, not end the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -21,12 +73,12 @@ def make_parser(description: str, prog: str | None = None) -> argparse.ArgumentP
     )
 
 
-def whole(least=0, most=math.inf, multiple=1):
+def whole(least=0, most=LARGEST, multiple=1):
     """Type of a whole number from `least` to `most`, a multiple of `multiple`."""
     told = f"a whole number{_range(least, most)}" if multiple == 1 else f"a multiple of {multiple}"
 
     def parse(text):
-        number = int(text) if text.lstrip("+-").isdecimal() else None
+        number = int(text) if re.fullmatch(r"[+-]?\d{1,10}", text, re.ASCII) else None
         if number is None or not least <= number <= most or number % multiple:
             raise argparse.ArgumentTypeError(f"must be {told}, not {text!r}")
         return number
@@ -52,6 +104,6 @@ def real(least=0.0, most=math.inf, above=None):
 
 
 def _range(least, most):
-    if most == math.inf:
+    if most in (LARGEST, math.inf):
         return f" from {least:g}" if least > -math.inf else ""
     return f" from {least:g} to {most:g}"

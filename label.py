@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from dataset import read_pair
 from files import write_whole
-from flags import make_parser, real
+from flags import command, make_parser, real
 from images import read_image, write_image
 from pairs import SOFT_LIST, read_pairs
 from pipeline import outcomes
 from predictor import Predictor
-from tasks import Failure, Task, find_photos, print_any_name, without_clashes
+from tasks import Failure, Task, find_photos, without_clashes
 from transforms.geometry import threshold
 
 LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
@@ -202,20 +202,16 @@ def write_list(path, lines):
     write_whole(path, "".join(f"{line}\n" for line in dict.fromkeys(old + lines)).encode())
 
 
+@command("label.py")
 def main(argv=None):
     args = parse_args(argv)
-    print_any_name()
-    try:
-        tasks, failures, drafts = plan(args)
-        if not tasks and not failures:
-            where = args.data_root or ", ".join(map(str, args.photos))
-            raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
-        predictors = [
-            Predictor(path, refine=args.refine) for path in args.model_path or [args.model_path]
-        ]
-    except (OSError, ValueError, ImportError) as error:
-        print(f"label.py: {error}", file=sys.stderr)
-        return 1
+    tasks, failures, drafts = plan(args)
+    if not tasks and not failures:
+        where = args.data_root or ", ".join(map(str, args.photos))
+        raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
+    predictors = [
+        Predictor(path, refine=args.refine) for path in args.model_path or [args.model_path]
+    ]
     print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
 
     lines, left_out, todo = {}, [], []

@@ -10,11 +10,11 @@ from tqdm import tqdm
 from backends import AUTO, BACKENDS
 from backgrounds import COLORS, read_background
 from effects import EFFECTS, Options, mask_of
-from flags import make_parser, real, whole
+from flags import command, make_parser, real, whole
 from images import SUFFIXES, read_image, write_image
 from pipeline import outcomes
 from predictor import Predictor
-from tasks import Failure, Task, find_photos, print_any_name, without_clashes
+from tasks import Failure, Task, find_photos, without_clashes
 
 
 def parse_args(argv=None):
@@ -94,16 +94,13 @@ def predict(tasks, predictor, args):
     return outcomes(tasks, prepare, network, finish, readers=2, depth=size, batch_size=size)
 
 
+@command("predict.py")
 def main(argv=None):
     args = parse_args(argv)
-    print_any_name()
     tasks, refused = plan(args)
     if not tasks and not refused:
         folders = ", ".join(map(str, args.photos))
-        print(
-            f"predict.py: No photo in {folders}: give {' '.join(SUFFIXES)} files.", file=sys.stderr
-        )
-        return 1
+        raise FileNotFoundError(f"No photo in {folders}: give {' '.join(SUFFIXES)} files.")
     # Set by `python -m paddle.distributed.launch`: every process takes its share of the list.
     rank = int(os.environ.get("PADDLE_TRAINER_ID", 0))
     count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
@@ -112,11 +109,7 @@ def main(argv=None):
         todo = [task for task in tasks if not all(result.exists() for result in task.results)]
         print(f"{len(tasks) - len(todo)} photos skipped: their results exist.")
         tasks = todo
-    try:
-        predictor = Predictor(args.model_path, args.backend, refine=args.refine)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"predict.py: {error}", file=sys.stderr)
-        return 1
+    predictor = Predictor(args.model_path, args.backend, refine=args.refine)
     print(f"{predictor.model_path} with {predictor.backend}")
 
     failed = len(refused)

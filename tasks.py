@@ -1,6 +1,5 @@
 """What a command has to do: which files it reads and where their results go."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -76,10 +75,3 @@ def without_clashes(
             taken[result.resolve()] = task.path
             kept.append(task)
     return kept, refused
-
-
-def print_any_name() -> None:
-    """Let the terminal show names that are not UTF-8, their bytes written out, not end the run."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")

@@ -24,7 +24,7 @@ from dataset import (
 )
 from effects import overlay
 from files import lock, write_json, write_whole
-from flags import make_parser, real, whole
+from flags import STOPPED, command, make_parser, real, whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
@@ -77,7 +77,7 @@ def add_data_flags(group):
     add("--data_root", nargs="+", default=[DATA_ROOT], help="data folders (docs/data.md)")
     add("--output", default="output", help="folder of checkpoints and logs")
     add("--resume", action="store_true", help="go on where the run in --output stopped")
-    add("--epoch", type=whole(1), default=60, help="epochs in all")
+    add("--epoch", type=whole(1, 100_000), default=60, help="epochs in all")
     add("--batch_size", type=whole(1), default=32, help="photos a step, over all processes")
     add(
         "--size",
@@ -402,7 +402,7 @@ def train(args):
                 print(
                     f"Stopped at epoch {run.epoch} iter {run.batch}; --resume goes on from there."
                 )
-            return 130
+            return STOPPED
         if world > 1:  # each process kept the BatchNorm statistics of its own share
             for model in filter(None, (run.model, run.average)):
                 all_reduce_mean([t for t in model.state_dict().values() if t.stop_gradient])
@@ -446,20 +446,15 @@ def log_epoch(writer, run, dataset):
     writer.add_image("val/masks", draw_panel(run.evaluated, dataset), run.epoch)
 
 
+@command("train.py")
 def main(argv=None):
     args = parse_args(argv)
     if args.procs > 1 and "PADDLE_TRAINER_ID" not in os.environ:
         flags = sys.argv[1:] if argv is None else argv
         return launch(__file__, flags, args.procs, f"{args.output}/launcher")
-    try:
-        # Names from zero: the optimiser's state must not depend on what was built before.
-        with paddle.utils.unique_name.guard():
-            return train(args)
-    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
-        if "\n" in str(error):  # Paddle's own errors keep their traceback
-            raise
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
+    # Names from zero: the optimiser's state must not depend on what was built before.
+    with paddle.utils.unique_name.guard():
+        return train(args)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from flags import make_parser
+from flags import command, make_parser, whole
 from images import SUFFIXES, read_image
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_names
 from models.weights import save_atomically
@@ -181,28 +181,22 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("folder", type=Path, help=f"where {NAME}.json and .bin lie")
     add("--photos", type=Path, required=True, help="folder of photos for BatchNorm's statistics")
-    add("--count", type=int, default=48, help="photos to take, evenly spread over their names")
+    add("--count", type=whole(1), default=48, help="photos to take, evenly spread over their names")
     add("--output", default="mobilenetv2_person.pdparams", help="file to write")
-    args = parser.parse_args(argv)
-    if args.count < 1:
-        parser.error(f"--count must be 1 or more, not {args.count}")
-    return args
+    return parser.parse_args(argv)
 
 
+@command("models.movenet")
 def main(argv=None):
     args = parse_args(argv)
     paths = sorted(p for p in args.photos.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
     paths = paths[:: max(1, len(paths) // args.count)][: args.count]
-    try:
-        if not paths:
-            raise FileNotFoundError(f"No photo in {args.photos}: give a folder of photos.")
-        state = convert(read_graph(args.folder), args.folder)
-        unfold(state, (resize(read_image(path), SIZE, SIZE) for path in tqdm(paths)))
-        tensors = {k: paddle.to_tensor(np.ascontiguousarray(v)) for k, v in state.items()}
-        save_atomically(tensors, args.output)
-    except (OSError, ValueError) as error:
-        print(f"models.movenet: {error}", file=sys.stderr)
-        return 1
+    if not paths:
+        raise FileNotFoundError(f"No photo in {args.photos}: give a folder of photos.")
+    state = convert(read_graph(args.folder), args.folder)
+    unfold(state, (resize(read_image(path), SIZE, SIZE) for path in tqdm(paths)))
+    tensors = {k: paddle.to_tensor(np.ascontiguousarray(v)) for k, v in state.items()}
+    save_atomically(tensors, args.output)
     print(f"{args.output}: {len(state)} tensors, statistics of {len(paths)} photos")
     return 0
 

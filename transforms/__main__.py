@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flags import make_parser, whole
+from flags import command, make_parser, whole
 from images import read_image, read_mask, write_image
 from sheets import contact_sheet
 from transforms import SIZE, color, compose, degrade, edge_of, geometry, view_shape
@@ -86,22 +86,19 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+@command("transforms")
 def main(argv=None):
     args = parse_args(argv)
     path = Path(args.photo)
     output = Path(args.output or path.with_name(f"{path.stem}_transforms.png"))
-    try:
-        image = read_image(path)
-        mask = read_mask(args.mask) if args.mask else np.zeros(image.shape[:2], np.uint8)
-        if mask.shape != image.shape[:2]:
-            raise ValueError(f"{args.mask} and {path} differ in size: give the photo's own mask.")
-        other = read_image(args.other or path)
-        pictures = tiles(image, mask, other, np.random.default_rng(args.seed))
-        sheet = contact_sheet(pictures, COLUMNS)
-        write_image(output, sheet, keep=[each for each in (path, args.mask, args.other) if each])
-    except (OSError, ValueError) as error:
-        print(f"transforms: {error}", file=sys.stderr)
-        return 1
+    image = read_image(path)
+    mask = read_mask(args.mask) if args.mask else np.zeros(image.shape[:2], np.uint8)
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f"{args.mask} and {path} differ in size: give the photo's own mask.")
+    other = read_image(args.other or path)
+    pictures = tiles(image, mask, other, np.random.default_rng(args.seed))
+    sheet = contact_sheet(pictures, COLUMNS)
+    write_image(output, sheet, keep=[each for each in (path, args.mask, args.other) if each])
     print(output)
     return 0
 

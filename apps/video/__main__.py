@@ -11,7 +11,6 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -21,10 +20,10 @@ from apps.video.reading import probe, read_film
 from apps.video.writing import open_writer, way_of_writing
 from backends import AUTO, BACKENDS
 from effects import EFFECTS
-from flags import make_parser, real, whole
+from flags import command, make_parser, real, whole
 from pipeline import FAILURES
 from predictor import Predictor
-from tasks import Failure, Task, print_any_name, without_clashes
+from tasks import Failure, Task, without_clashes
 
 
 def parse_args(argv=None):
@@ -115,24 +114,13 @@ def plan(args):
     return without_clashes(tasks, [*args.films, *backgrounds])
 
 
+@command("apps.video")
 def main(argv=None):
     args = parse_args(argv)
-    print_any_name()
-    try:
-        predictor = Predictor(args.model_path, args.backend, args.refine)
-        if args.camera is not None:
-            live(predictor, args)
-            return 0
-    except (OSError, ValueError, ImportError) as error:
-        print(f"apps.video: {error}", file=sys.stderr)
-        return 1
-    except cv2.error as error:
-        print(
-            f"apps.video: No window can be opened ({error.err}): run on a machine with a screen,"
-            " with opencv-python rather than opencv-python-headless.",
-            file=sys.stderr,
-        )
-        return 1
+    predictor = Predictor(args.model_path, args.backend, args.refine)
+    if args.camera is not None:
+        live(predictor, args)
+        return 0
 
     if way_of_writing() == "OpenCV":
         print("Sound is lost, for PyAV is not installed: run `pip install av` to keep it.")

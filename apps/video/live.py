@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import cv2
@@ -56,7 +56,7 @@ def live(predictor, args):
 
     Raises:
         OSError: the camera cannot be opened or read.
-        cv2.error: this OpenCV can open no window.
+        RuntimeError: no window can be opened.
     """
     look = Look(args.mode)
     title = "PortraitNet"
@@ -90,9 +90,15 @@ def live(predictor, args):
                 look = press(look, cv2.waitKey(1), len(args.background))
                 if look is None or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
                     return
+    except cv2.error as error:
+        raise RuntimeError(
+            f"No window can be opened ({error.err}): run on a machine with a screen, with"
+            " opencv-python rather than opencv-python-headless."
+        ) from None
     finally:
         capture.release()
-        cv2.destroyAllWindows()
+        with suppress(cv2.error):  # of an OpenCV without windows
+            cv2.destroyAllWindows()
 
 
 def caption(picture, lines):

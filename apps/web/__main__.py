@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from flags import make_parser, whole
+from flags import command, make_parser, whole
 
 FOLDER = Path(__file__).resolve().parent
 MODEL_PATH = FOLDER.parents[1] / "weights" / "portraitnet.onnx"
@@ -156,14 +156,11 @@ def install_packages(folder=FOLDER):
         )
 
 
+@command("apps.web")
 def main(argv=None):
     args = parse_args(argv)
-    try:
-        server = make_server(args.model_path, args.port)
-        install_packages()
-    except (OSError, RuntimeError) as error:
-        print(f"apps.web: {error}", file=sys.stderr)
-        return 1
+    server = make_server(args.model_path, args.port)
+    install_packages()
     address = f"http://127.0.0.1:{server.server_port}/"
     print(f"{address} shows the page, to this machine only; Ctrl-C stops.", flush=True)
     if args.open:
