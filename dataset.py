@@ -17,7 +17,7 @@ from images import read_image, read_mask, read_share
 from pairs import Pair, find_pairs, read_lists
 from pipeline import window
 from transforms import DEFORMATION, SIZE, TEXTURE, degrade, edge_of
-from transforms.compose import add_person, cover_part, swap_background
+from transforms.compose import cover_part, swap_background
 from transforms.geometry import fit_matrix, inside_of, letterbox_box, resize, threshold, warp
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h
@@ -198,7 +198,6 @@ class TrainingSamples:
         background_prob: probability that a photo gets one of them as background.
         empty_share: probability that a sample is one of them, with empty mask and edge.
         least_scale: smallest size of a person on another background, 0..1 (`swap_background`).
-        person_prob: probability that a second person is added (`add_person`).
         thing_prob: probability that a thing hides a part of the person (`cover_part`).
         cache_dir: folder for decoded photos, None for none (`default_cache_dir()` is a good one).
 
@@ -220,7 +219,6 @@ class TrainingSamples:
         background_prob=0.0,
         empty_share=0.0,
         least_scale=1.0,
-        person_prob=0.0,
         thing_prob=0.0,
         cache_dir=None,
     ):
@@ -232,7 +230,7 @@ class TrainingSamples:
         self.pairs, self.backgrounds, self.seed = pairs, [Pair(path) for path in backgrounds], seed
         self.deformation, self.texture, self.texture_prob = deformation, texture, texture_prob
         self.background_prob, self.empty_share = background_prob, empty_share
-        self.least_scale, self.person_prob, self.thing_prob = least_scale, person_prob, thing_prob
+        self.least_scale, self.thing_prob = least_scale, thing_prob
         self.notes = []
         try:
             self.cache = PhotoCache(cache_dir)
@@ -278,29 +276,20 @@ class TrainingSamples:
 
     def _compose(self, index, rng):
         """The photo with what is put into it, BGRA, and whether its mask is soft."""
-        empty, swapped, joined, covered = rng.random(4) < (
-            self.empty_share,
-            self.background_prob,
-            self.person_prob,
-            self.thing_prob,
-        )
+        shares = self.empty_share, self.background_prob, self.thing_prob
+        empty, swapped, covered = rng.random(3) < shares
         if empty:
-            return self._random(self.backgrounds, rng)[0], False
+            return self._background(rng), False
         pair = self.pairs[index]
-        bgra, soft = self.cache.photo(*pair), pair.soft
+        bgra = self.cache.photo(*pair)
         if swapped:
-            background = self._random(self.backgrounds, rng)[0]
-            bgra = swap_background(bgra, background, rng, self.least_scale)
-        if joined:
-            other, other_soft = self._random(self.pairs, rng)
-            bgra, soft = add_person(bgra, other, rng), soft or other_soft
+            bgra = swap_background(bgra, self._background(rng), rng, self.least_scale)
         if covered:
-            bgra = cover_part(bgra, self._random(self.backgrounds, rng)[0], rng)
-        return bgra, soft
+            bgra = cover_part(bgra, self._background(rng), rng)
+        return bgra, pair.soft
 
-    def _random(self, pairs, rng):
-        pair = pairs[rng.integers(len(pairs))]
-        return self.cache.photo(*pair), pair.soft
+    def _background(self, rng):
+        return self.cache.photo(*self.backgrounds[rng.integers(len(self.backgrounds))])
 
 
 def load_batches(samples, steps, epoch, strength, num_workers):

@@ -118,7 +118,6 @@ def add_augmentation_flags(group):
         help="smallest person on such a background",
     )
     add("--empty_share", type=real(0, 1), default=0.0, help="share of samples without a person")
-    add("--person_prob", type=real(0, 1), default=0.0, help="share of samples with a second person")
     add("--thing_prob", type=real(0, 1), default=0.0, help="share with a thing before the person")
     add("--rotation", type=real(0, 180), default=45, help="largest rotation, degrees")
     add("--scale", type=real(above=0), nargs=2, default=(0.5, 1.5), help="range of the scaling")
@@ -328,7 +327,6 @@ def make_samples(args):
         background_prob=args.background_prob,
         empty_share=args.empty_share,
         least_scale=args.least_scale,
-        person_prob=args.person_prob,
         thing_prob=args.thing_prob,
         cache_dir=args.cache_dir or None,
     )

@@ -383,17 +383,6 @@ def test_a_smaller_person_keeps_the_sides_where_the_frame_cuts():
         assert np.array_equal(swapped[:, :, 3], across[:, :, 3])
 
 
-def test_a_second_person_joins_the_mask_and_hides_nobody():
-    first, second = person(80, 80, 20, 5, 80, 30), person(80, 80, 20, 30, 80, 50, value=90)
-    for seed in range(10):
-        both = compose.add_person(first, second, np.random.default_rng(seed))
-        assert (both[:, :, 3] >= first[:, :, 3]).all()
-        added = (both[:, :, 3] > 127) & (first[:, :, 3] == 0)
-        assert added.sum() > 100 and added[-1].any()
-        assert both[40, 70, 3] == 0 or added[40, 70]
-        assert first.shape == both.shape and both.dtype == np.uint8
-
-
 def test_a_thing_hides_a_part_of_the_person_and_leaves_the_mask():
     bgra, red = person(80, 80, 20, 20, 80, 60), np.zeros((50, 50, 4), np.uint8)
     red[:, :, 2] = 255

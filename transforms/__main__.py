@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from flags import command, make_parser, whole
@@ -47,10 +46,8 @@ def tiles(image, mask, other, rng):
     moved("translate 56 -56", geometry.translation_matrix(56, -56) @ own)
 
     empty = geometry.stack(other, np.zeros(other.shape[:2], np.uint8))
-    double = geometry.stack(color.hsv(cv2.flip(image, 1), 60), cv2.flip(mask, 1))
     for i in (1, 2):
         moved(f"background {i}", bgra=compose.swap_background(bgra, empty, rng, 0.3))
-        moved(f"second person {i}", bgra=compose.add_person(bgra, double, rng))
         moved(f"thing before {i}", bgra=compose.cover_part(bgra, empty, rng))
 
     view = geometry.resize(image, *shape)
