@@ -9,8 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from metrics import THRESHOLD
-
+THRESHOLD = 0.5  # a pixel is person where its probability is above
 OVERLAY_COLOR = (80, 200, 80)  # BGR
 # The network is never quite sure: up to CLEAR it means background, from SOLID on person.
 CLEAR, SOLID = 0.25, 0.75

@@ -113,7 +113,7 @@ def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
         if log_iter and iterations % log_iter == 0:
             print(f"iter {iterations - 1} {short(scores.summary())}", flush=True)
 
-    return score(probabilities, dataset, batch_size, vary, progress), seconds
+    return score(probabilities, dataset, batch_size, vary, progress, matting=True), seconds
 
 
 def short(summary):
@@ -125,7 +125,7 @@ def print_table(summary, intervals):
     """One line a score: name, value, 95 % interval, protocol."""
     for name, value in summary.items():
         low, high = intervals[name]
-        print(f"{name:20} {value:.4f}  {low:.4f}-{high:.4f}  {PROTOCOLS[name]}")
+        print(f"{name:24} {value:.4f}  {low:.4f}-{high:.4f}  {PROTOCOLS[name]}")
 
 
 @command("evaluate.py")

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from effects import THRESHOLD, matte
 from images import Image, Mask, Probability
 from transforms import SIZE, letterbox, letterbox_mask
 
-THRESHOLD = 0.5  # a pixel is person where its probability is above
 SIGMA = 5.0  # px of the letterboxed 224 square: how fast the boundary weight falls off
 BAND = 0.02  # of the photo's diagonal: the width of boundary IoU's band
 TOLERANCE = 0.0075  # of the photo's diagonal: how far apart two boundaries may lie
@@ -36,13 +36,27 @@ PROTOCOLS = {
     "mean over photos, photo's size, raw mask (Cheng 2021)",
     "boundary_f": f"boundary F-score, tolerance {TOLERANCE:.2%} of the diagonal, no frame, "
     "mean over photos, photo's size, raw mask (Csurka 2013)",
-    "absolute_error": "mean |probability - mask| of a pixel, mean over photos, photo's size, raw "
-    "mask, which may be soft; less is better",
-    "smoke": "photos with over 1 % of the person's inside (8 px at 320 from the boundary) at a "
-    "probability of .1 to .9, mean over photos, photo's size, raw mask; less is better",
 }
 SMOKE_DEPTH = 8 / 320  # of the longer side: how far from the boundary the inside begins
+HALO_REACH = 6 / 320  # the same of the outside
 SMOKY = 0.01  # share of the inside from which on a photo counts
+# Of a soft mask against a true one, which may be soft too; less is better. The published figures of
+# the first four are sums over a photo's pixels, these are means: they do not grow with the photo.
+MATTING = {
+    "absolute_error": "mean |alpha - mask| of a pixel",
+    "squared_error": "mean (alpha - mask)^2 of a pixel",
+    "gradient_error": "mean squared difference of the slopes at a pixel (Rhemann 2009)",
+    "connectivity_error": "mean difference in what hangs together at a pixel (Rhemann 2009)",
+    "halo": "mean alpha of the pixels over 6 px, at 320, outside the person",
+    "smoke": "photos with over 1 % of the person's inside (8 px at 320 from the boundary) at an "
+    "alpha of .1 to .9",
+}
+for alpha in ("", "matte_"):
+    protocol = f", alpha is {'effects.matte' if alpha else 'the probability'}, mean over photos"
+    PROTOCOLS |= {alpha + name: text + protocol for name, text in MATTING.items()}
+GRADIENT_SIGMA = 1.4  # px: of the Gaussian whose derivatives are the slopes
+LEVELS = np.arange(0.1, 1.05, 0.1)  # of alpha, at which it is asked what hangs together
+LEAST_GAP = 0.15  # alpha: a smaller distance from what hangs together is none
 SELECTION = "person_iou_smoothed"  # its mean over the validation lists chooses checkpoints
 ROUNDS = 2000  # resamples of a bootstrap interval
 
@@ -232,21 +246,79 @@ def boundary_f_score(prediction: Mask, mask: Mask, frame: bool = False) -> float
     return 2 * precision * recall / max(precision + recall, 1e-12)
 
 
-def smoke(probability: Probability, mask: Mask) -> float:
-    """Share of the person's inside that is neither found nor missed: see-through in a cut-out.
-
-    Inside is what is more than 8 px, of a photo of 320 on its longer side, from the boundary.
+def matting_scores(
+    alpha: Probability, truth: Probability, distance: NDArray[np.float32]
+) -> dict[str, float]:
+    """The scores of `MATTING`: how far a soft mask is from the true one.
 
     Args:
-        probability: (H, W) float32 0..1.
-        mask: (H, W) uint8 0/1.
+        alpha, truth: (H, W) float32 0..1.
+        distance: (H, W) px of each pixel from the true boundary.
+
+    Returns:
+        dict of name -> float 0..1; 0 is best.
+
+    Source: Rhemann et al., "A perceptually motivated online benchmark for image matting", CVPR
+        2009: slopes under a Gaussian, and connectivity in steps of a tenth from 0.15 on.
+    """
+    person, distance = truth > THRESHOLD, distance / max(truth.shape)
+    inside, outside = person & (distance > SMOKE_DEPTH), ~person & (distance > HALO_REACH)
+    error = alpha - truth
+    return {
+        "absolute_error": float(np.abs(error).mean()),
+        "squared_error": float(np.square(error).mean()),
+        "gradient_error": float(np.square(slopes(alpha) - slopes(truth)).mean()),
+        "connectivity_error": connectivity_error(alpha, truth),
+        "halo": float(alpha[outside].mean()) if outside.any() else 0.0,
+        "smoke": float(smoke(alpha, inside) > SMOKY),
+    }
+
+
+def smoke(alpha: Probability, inside: NDArray[np.bool_]) -> float:
+    """Share of the person's inside that is neither found nor missed: see-through in a cut-out.
+
+    Args:
+        alpha: (H, W) float32 0..1.
+        inside: (H, W) bool.
 
     Returns:
         float 0..1; 0 where nothing is inside.
     """
-    inside = (mask == 1) & (distance_to_boundary(mask) > SMOKE_DEPTH * max(mask.shape))
-    unsure = (probability > 0.1) & (probability < 0.9)
+    unsure = (alpha > 0.1) & (alpha < 0.9)
     return np.count_nonzero(inside & unsure) / max(np.count_nonzero(inside), 1)
+
+
+def slopes(alpha: Probability) -> Probability:
+    """Length of the gradient under a Gaussian of GRADIENT_SIGMA: (H, W) float32, 0 where flat."""
+    at = np.arange(-4, 5, dtype=np.float32)
+    gauss = np.exp(-(at**2) / (2 * GRADIENT_SIGMA**2))
+    derivative = at * gauss
+    gauss, derivative = (line / np.linalg.norm(line) for line in (gauss, derivative))
+    sides = [(derivative, gauss), (gauss, derivative)]
+    along = (
+        cv2.sepFilter2D(alpha, cv2.CV_32F, x, y, borderType=cv2.BORDER_REPLICATE) for x, y in sides
+    )
+    return cv2.magnitude(*along)
+
+
+def connectivity_error(alpha: Probability, truth: Probability) -> float:
+    """Mean difference of two soft masks' connectivity, 0..1.
+
+    A pixel hangs together with what is surely person up to the level at which it falls out of the
+    largest region where both masks reach that level. What its alpha exceeds that level by is how
+    far it floats free.
+    """
+    lower, level = np.minimum(alpha, truth), np.zeros_like(alpha)
+    held = np.ones(alpha.shape, bool)
+    for step in LEVELS:
+        _, labels, sizes, _ = cv2.connectedComponentsWithStats(
+            (lower >= step - 1e-6).astype(np.uint8), connectivity=4
+        )
+        areas = sizes[1:, cv2.CC_STAT_AREA]
+        held &= labels == (1 + areas.argmax() if len(areas) else -1)
+        level[held] = step
+    free = (np.where(gap >= LEAST_GAP, gap, 0) for gap in (alpha - level, truth - level))
+    return float(np.abs(np.subtract(*free)).mean())
 
 
 class Scores:
@@ -255,9 +327,13 @@ class Scores:
     The letterbox scores count the whole square, its padding as background, because the published
     codes do (they pad the mask with 0 and score all of it). What the network saw does not matter:
     its answer at the photo's size is letterboxed for them.
+
+    Args:
+        matting: with the scores of `MATTING`, which take three quarters of the time.
     """
 
-    def __init__(self):
+    def __init__(self, matting: bool = False):
+        self.matting = matting
         self.photo_scores = []  # each photo's own, in the order of `add`
         self.raw_counts = []  # (4,) int64 of each photo
         self.smoothed_counts = []
@@ -268,7 +344,7 @@ class Scores:
         Args:
             probability: (H, W) float32 0..1, at the photo's size.
             mask: (H, W) uint8 0/1, as annotated; or float32 0..1, the person's share, which counts
-                as person above one half in all scores but `absolute_error`.
+                as person above one half in all scores but the first four of `MATTING`.
 
         Returns:
             dict of this photo's own scores: the names of `PROTOCOLS` that are means over photos.
@@ -295,9 +371,12 @@ class Scores:
             "person_iou_full": float(person_iou(full)),
             "boundary_iou": boundary_iou(prediction, mask),
             "boundary_f": boundary_f_score(prediction, mask),
-            "absolute_error": float(np.abs(probability - share).mean()),
-            "smoke": float(smoke(probability, mask) > SMOKY),
         }
+        if self.matting:
+            distance = distance_to_boundary(mask)
+            for name, alpha in {"": probability, "matte_": matte(probability)}.items():
+                values = matting_scores(alpha, share, distance)
+                scores |= {name + each: value for each, value in values.items()}
         self.photo_scores.append(scores)
         return scores
 
@@ -335,7 +414,7 @@ class Scores:
         }
         for name in self.photo_scores[0]:
             values[name] = np.array([scores[name] for scores in self.photo_scores])[draws].mean(1)
-        return {name: values[name] for name in PROTOCOLS}
+        return {name: values[name] for name in PROTOCOLS if name in values}
 
 
 def score(
@@ -344,6 +423,7 @@ def score(
     batch_size: int = 16,
     vary: Callable[[Image, int], Image] | None = None,
     progress: Callable[[Scores], None] | None = None,
+    matting: bool = False,
 ) -> Scores:
     """Score every photo of a data set.
 
@@ -354,11 +434,12 @@ def score(
         batch_size: photos a call.
         vary: function (image, index) -> image applied to the photos first, or None.
         progress: function of the scores so far, called after each batch, or None.
+        matting: of `Scores`.
 
     Returns:
         Scores.
     """
-    scores = Scores()
+    scores = Scores(matting)
     for start in range(0, len(dataset), batch_size):
         indices = range(start, min(start + batch_size, len(dataset)))
         images, masks = zip(*(dataset.photo(index) for index in indices))

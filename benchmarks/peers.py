@@ -115,7 +115,7 @@ def compare(candidates, dataset):
     Returns:
         dict of name -> Scores.
     """
-    scores = {name: Scores() for name in candidates}
+    scores = {name: Scores(matting=True) for name in candidates}
     for index in tqdm(range(len(dataset)), unit="photo"):
         image, mask = dataset.photo(index)
         for name, candidate in candidates.items():

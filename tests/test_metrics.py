@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metrics import (
+    MATTING,
     PROTOCOLS,
     Scores,
     batch_counts,
@@ -16,10 +17,13 @@ from metrics import (
     boundary_iou,
     boundary_weighted_iou,
     confusion,
+    connectivity_error,
     distance_to_boundary,
+    matting_scores,
     mean_iou,
     person_iou,
     pixel_accuracy,
+    slopes,
     smoke,
     smooth_mask,
 )
@@ -189,7 +193,7 @@ def test_boundary_f_by_hand():
 
 
 def scored(*photos):
-    scores = Scores()
+    scores = Scores(matting=True)
     for prediction, mask in photos:
         scores.add(prediction.astype("float32"), mask)
     return scores
@@ -201,7 +205,8 @@ def test_scores_name_every_protocol_in_order():
     summary = scores.summary()
     assert list(summary) == list(PROTOCOLS)
     raw = {name: value for name, value in summary.items() if not PROTOCOLS[name].count("5x5")}
-    assert raw.pop("absolute_error") == raw.pop("smoke") == 0
+    errors = [raw.pop(alpha + name) for alpha in ("", "matte_") for name in MATTING]
+    assert errors == pytest.approx([0] * 12, abs=1e-9)
     assert set(raw.values()) == {1.0}
     # only the corners of the rectangle are smoothed away
     assert 0.99 < summary["person_iou_smoothed"] < 1
@@ -235,26 +240,79 @@ def test_scores_of_nothing_and_of_a_0_255_mask():
 
 
 def test_a_soft_truth_counts_from_one_half_and_stays_soft_in_the_error():
-    scores, share = Scores(), np.full((8, 8), 0.2, np.float32)
+    scores, share = Scores(matting=True), np.full((8, 8), 0.2, np.float32)
     share[:4] = 0.7
     photo = scores.add((share > 0.5).astype("float32"), share)
     assert photo["person_iou_full"] == photo["boundary_iou"] == 1
     assert photo["absolute_error"] == pytest.approx((0.3 + 0.2) / 2)
 
 
+def matting(alpha, mask):
+    return matting_scores(alpha, mask.astype(np.float32), distance_to_boundary(mask))
+
+
 def test_smoke_is_what_is_unsure_deep_inside():
     mask = square(320, 100, 100, 100, 100)
-    probability = mask.astype(np.float32)
-    assert smoke(probability, mask) == 0
-    probability[100:108] = 0.5  # a rim of 8 px is no inside
-    assert smoke(probability, mask) == 0
-    probability[150:160, 150:160] = 0.5
-    assert smoke(probability, mask) == pytest.approx(100 / 84**2)
+    inside = distance_to_boundary(mask) * mask > 8
+    alpha = mask.astype(np.float32)
+    alpha[100:108] = 0.5  # a rim of 8 px is no inside
+    assert smoke(alpha, inside) == matting(alpha, mask)["smoke"] == 0
+    alpha[150:160, 150:160] = 0.5
+    assert smoke(alpha, inside) == pytest.approx(100 / 84**2)
+    assert matting(alpha, mask)["smoke"] == 1
     scores = scored((mask, mask))
     assert scores.summary()["smoke"] == 0
-    assert scores.add(probability, mask)["smoke"] == 1
+    assert scores.add(alpha, mask)["smoke"] == 1
     assert scores.summary()["smoke"] == 0.5
-    assert smoke(probability, np.zeros_like(mask)) == 0
+    assert smoke(alpha, np.zeros_like(inside)) == 0
+
+
+def test_halo_is_alpha_away_from_the_person():
+    mask = square(320, 0, 0, 320, 100)
+    alpha = np.zeros(mask.shape, np.float32)
+    alpha[:, :106] = 1  # 6 columns more than the person are no halo
+    assert matting(alpha, mask)["halo"] == 0
+    alpha[:, 200:210] = 0.5
+    assert matting(alpha, mask)["halo"] == pytest.approx(0.5 * 10 / 214)
+    assert matting(alpha, square(320, 0, 0, 320, 320))["halo"] == 0
+    assert matting(alpha, np.zeros_like(mask))["halo"] == pytest.approx(alpha.mean())
+
+
+def test_matting_errors_are_means_of_a_pixel():
+    mask = square(10, 0, 0, 10, 5)
+    alpha = np.where(mask, 0.75, 0.25).astype(np.float32)
+    scores = matting(alpha, mask)
+    assert list(scores) == list(MATTING)
+    assert scores["absolute_error"] == 0.25 and scores["squared_error"] == 0.0625
+    # All slopes are half as long: the error is a quarter of the true ones' mean square.
+    true = np.square(slopes(mask.astype(np.float32))).mean()
+    assert scores["gradient_error"] == pytest.approx(true / 4, rel=1e-5)
+    perfect = matting(mask.astype(np.float32), mask)
+    assert list(perfect.values()) == pytest.approx([0] * 6, abs=1e-9)
+
+
+def test_a_slope_is_the_gradient_under_a_gaussian():
+    ramp = np.tile(np.arange(21, dtype=np.float32) / 20, (21, 1))
+    at = np.arange(-4, 5)
+    gauss = np.exp(-(at**2) / (2 * 1.4**2))
+    moved = at * gauss
+    expected = (at * moved).sum() / 20 * gauss.sum() / np.linalg.norm(moved) / np.linalg.norm(gauss)
+    for plane in (ramp, ramp.T):
+        assert slopes(np.ascontiguousarray(plane))[4:-4, 4:-4] == pytest.approx(expected, rel=1e-4)
+    assert slopes(np.full((9, 9), 0.3, np.float32)) == pytest.approx(0, abs=1e-6)
+
+
+def test_connectivity_punishes_what_floats_free():
+    truth = np.zeros((10, 10), np.float32)
+    truth[:, :4] = 1
+    truth[:, 8:] = 0.6  # 12 px of the person's share, not joined to the person
+    alpha = truth.copy()
+    assert connectivity_error(alpha, truth) == 0
+    alpha[:, 8:] = 0.1  # both float free; the smaller gap is below .15 and none
+    assert connectivity_error(alpha, truth) == pytest.approx(0.2 * 0.6)
+    alpha = truth.copy()
+    alpha[:, :4] = 0.72  # joined up to the level .7, where the truth has a gap and .02 is none
+    assert connectivity_error(alpha, truth) == pytest.approx(0.4 * 0.3)
 
 
 def test_what_is_scored_is_the_letterboxed_answer():
