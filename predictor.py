@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from backends import AUTO, WEIGHTS, RunBatch, choose, load
+from effects import drop_doubtful
 from images import Image, Probability
 from transforms import SIZE, to_batch
 from transforms.geometry import resize, view_shape
@@ -31,7 +32,8 @@ class Predictor:
     Args:
         model_path: model file; None for the one in weights/ that the backend runs.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
-        refine: let the mask follow the photo's edges (`guided_upsample`) instead of bilinear.
+        refine: take out what is hardly a person (`drop_doubtful`) and let the mask follow the
+            photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
         size: side of the square with a view's area, pixels; None for the file's.
         threads: that the network may use; None for the runtime's choice.
 
@@ -102,7 +104,7 @@ class Predictor:
     def restore(self, probability: Probability, image: Image) -> Probability:
         """A view's probability (h, w) float32 -> the image's, (H, W) float32."""
         if self.refine:
-            return guided_upsample(probability, image)
+            return guided_upsample(drop_doubtful(probability), image)
         return cv2.resize(probability, image.shape[1::-1])
 
 

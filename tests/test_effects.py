@@ -158,3 +158,23 @@ def test_fill_does_not_stretch():
     filled = effects.fill(disc, 100, 300)[:, :, 0] > 127
     rows, columns = np.flatnonzero(filled.any(1)), np.flatnonzero(filled.any(0))
     assert np.ptp(columns) == pytest.approx(120, abs=3) and np.ptp(rows) == 99
+
+
+def test_where_nobody_is_the_mask_is_empty():
+    suspicion = np.full((64, 64), 0.1, np.float32)
+    suspicion[10:40, 10:40] = 0.7  # large and unsure
+    suspicion[50:53, 50:53] = 0.99  # sure and small: 9 of 4096 pixels
+    suspicion[51, 53:] = 0.3
+    assert not effects.drop_doubtful(suspicion).any()
+
+
+def test_a_person_stays_and_blobs_beside_go():
+    probability = np.full((64, 64), 0.1, np.float32)
+    probability[20:, 8:30] = 0.95
+    probability[15:20, 8:30] = 0.6  # the rim of the person
+    probability[30:50, 50:60] = 0.7
+    probability[28:30, 50:60] = 0.4  # the rim of the blob
+    kept = effects.drop_doubtful(probability)
+    expected = probability.copy()
+    expected[28:50, 50:60] = 0
+    assert np.array_equal(kept, expected) and kept.dtype == np.float32

@@ -9,6 +9,7 @@ import pytest
 from conftest import draw_portrait
 
 from backends import runner
+from effects import drop_doubtful
 from images import read_image
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor, guided_upsample
@@ -27,7 +28,8 @@ def test_without_refinement_it_is_the_network_between_two_resizes(model_path):
     view = resize(image, 96, 64)
     with paddle.no_grad():
         logits = load_model(model_path).mask_logits(paddle.to_tensor(to_batch([view]))).numpy()
-    expected = cv2.resize(np.exp(logits[0, 1]) / np.exp(logits[0]).sum(0), (100, 150))
+    background, person = logits[0].astype(np.float64)
+    expected = cv2.resize(0.5 + np.tanh((person - background) / 2) / 2, (100, 150))
     probability = Predictor(model_path, refine=False, size=78).probability(image)
     assert probability.dtype == np.float32
     assert np.abs(probability - expected).max() < 1e-5
@@ -36,8 +38,12 @@ def test_without_refinement_it_is_the_network_between_two_resizes(model_path):
 def test_refinement_is_the_default(model_path):
     image, _ = portrait()
     predictor = Predictor(model_path, size=64)
-    expected = guided_upsample(predictor.run([predictor.prepare(image)])[0], image)
-    assert np.array_equal(predictor.probability(image), expected)
+    answer = np.zeros(predictor.prepare(image).shape[:2], np.float32)
+    answer[30:, 10:40] = 0.95
+    answer[:6, :6] = 0.7  # nobody
+    expected = guided_upsample(drop_doubtful(answer), image)
+    assert np.array_equal(predictor.restore(answer, image), expected)
+    assert expected.max() > 0.9 and expected[:20, :20].max() < 1e-4
 
 
 @pytest.mark.parametrize("refine", [True, False])

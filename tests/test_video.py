@@ -1,25 +1,19 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_portrait, save_random_weights
+from conftest import draw_portrait
 
 import effects
 from apps.video import __main__ as video
 from apps.video import live, reading, writing
 from apps.video.drawing import Background, Frame, answers
 from apps.video.reading import read_film
-from apps.video.smoothing import Smoother, drop_doubtful
+from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
 from images import write_image
 from predictor import Predictor
 
 pytest.importorskip("av")
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    """A random network that is sure of what it says, so that its blobs are not dropped."""
-    return save_random_weights(tmp_path_factory.mktemp("weights") / "sure.pdparams", 3, gain=100)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +43,7 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     images = [image for _, image in read_film(mine)]
     answers = predictor.run([predictor.prepare(image) for image in images])
     expected = [
-        255 * effects.mask_of(predictor.restore(drop_doubtful(answer), image))
+        255 * effects.mask_of(predictor.restore(answer, image))
         for answer, image in zip(answers, images)
     ]
     result = tmp_path / "mine_mask.mp4"
@@ -89,7 +83,7 @@ def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
         view = predictor.prepare(frame.image)
         smoothed = smoother(view, predictor.run([view])[0])
         assert given is frame
-        expected = predictor.restore(drop_doubtful(smoothed), frame.image)
+        expected = predictor.restore(smoothed, frame.image)
         assert np.allclose(result, expected, atol=1e-5)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-from apps.video.smoothing import FLOOR, Smoother, drop_doubtful
+from apps.video.smoothing import FLOOR, Smoother
 
 SIZE = 64
 
@@ -77,23 +77,3 @@ def test_results_stay_probabilities_and_inputs_stay_as_they_are():
         assert smoothed.dtype == np.float32 and smoothed.shape == mask.shape
         assert smoothed.min() >= 0 and smoothed.max() <= 1
         assert np.array_equal(frame, kept)
-
-
-def test_a_frame_with_nobody_gets_an_empty_mask():
-    suspicion = np.full((SIZE, SIZE), 0.1, np.float32)
-    suspicion[10:40, 10:40] = 0.7  # large and unsure
-    suspicion[50:53, 50:53] = 0.99  # sure and small: 9 of 4096 pixels
-    suspicion[51, 53:] = 0.3
-    assert not drop_doubtful(suspicion).any()
-
-
-def test_a_person_stays_and_blobs_beside_go():
-    probability = np.full((SIZE, SIZE), 0.1, np.float32)
-    probability[20:, 8:30] = 0.95
-    probability[15:20, 8:30] = 0.6  # the rim of the person
-    probability[30:50, 50:60] = 0.7
-    probability[28:30, 50:60] = 0.4  # the rim of the blob
-    kept = drop_doubtful(probability)
-    expected = probability.copy()
-    expected[28:50, 50:60] = 0
-    assert np.array_equal(kept, expected) and kept.dtype == np.float32

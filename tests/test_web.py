@@ -18,7 +18,6 @@ import pytest
 from conftest import draw_portrait
 
 import effects
-import metrics
 import predictor
 from apps.video import smoothing
 from apps.web import __main__ as web
@@ -167,8 +166,8 @@ def test_the_lock_file_fits_package_json():
         ("pixels.js", geometry, ["GRID", "MOST_ELONGATED", "AREA_WEIGHT"]),
         ("pixels.js", predictor, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON"]),
         ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
+        ("effects.js", effects, ["THRESHOLD", "PERSON_SHARE", "PERSON_MEAN"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
-        ("effects.js", metrics, ["THRESHOLD"]),
     ],
 )
 def test_constants_are_those_of_python(file, module, names):
@@ -192,6 +191,31 @@ def run_node(folder, script):
     (folder / "run.mjs").write_text(script.replace("FOLDER", web.FOLDER.as_uri()))
     done = subprocess.run([NODE, "run.mjs"], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout
+
+
+BLOBS = """
+import { readFileSync } from "node:fs";
+import { dropDoubtful } from "FOLDER/effects.js";
+const data = new Float32Array(new Uint8Array(readFileSync("blobs")).buffer);
+for (let at = 0; at < data.length; at += 40 * 60) {
+  const probability = { width: 60, height: 40, channels: 1, data: data.subarray(at, at + 40 * 60) };
+  console.log(JSON.stringify([...dropDoubtful(probability).data]));
+}
+"""
+
+
+def test_the_same_blobs_are_doubtful_as_in_python(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(30, 40, 60)).astype(np.float32)
+    given = [cv2.GaussianBlur(plane, (0, 0), 3) for plane in noise]
+    given = np.stack([1 / (1 + np.exp(-25 * plane)) for plane in given])
+    given[0] *= 0.7  # nobody
+    (tmp_path / "blobs").write_bytes(given.tobytes())
+    found = [json.loads(line) for line in run_node(tmp_path, BLOBS).splitlines()]
+    expected = [effects.drop_doubtful(plane) for plane in given]
+    dropped = [(kept != plane).any() for kept, plane in zip(expected, given)]
+    assert not expected[0].any() and sum(dropped) > 10, "a test of nothing"
+    assert np.allclose(found, np.reshape(expected, (30, -1)), atol=1e-7)
 
 
 SHAPES = """

@@ -10,7 +10,7 @@ import numpy as np
 
 import effects
 from apps.video.reading import SUFFIXES, probe, read_film
-from apps.video.smoothing import Smoother, drop_doubtful
+from apps.video.smoothing import Smoother
 from backgrounds import read_background
 from effects import EFFECTS, Options
 from pipeline import outcomes
@@ -107,7 +107,7 @@ def answers(
 
     def network(views):
         for view, probability in zip(views, predictor.run(views)):
-            yield drop_doubtful(smoother(view, probability) if smoother else probability)
+            yield smoother(view, probability) if smoother else probability
 
     def end(frame, _, probability):
         return finish(frame, predictor.restore(probability, frame.image))

@@ -1,10 +1,7 @@
-"""What a film asks of its masks beyond a photo's: no flicker, and nobody where nobody is."""
+"""What a film asks of its masks beyond a photo's: no flicker."""
 
 import cv2
 import numpy as np
-
-from effects import CLEAR
-from metrics import THRESHOLD
 
 FLOOR = 0.1  # share of the new mask where nothing says that the old one is out of date
 # Of the luma (0..255) after motion is taken out: up to NOISE it is noise, from CHANGED on the photo
@@ -13,9 +10,6 @@ NOISE, CHANGED = 2, 8
 # The same for the probability: a mask that differs in a whole window is no flicker.
 DOUBT, MOVED = 0.25, 0.75
 WINDOW = (5, 5)  # in which both are averaged, pixels of the view
-# A person's blob holds this share of the view and has this mean probability (where that exceeds
-# THRESHOLD; the least on EG1800's validation photos was .29 and .84).
-PERSON_SHARE, PERSON_MEAN = 0.003, 0.75
 
 
 class Smoother:
@@ -63,24 +57,6 @@ class Smoother:
             cv2.remap(plane, flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             for plane in (self.luma, self.probability)
         )
-
-
-def drop_doubtful(probability: np.ndarray) -> np.ndarray:
-    """Take out what the network only suspects: blobs too small or too unsure to be a person.
-
-    Args:
-        probability: (h, w) float32 0..1.
-
-    Returns:
-        (h, w) float32, 0 in such blobs, their rims included; 0 all over when no blob is left.
-    """
-    _, labels = cv2.connectedComponents((probability > CLEAR).astype(np.uint8))
-    core = probability > THRESHOLD
-    areas = np.bincount(labels[core], minlength=labels.max() + 1)
-    sums = np.bincount(labels[core], probability[core], minlength=labels.max() + 1)
-    kept = (areas >= PERSON_SHARE * probability.size) & (sums >= PERSON_MEAN * areas)
-    kept[0] = kept.any()  # what lies between the blobs
-    return probability * kept[labels]
 
 
 def _soft(luma):

@@ -5,9 +5,11 @@
 
 import { boxMean, limited, luma, neighbours, picture, resize, stretchedRows } from "./pixels.js";
 
-export const THRESHOLD = 0.5; // a pixel is person above it: metrics.py
+export const THRESHOLD = 0.5; // a pixel is person above it: effects.py, as all of these
 export const CLEAR = 0.25; // up to it background, from SOLID on person: effects.py
 export const SOLID = 0.75;
+export const PERSON_SHARE = 0.003; // a person's blob, as a share of the view: effects.py
+export const PERSON_MEAN = 0.75;
 const OVERLAY_COLOR = [80, 200, 80];
 const OVERLAY_STRENGTH = 0.4;
 // Half widths of the two colour estimates' windows, of the longer side: effects.py.
@@ -18,6 +20,40 @@ const BLUR_SIGMA = 6; // pixels, at which a wide blur is made
 
 /** Opacity, 0..1: effects.matte. */
 const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEAR)));
+
+/** Without the blobs that are too small or too unsure to be a person: effects.drop_doubtful. */
+export function dropDoubtful({ width, height, data }) {
+  const result = picture(width, height, 1, data.slice());
+  const seen = new Uint8Array(data.length);
+  let found = false;
+  for (let start = 0; start < data.length; start++) {
+    if (seen[start] || data[start] <= CLEAR) continue;
+    const blob = [start];
+    seen[start] = 1;
+    let area = 0;
+    let sum = 0;
+    for (const i of blob) { // which grows meanwhile
+      if (data[i] > THRESHOLD) {
+        area += 1;
+        sum += data[i];
+      }
+      const [x, y] = [i % width, Math.floor(i / width)];
+      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
+        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
+          const next = v * width + u;
+          if (seen[next] || data[next] <= CLEAR) continue;
+          seen[next] = 1;
+          blob.push(next);
+        }
+      }
+    }
+    const person = area >= PERSON_SHARE * data.length && sum >= PERSON_MEAN * area;
+    if (!person) for (const i of blob) result.data[i] = 0;
+    found ||= person;
+  }
+  if (!found) result.data.fill(0);
+  return result;
+}
 
 /** Opacity at the size of `small`, 0..1. */
 function smallMatte(probability, { width, height }) {

@@ -1,7 +1,7 @@
 // Everything heavy, away from the page: the network, and what is made of its answer.
 // The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
 
-import { EFFECTS, THRESHOLD } from "./effects.js";
+import { dropDoubtful, EFFECTS, THRESHOLD } from "./effects.js";
 import {
   guidedUpsample,
   limited,
@@ -97,9 +97,10 @@ const shrink = (image, side) => resize(image, ...limited(image, side));
 async function segment(image, smoothed = (_, probability) => probability) {
   const view = prepare(image, metadata);
   const start = performance.now();
-  const probability = await run(view);
+  const answer = await run(view);
   const network = performance.now() - start;
-  return { probability: guidedUpsample(smoothed(view, probability), image), view, network };
+  const probability = guidedUpsample(dropDoubtful(smoothed(view, answer)), image);
+  return { probability, view, network };
 }
 
 let canvas = null;
