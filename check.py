@@ -81,7 +81,10 @@ def check(roots, splits):
 
 
 def parse_args(argv=None):
-    parser = make_parser("Read every photo and mask of data sets and name what is wrong.")
+    parser = make_parser(
+        "Read every photo and mask of data sets and name what is wrong.",
+        example="python check.py --data_root EG1800/ Picsart/",
+    )
     parser.add_argument("--data_root", nargs="+", required=True, help="folders of data sets")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=SPLITS, help="lists to read")
     return parser.parse_args(argv)

@@ -28,18 +28,23 @@ SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 
 
 def parse_args(argv=None):
-    parser = make_parser("Score a checkpoint in every published protocol, each data folder apart.")
-    add = parser.add_argument
+    parser = make_parser(
+        "Score a checkpoint in every published protocol, each data folder apart.",
+        example="python evaluate.py --split val --data_root EG1800/",
+    )
+    add = parser.add_argument_group("data").add_argument
     roots = "data folders (docs/data.md); else those that the checkpoint was trained on, or EG1800/"
     add("--data_root", nargs="+", help=roots)
+    add("--split", choices=SPLITS, default="test", help="which list")
+    add("--degrade", action="store_true", help="vary light, blur and noise of the photos first")
+    add("--seed", type=whole(), default=0, help="of --degrade, and of a validation split made here")
+    add = parser.add_argument_group("network").add_argument
     add("--model_path", help="what train.py or export.py wrote (default: in weights/)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
-    add("--split", choices=SPLITS, default="test", help="which list")
     add("--batch_size", type=whole(1), default=32, help="photos a step")
-    add("--log_iter", type=whole(), default=10, help="iterations between progress lines")
-    add("--degrade", action="store_true", help="vary light, blur and noise of the photos first")
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
-    add("--seed", type=whole(), default=0, help="of --degrade, and of a validation split made here")
+    add = parser.add_argument_group("results").add_argument
+    add("--log_iter", type=whole(), default=10, help="iterations between progress lines")
     add("--json", help="write the scores to this file too")
     add("--save_dir", help="write a sheet of the worst photos into this folder")
     add("--worst", type=whole(1), default=20, help="photos on that sheet")

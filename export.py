@@ -19,15 +19,19 @@ import paddle
 from backends import load, runner
 from dataset import PortraitDataset
 from files import whole_file, write_json
-from flags import command, make_parser, whole
-from images import SUFFIXES, read_image
+from flags import MISTAKES, command, make_parser, whole
+from images import read_image
 from metrics import score
 from models.weights import load_model
 from predictor import MODEL_PATH, Predictor
+from tasks import find_photos
 from transforms import MEAN, SCALE, SIZE
 from transforms.geometry import resize, view_shape
 
 ROOT = Path(__file__).parent
+# On which every export must agree with the checkpoint: named, so that nothing else in their folder
+# takes part.
+PROOF = [ROOT / "examples" / name for name in ("portrait.jpg", "astronaut.png")]
 INT8_LOSS = 0.003  # of mIoU on the validation list, at most
 CALIBRATION = 128  # training photos
 # Height and width of the photos in whose views an export is checked: at size 224 these are 224x224,
@@ -94,7 +98,10 @@ FORMATS = {
 
 
 def parse_args(argv=None):
-    parser = make_parser("Export a checkpoint and check that the answer stays the same.")
+    parser = make_parser(
+        "Export a checkpoint for other runtimes, each export checked on photos to answer alike.",
+        example="python export.py --model_path output/best.pdparams --formats onnx fp16",
+    )
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
     add("--output", type=Path, help="folder (default: that of the weights)")
@@ -115,10 +122,14 @@ def parse_args(argv=None):
         "--photos",
         nargs="+",
         type=Path,
-        default=[ROOT / "examples"],
+        default=PROOF,
         help="photos or folders on which the export must agree with the checkpoint",
     )
-    add("--data_root", nargs="+", help="data folders (docs/data.md), for int8 alone")
+    add(
+        "--data_root",
+        nargs="+",
+        help="data folders (docs/data.md), for int8 alone: it is calibrated and scored on them",
+    )
     args = parser.parse_args(argv)
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
@@ -127,10 +138,7 @@ def parse_args(argv=None):
 
 def read_views(paths, size):
     """Paths of photos and of folders of photos -> list of each photo's views in all PROPORTIONS."""
-    found = []
-    for path in paths:
-        inside = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES)
-        found += inside if path.is_dir() else [path]
+    found = [path for path, _ in find_photos(paths)]
     if not found:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
     shapes = [view_shape(*proportions, size) for proportions in PROPORTIONS]
@@ -149,7 +157,7 @@ def check_difference(name, run_batch, model, views):
     if not difference <= FORMATS[name].limit:
         raise ValueError(
             f"The {name} export differs from the checkpoint by {difference:.1e} on "
-            f"{len(views)} views, over {FORMATS[name].limit:g}: nothing was written."
+            f"{len(views)} views, over {FORMATS[name].limit:g}: it was not written."
         )
     return {"largest_difference": difference, "views": len(views)}
 
@@ -162,7 +170,7 @@ def check_miou(run_batch, model, args):
     if before - after >= INT8_LOSS:
         raise ValueError(
             f"int8 has an mIoU of {after:.4f} on {len(val)} validation photos where the checkpoint "
-            f"has {before:.4f}: it loses {INT8_LOSS:g} or more, so nothing was written."
+            f"has {before:.4f}: it loses {INT8_LOSS:g} or more, so it was not written."
         )
     return {"miou_checkpoint": before, "miou_int8": after, "photos": len(val)}
 
@@ -233,10 +241,19 @@ def main(argv=None):
     model = load_model(args.model_path)
     metadata = describe(args)
     args.output.mkdir(parents=True, exist_ok=True)
+    failed = False
     for name in args.formats:
-        files = export(name, model, metadata, views, args)
-        write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
-    return 0
+        try:
+            files = export(name, model, metadata, views, args)
+            write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
+        except ModuleNotFoundError as error:
+            told = f"{name} needs {error.name}: run `pip install -r requirements-dev.txt`."
+            print(f"export.py: {told}", file=sys.stderr)
+            failed = True
+        except MISTAKES as error:
+            print(f"export.py: {error}", file=sys.stderr)
+            failed = True
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+ROOT = Path(__file__).parent
 # What a user can mend: a file, a flag, a package, memory. Anything else is a bug: its traceback is
 # what we need to be sent.
 MISTAKES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError, MemoryError)
@@ -58,18 +60,35 @@ def _print_any_name():
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one."""
+    """Shows a default where there is one, and an example as it is written."""
 
     def _get_help_string(self, action):
-        if action.default in (None, "", False):
+        default = action.default
+        if default in (None, "", False, argparse.SUPPRESS):
             return action.help
-        return super()._get_help_string(action)
+        values = default if isinstance(default, (list, tuple)) else [default]
+        return f"{action.help} (default: {' '.join(map(_shown, values))})"
+
+    def _fill_text(self, text, width, indent):
+        if text.startswith("example"):
+            return indent + text
+        return super()._fill_text(text, width, indent)
 
 
-def make_parser(description: str, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser as every command has it: help with defaults, and no flag by a part of its name."""
+def make_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser as every command has it: help with defaults, and no flag by a part of its name.
+
+    Args:
+        description: what the command does, a sentence or two.
+        example: a whole command, `python SCRIPT ...` or `python -m MODULE ...`.
+    """
+    words = example.split()
     return argparse.ArgumentParser(
-        prog, description=description, formatter_class=Help, allow_abbrev=False
+        prog=words[1] if words[1] != "-m" else " ".join(words[:3]),
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=Help,
+        allow_abbrev=False,
     )
 
 
@@ -101,6 +120,12 @@ def real(least=0.0, most=math.inf, above=None):
         return number
 
     return parse
+
+
+def _shown(value):
+    """A default as one types it: files of this project by their place in it."""
+    inside = isinstance(value, Path) and value.is_relative_to(ROOT)
+    return str(value.relative_to(ROOT) if inside else value)
 
 
 def _range(least, most):

@@ -27,6 +27,7 @@ Probability = NDArray[np.float32]  # (H, W) 0..1, of person
 
 # What a folder is searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+OPAQUE = (".jpg", ".jpeg")  # of these, OpenCV writes no alpha channel and says nothing
 JPEG_START = b"\xff\xd8"
 
 
@@ -69,12 +70,16 @@ def read_image(path: str | Path) -> Image:
         FileNotFoundError: there is no such file.
         ValueError: the file is no whole picture, or has 2**30 pixels or more.
     """
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), path)
+
+
+def decode_image(data: bytes, name: str | Path) -> Image:
+    """As `read_image`, from the content of a file; `name` is what errors call it."""
     if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
-        raw = _decode(data, cv2.IMREAD_UNCHANGED, path)
+        raw = _decode(data, cv2.IMREAD_UNCHANGED, name)
         if raw.ndim == 3 and raw.shape[2] == 4:
             return _over_white(raw)
-    return _decode(data, cv2.IMREAD_COLOR, path)
+    return _decode(data, cv2.IMREAD_COLOR, name)
 
 
 def _over_white(picture):
@@ -154,15 +159,23 @@ def write_image(path: str | Path, image: Image, keep: Iterable[str | Path] = ())
         keep: paths that must not be overwritten, such as the photo that was read.
 
     Raises:
-        ValueError: `path` is one of `keep`, or no format has its suffix.
+        ValueError: `path` is one of `keep`, or the format of its suffix cannot hold the picture.
     """
     path = Path(path)
     if path.exists() and any(Path(k).exists() and path.samefile(k) for k in keep):
         raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
+    write_whole(path, encode_image(path, image))
+
+
+def encode_image(path: str | Path, image: Image) -> bytes:
+    """The content of a picture file; the suffix of `path` names the format. See `write_image`."""
+    path = Path(path)
     # Of the suffix alone: a name that is not UTF-8 ends the process there.
     if not path.suffix.isascii() or not cv2.haveImageWriter(f"picture{path.suffix}"):
         raise ValueError(f"{path} has no picture suffix OpenCV can write: use .png or .jpg.")
+    if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() in OPAQUE:
+        raise ValueError(f"{path} cannot hold a transparent background: use .png.")
     encoded, data = cv2.imencode(path.suffix, image)
     if not encoded:
         raise ValueError(f"{path} cannot hold a picture of shape {image.shape}: use .png.")
-    write_whole(path, data.tobytes())
+    return data.tobytes()

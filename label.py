@@ -28,12 +28,14 @@ LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Draft masks, soft, for photos without any, ready to be corrected and trained."
+        "Draft masks, soft, for photos without any, ready to be corrected and trained.",
+        example="python label.py photos/ --output mine/",
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("photos and masks").add_argument
     add("photos", nargs="*", type=Path, help="photos, or folders that are searched for photos")
     add("--data_root", type=Path, help=f"instead: label the photos of this folder's {SOFT_LIST}")
     add("--output", type=Path, default=Path("drafts"), help="folder of the masks and their list")
+    add = parser.add_argument_group("networks").add_argument
     add(
         "--model_path",
         nargs="+",

@@ -1,8 +1,10 @@
 """Find the person in photos: `python predict.py photo.jpg` writes photo_overlay.png beside it."""
 
 import argparse
+import json
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,62 +13,117 @@ from backends import AUTO, BACKENDS
 from backgrounds import COLORS, read_background
 from effects import EFFECTS, Options, mask_of
 from flags import command, make_parser, real, whole
-from images import SUFFIXES, read_image, write_image
-from pipeline import outcomes
+from images import OPAQUE, SUFFIXES, decode_image, encode_image, read_image, write_image
+from pipeline import Outcome, outcomes
 from predictor import Predictor
 from tasks import Failure, Task, find_photos, without_clashes
 
+PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
+
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__)
-    add = parser.add_argument
-    add("photos", nargs="+", type=Path, help="photos, or folders that are searched for photos")
-    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
-    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
-    add("--output", type=Path, help="folder of the results (default: beside each photo)")
-    add("--mode", choices=EFFECTS, default="overlay", help="what to write")
-    add(
-        "--background",
-        default="green",
-        help=f"for --mode replace: a photo, a colour #rrggbb, or one of {', '.join(COLORS)}",
+    parser = make_parser(
+        "Find the person in photos. As it comes, photo.jpg gets photo_overlay.png beside it: the"
+        " person tinted and outlined, to judge by eye. --mode cutout cuts the person out.",
+        example="python predict.py photo.jpg --mode cutout -o person.png",
     )
-    add(
-        "--blur",
-        type=real(),
-        default=2.0,
-        help="for --mode blur: sigma, %% of the longer side",
-    )
-    add("--save_mask", action="store_true", help="write the 0/255 mask too: photo_mask.png")
-    add(
-        "--refine",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="let the mask follow the photo's edges",
-    )
-    add("--skip_existing", action="store_true", help="pass over photos whose result exists")
-    add("--batch_size", type=whole(1), default=4, help="photos the network sees at once")
+    photos = "photos, or folders that are searched for photos; - reads one photo from stdin"
+    parser.add_argument("photos", nargs="+", type=Path, help=photos)
+    add_result_flags(parser.add_argument_group("results"))
+    add_network_flags(parser.add_argument_group("network"))
     args = parser.parse_args(argv)
     try:
         background = read_background(args.background)
     except ValueError as error:
         parser.error(f"argument --background: {error}")
     args.options = Options(background, args.blur / 100)
+    if args.photos == [PIPE] and args.output is None:
+        args.output = PIPE
+    args.output_file = args.output is not None and (
+        args.output == PIPE or (args.output.suffix.lower() in SUFFIXES and not args.output.is_dir())
+    )
+    if told := contradiction(args):
+        parser.error(told)
     return args
+
+
+def add_result_flags(group):
+    add = group.add_argument
+    output = "folder of the results; or the file of the only one, such as person.png; - is stdout"
+    add("-o", "--output", type=Path, help=f"{output} (default: beside each photo)")
+    add("--mode", choices=EFFECTS, default="overlay", help="what to write, and the result's name")
+    colors = ", ".join(COLORS)
+    background = f"for --mode replace: a photo, a colour #rrggbb, or one of {colors}"
+    add("--background", default="green", help=background)
+    blur = "for --mode blur: sigma, %% of the longer side"
+    add("--blur", type=real(), default=2.0, help=blur)
+    add("--save_mask", action="store_true", help="write the 0/255 mask too: photo_mask.png")
+    add("--skip_existing", action="store_true", help="pass over photos whose result exists")
+    add("--json", action="store_true", help="print a line of JSON for each photo")
+
+
+def add_network_flags(group):
+    add = group.add_argument
+    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
+    refine = "let the mask follow the photo's edges"
+    add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
+    add("--batch_size", type=whole(1), default=4, help="photos the network sees at once")
+
+
+def contradiction(args):
+    """What is wrong with photos and --output together, a sentence; None if nothing is."""
+    if PIPE in args.photos and len(args.photos) > 1:
+        return "- reads one photo from stdin: give no other photo beside it"
+    if PIPE in args.photos and not args.output_file:
+        return f"a photo from stdin has no name: give --output a file, not the folder {args.output}"
+    if args.output_file and (len(args.photos) > 1 or args.photos[0].is_dir()):
+        return f"--output {args.output} is one file: give a folder, or a single photo"
+    if args.output_file and args.mode == "cutout" and args.output.suffix.lower() in OPAQUE:
+        return f"{args.output} cannot hold a transparent background: name a .png"
+    if args.output != PIPE:
+        return None
+    if args.json or args.save_mask:
+        return "the picture goes to stdout and nothing else can: give --output a file"
+    if sys.stdout.isatty():
+        return "stdout is a terminal: redirect it (`> person.png`) or give --output a file"
+    return None
 
 
 def plan(args):
     """Pair each photo with the files of its results: tasks, and failures where that cannot be."""
     photos = find_photos(args.photos)
-    tasks = []
-    for path, place in photos:
-        folder = args.output / place if args.output else path.parent
-        tasks.append(Task(path, [folder / f"{path.stem}_{mode}.png" for mode in modes(args)]))
-    return without_clashes(tasks, [*dict(photos), Path(args.background)])
+    tasks = [Task(path, results_of(path, place, args)) for path, place in photos]
+    inputs = [*dict(photos), Path(args.background)]
+    return without_clashes(tasks, [path for path in inputs if path != PIPE])
+
+
+def results_of(path, place, args):
+    """The paths of a photo's results, in the order of `modes`."""
+    if args.output_file:
+        mask = args.output.with_name(f"{args.output.stem}_mask.png")
+        return [args.output, mask][: len(modes(args))]
+    folder = args.output / place if args.output else path.parent
+    return [folder / f"{path.stem}_{mode}.png" for mode in modes(args)]
 
 
 def modes(args):
     """The effects to write: --mode, and the mask if --save_mask asks for it."""
     return [args.mode] + ["mask"] * (args.save_mask and args.mode != "mask")
+
+
+def read(path):
+    """The image in a file, or in stdin."""
+    return decode_image(sys.stdin.buffer.read(), "stdin") if path == PIPE else read_image(path)
+
+
+def write(path, picture):
+    """Write a result to its file, or as PNG to stdout."""
+    if path != PIPE:
+        write_image(path, picture)
+        return
+    sys.stdout.buffer.write(encode_image("stdout.png", picture))
+    sys.stdout.buffer.flush()
 
 
 def predict(tasks, predictor, args):
@@ -77,7 +134,7 @@ def predict(tasks, predictor, args):
     """
 
     def prepare(task):
-        image = read_image(task.path)
+        image = read(task.path)
         return image, predictor.prepare(image)
 
     def network(prepared):
@@ -87,16 +144,36 @@ def predict(tasks, predictor, args):
         image, _ = prepared
         probability = predictor.restore(probability, image)
         for mode, result in zip(modes(args), task.results):
-            write_image(result, EFFECTS[mode](image, probability, args.options))
-        return mask_of(probability).mean()
+            write(result, EFFECTS[mode](image, probability, args.options))
+        return float(mask_of(probability).mean())
 
     size = args.batch_size
     return outcomes(tasks, prepare, network, finish, readers=2, depth=size, batch_size=size)
 
 
+def report(outcome, args, log):
+    """Print what became of a photo: a line to `log`, or of JSON; a failure to stderr too."""
+    path, results = outcome.item
+    milliseconds = 1000 * outcome.seconds
+    if outcome.error is not None:
+        facts = {"photo": str(path), "error": str(outcome.error)}
+        tqdm.write(f"predict.py: {Failure(path, str(outcome.error))}", file=sys.stderr)
+    else:
+        facts = {"photo": str(path), "results": [str(result) for result in results]}
+        facts |= {"person": round(outcome.result, 4), "milliseconds": round(milliseconds, 1)}
+        if not args.json:
+            tqdm.write(
+                f"{results[0]}: {outcome.result:.1%} person, {milliseconds:.0f} ms", file=log
+            )
+    if args.json:
+        tqdm.write(json.dumps(facts), file=sys.stdout)
+
+
 @command("predict.py")
 def main(argv=None):
     args = parse_args(argv)
+    # What is said goes where no result goes.
+    log = sys.stderr if args.json or args.output == PIPE else sys.stdout
     tasks, refused = plan(args)
     if not tasks and not refused:
         folders = ", ".join(map(str, args.photos))
@@ -107,24 +184,21 @@ def main(argv=None):
     tasks, refused = tasks[rank::count], refused[rank::count]
     if args.skip_existing:
         todo = [task for task in tasks if not all(result.exists() for result in task.results)]
-        print(f"{len(tasks) - len(todo)} photos skipped: their results exist.")
+        print(f"{len(tasks) - len(todo)} photos skipped: their results exist.", file=log)
         tasks = todo
     predictor = Predictor(args.model_path, args.backend, refine=args.refine)
-    print(f"{predictor.model_path} with {predictor.backend}")
+    print(f"{predictor.model_path} with {predictor.backend}", file=log)
+    if args.model_path is None and args.backend == AUTO and predictor.backend == "paddle":
+        print("Seven times as fast: `pip install -r requirements-apps.txt`.", file=log)
 
-    failed = len(refused)
-    for failure in refused:
-        print(f"predict.py: {failure}", file=sys.stderr)
-    with tqdm(total=len(tasks), unit="photo", disable=len(tasks) < 2 or rank > 0) as bar:
-        for (path, results), share, error, seconds in predict(tasks, predictor, args):
-            if error is not None:
-                failed += 1
-                tqdm.write(f"predict.py: {Failure(path, str(error))}", file=sys.stderr)
-            else:
-                tqdm.write(f"{results[0]}: {share:.1%} person, {1000 * seconds:.0f} ms")
+    refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]
+    failed, count = 0, len(tasks) + len(refused)
+    with tqdm(total=count, unit="photo", disable=count < 2 or rank > 0) as bar:
+        for outcome in chain(refused, predict(tasks, predictor, args)):
+            report(outcome, args, log)
+            failed += outcome.error is not None
             bar.update()
     if failed:
-        count = len(tasks) + len(refused)
         print(f"predict.py: {failed} of {count} photos failed.", file=sys.stderr)
     return 1 if failed else 0
 

@@ -54,7 +54,11 @@ PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's row of validation photos
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__)
+    parser = make_parser(
+        "Train PortraitNet: photos and masks in, checkpoints, scores and curves out. The best epoch"
+        " on the validation photos is best.pdparams.",
+        example="python train.py --epoch 60 --lr 0.001 --batch_size 32 --data_root EG1800/",
+    )
     add_data_flags(parser.add_argument_group("data"))
     add_optimisation_flags(parser.add_argument_group("network and optimisation"))
     add_augmentation_flags(parser.add_argument_group("augmentation"))

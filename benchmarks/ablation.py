@@ -42,7 +42,10 @@ SCORES = {  # of metrics.PROTOCOLS -> heading
 
 
 def parse_args(argv=None):
-    parser = make_parser("Train and score the network with and without each auxiliary loss.")
+    parser = make_parser(
+        "Train and score the network with and without each auxiliary loss.",
+        example="python -m benchmarks.ablation --data_root EG1800/ --epoch 10",
+    )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
     add("--output", type=Path, default=Path("ablation"), help="folder of the runs and tables")

@@ -21,7 +21,10 @@ COLUMNS = 4
 
 
 def parse_args(argv=None):
-    parser = make_parser("Every mode of predict.py in one picture.")
+    parser = make_parser(
+        "Every mode of predict.py in one picture.",
+        example="python -m benchmarks.contact_sheet",
+    )
     add = parser.add_argument
     add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="a square photo")
     add("--output", type=Path, default=EXAMPLES / "modes.png", help="the picture to write")

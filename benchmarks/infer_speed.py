@@ -49,7 +49,10 @@ UNIT = "MediaPipe selfie 256x256"
 
 
 def parse_args(argv=None):
-    parser = make_parser("Latency, throughput, start and memory of every backend.")
+    parser = make_parser(
+        "Latency, throughput, start and memory of every backend.",
+        example="python -m benchmarks.infer_speed --threads 1",
+    )
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="weights; their exports lie beside")
     add("--mediapipe", type=Path, help="folder of MediaPipe's selfie .tflite files")

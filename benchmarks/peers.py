@@ -80,7 +80,10 @@ class Mirrored:
 
 
 def parse_args(argv=None):
-    parser = make_parser("Our weights and MediaPipe's selfie model on the same photos.")
+    parser = make_parser(
+        "Our weights and MediaPipe's selfie model on the same photos.",
+        example="python -m benchmarks.peers --data_root EG1800/ --mediapipe selfie.tflite",
+    )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders, scored apart (docs/data.md)")
     add("--split", choices=SPLITS, default="val", help="which list")

@@ -32,7 +32,10 @@ METHODS = {  # name -> function of a view's probability and the photo
 
 
 def parse_args(argv=None):
-    parser = make_parser("Boundary scores of three ways to bring a mask to the photo's size.")
+    parser = make_parser(
+        "Boundary scores of three ways to bring a mask to the photo's size.",
+        example="python -m benchmarks.refine_quality --data_root EG1800/",
+    )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="one or more data folders (docs/data.md)")
     add("--split", choices=["train", "val", "test"], default="val", help="which photos")

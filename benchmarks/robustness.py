@@ -118,7 +118,10 @@ def score_person_free(predictor, paths):
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__.split("\n")[0])
+    parser = make_parser(
+        "How the masks hold under harder conditions, and how often a person is invented.",
+        example="python -m benchmarks.robustness --split val --data_root EG1800/",
+    )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
     add("--split", choices=SPLITS, default="test", help="which list")

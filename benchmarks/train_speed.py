@@ -29,7 +29,10 @@ KEEP_MEMORY = {
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__)
+    parser = make_parser(
+        "Photos a second of a whole training step: this project, Paddle's own kernels, PyTorch.",
+        example="python -m benchmarks.train_speed --threads 1 --no-stock",
+    )
     add = parser.add_argument
     add("--batch_size", type=int, default=32, help="photos a step")
     add("--copies", type=int, default=2, choices=[1, 2], help="passes of each photo; 1: no KL")

@@ -61,7 +61,10 @@ METHODS = {  # name -> function of views and probabilities of a clip -> probabil
 
 
 def parse_args(argv=None):
-    parser = make_parser("Flicker and lag of the masks of films, per frame and smoothed.")
+    parser = make_parser(
+        "Flicker and lag of the masks of films, per frame and smoothed.",
+        example="python -m benchmarks.video_quality clip.mp4",
+    )
     add = parser.add_argument
     add("films", nargs="+", type=Path, help="film files with one person each")
     add("--frames", type=int, default=150, help="first frames of each film to use")

@@ -32,7 +32,10 @@ RATE = 30
 
 
 def parse_args(argv=None):
-    parser = make_parser("Frames a second of apps.video, and what each stage costs.")
+    parser = make_parser(
+        "Frames a second of apps.video, and what each stage costs.",
+        example="python -m benchmarks.video_speed",
+    )
     add = parser.add_argument
     add("--frames", type=int, default=150, help="length of the film")
     add("--modes", nargs="+", choices=EFFECTS, default=["overlay", "replace", "blur"])

@@ -163,13 +163,20 @@ def take_screenshot(browser, address, path):
     page.screenshot(path=path, full_page=True)
 
 
-def main():
-    parser = make_parser(__doc__.splitlines()[0])
+def parse_args(argv=None):
+    parser = make_parser(
+        "Speed of the browser page beside MediaPipe's selfie segmentation, in headless Chromium.",
+        example="python -m benchmarks.web_speed",
+    )
     parser.add_argument("--model_path", type=Path, default=web.MODEL_PATH, help="ONNX file")
     parser.add_argument("--rounds", type=int, default=3, help="times each page is opened")
     parser.add_argument("--seconds", type=int, default=5, help="that each camera is counted")
     parser.add_argument("--screenshot", type=Path, help="only write a picture of the page here")
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
     from playwright.sync_api import sync_playwright
 
     handler = functools.partial(PeerHandler, model=args.model_path)

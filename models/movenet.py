@@ -176,7 +176,8 @@ def unfold(state, images):
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Convert MoveNet Lightning's encoder into a start for train.py --pretrained."
+        "Convert MoveNet Lightning's encoder into a start for train.py --pretrained.",
+        example="python -m models.movenet package/models --photos EG1800/Images",
     )
     add = parser.add_argument
     add("folder", type=Path, help=f"where {NAME}.json and .bin lie")

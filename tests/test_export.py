@@ -1,5 +1,6 @@
 import hashlib
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -131,21 +132,26 @@ def test_batchnorm_and_the_edge_head_are_gone(folder):
     assert not any("edge" in node.name for node in model.graph.node)
 
 
-def test_an_export_that_differs_is_not_written(folder, tmp_path, monkeypatch, capsys):
+def test_an_export_that_differs_is_not_written_and_the_others_are(
+    folder, tmp_path, monkeypatch, capsys
+):
     strict = export.FORMATS["onnx"]._replace(limit=1e-12)
     monkeypatch.setitem(export.FORMATS, "onnx", strict)
-    assert run(folder, "--output", str(tmp_path), "--formats", "onnx") == 1
-    assert "differs from the checkpoint by" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert run(folder, "--output", str(tmp_path), "--formats", "onnx", "fp16") == 1
+    told = capsys.readouterr().err
+    assert "The onnx export differs from the checkpoint by" in told and "was not written" in told
+    assert {path.name for path in tmp_path.iterdir()} == {"net_fp16.onnx", "net.json"}
+    assert set(json.loads((tmp_path / "net.json").read_text())["files"]) == {"net_fp16.onnx"}
 
 
-def test_the_checkpoint_stays_as_it_was(folder):
-    before = (folder / "net.pdparams").read_bytes()
-    assert run(folder, "--formats", "onnx") == 0
-    assert (folder / "net.pdparams").read_bytes() == before
-    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
-    files = json.loads((folder / "net.json").read_text())["files"]
-    assert "net_fp16.onnx" in files, "earlier exports of the same weights stay listed"
+def test_a_missing_package_stops_its_formats_alone(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "models.onnx_graph", None)
+    assert run(folder, "--output", str(tmp_path), "--formats", "fp16") == 1
+    assert "fp16 needs models.onnx_graph" in capsys.readouterr().err
+
+
+def test_only_named_photos_are_proof():
+    assert all(path.is_file() for path in export.parse_args([]).photos)
 
 
 def test_int8_is_calibrated_and_scored(folder, tmp_path, monkeypatch):

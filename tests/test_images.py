@@ -173,3 +173,9 @@ def test_opencv_that_cannot_be_loaded_is_one_sentence(tmp_path):
     )
     assert run.returncode == 1 and "libGL.so.1" in run.stderr and "apt-get install" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_jpeg_never_loses_a_transparent_background_in_silence(tmp_path):
+    with pytest.raises(ValueError, match="cannot hold a transparent background: use .png"):
+        images.write_image(tmp_path / "a.jpg", np.zeros((4, 4, 4), np.uint8))
+    assert not (tmp_path / "a.jpg").exists()

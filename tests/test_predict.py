@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -237,3 +238,91 @@ def test_the_script_runs_from_another_folder(model_path, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "\na_overlay.png: " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["me.png", "new/me.webp", "me.JPG"])
+def test_output_may_name_the_one_result(model_path, tmp_path, name):
+    photo = draw(tmp_path / "a.png")
+    flags = ["--mode", "blur", "--save_mask", "-o", tmp_path / "out" / name]
+    assert run(model_path, photo, *flags) == 0
+    mask = str(Path(name).with_name("me_mask.png"))
+    assert files(tmp_path / "out") == sorted([name, mask])
+    assert cv2.imread(str(tmp_path / "out" / name)).shape == (60, 50, 3)
+
+
+def test_a_folder_called_like_a_picture_is_a_folder(model_path, tmp_path):
+    (tmp_path / "out.png").mkdir()
+    assert run(model_path, draw(tmp_path / "a.png"), "-o", tmp_path / "out.png") == 0
+    assert files(tmp_path / "out.png") == ["a_overlay.png"]
+
+
+def test_a_named_result_does_not_overwrite_its_photo(model_path, tmp_path, capsys):
+    photo = draw(tmp_path / "a.png")
+    before = photo.read_bytes()
+    assert run(model_path, photo, "-o", photo) == 1
+    assert photo.read_bytes() == before and "is an input and is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["a.png", "b.png", "-o", "c.png"], "--output c.png is one file"),
+        ([".", "-o", "c.png"], "--output c.png is one file"),
+        (["a.png", "--mode", "cutout", "-o", "c.JPG"], "cannot hold a transparent background"),
+        (["-", "a.png"], "give no other photo"),
+        (["-", "-o", "folder"], "not the folder folder"),
+        (["-", "--json"], "goes to stdout and nothing else can"),
+        (["a.png", "-o", "-", "--save_mask"], "goes to stdout and nothing else can"),
+    ],
+)
+def test_photos_and_output_that_do_not_fit_are_usage_errors(arguments, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        predict.parse_args(arguments)
+    assert stop.value.code == 2 and told in capsys.readouterr().err
+
+
+def test_no_picture_goes_to_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(predict.sys.stdout, "isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        predict.parse_args(["-"])
+    assert "stdout is a terminal" in capsys.readouterr().err
+
+
+def test_a_photo_goes_from_stdin_to_stdout_and_nothing_else_does(model_path, tmp_path):
+    photo = draw(tmp_path / "a.png")
+    command = [sys.executable, str(ROOT / "predict.py"), "-", "--model_path", model_path]
+    done = subprocess.run(
+        [*command, "--mode", "cutout"], input=photo.read_bytes(), cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    picture = cv2.imdecode(np.frombuffer(done.stdout, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = read_image(photo)
+    expected = effects.cut_out(image, Predictor(model_path).probability(image))
+    assert np.array_equal(picture, expected)
+    assert done.stdout == cv2.imencode(".png", expected)[1].tobytes(), "more than a picture"
+    assert files(tmp_path) == ["a.png"] and b"% person" in done.stderr
+    broken = subprocess.run(command, input=b"no picture", cwd=tmp_path, capture_output=True)
+    assert broken.returncode == 1 and broken.stdout == b""
+    assert b"stdin is not a readable picture" in broken.stderr
+
+
+def test_json_is_a_line_a_photo_and_all_of_stdout(model_path, tmp_path, capsys):
+    good, bad = draw(tmp_path / "a.png"), tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    assert run(model_path, good, bad, "--json", "--save_mask") == 1
+    told = capsys.readouterr()
+    first, second = map(json.loads, told.out.splitlines())
+    assert first.pop("milliseconds") > 0
+    share = effects.mask_of(Predictor(model_path).probability(read_image(good))).mean()
+    results = [str(tmp_path / f"a_{mode}.png") for mode in ("overlay", "mask")]
+    assert first == {"photo": str(good), "results": results, "person": round(float(share), 4)}
+    assert second.keys() == {"photo", "error"} and "not a readable picture" in second["error"]
+    assert "bad.jpg is not a readable picture" in told.err and "a_overlay" not in told.err
+
+
+def test_paddle_alone_is_told_what_is_faster(monkeypatch, tmp_path, capsys):
+    photo = draw(tmp_path / "a.png")
+    paddle = predict.Predictor(backend="paddle")
+    monkeypatch.setattr(predict, "Predictor", lambda *args, **flags: paddle)
+    assert predict.main([str(photo)]) == 0
+    assert "Seven times as fast: `pip install -r requirements-apps.txt`" in capsys.readouterr().out

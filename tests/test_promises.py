@@ -1,53 +1,121 @@
 """What the documents promise: commands parse, paths exist, figures of the model hold."""
 
+import importlib
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import check
-import evaluate
-import export
-import label
-import predict
-import train
-
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("weights/*.md")])
-SCRIPTS = {
-    "train.py": train,
-    "check.py": check,
-    "evaluate.py": evaluate,
-    "predict.py": predict,
-    "label.py": label,
-    "export.py": export,
-}
+RECIPES = sorted(ROOT.glob("recipes/*.sh"))
+DOCUMENTS = sorted(
+    path
+    for folder in (".", "docs", "weights", "examples", "benchmarks")
+    for path in ROOT.glob(f"{folder}/*.md")
+)
+# Every command: a script, or what `python -m` runs.
+SCRIPTS = ["train", "check", "evaluate", "predict", "label", "export"]
+APPS = ["apps.video", "apps.web", "transforms"]
+BENCHMARKS = [
+    f"benchmarks.{path.stem}"
+    for path in sorted(ROOT.glob("benchmarks/*.py"))
+    if path.stem not in ("table", "torch_portraitnet")  # no command; needs PyTorch
+]
+COMMANDS = [*SCRIPTS, *APPS, *BENCHMARKS, "models.movenet"]
+LAUNCHER = ["-m", "paddle.distributed.launch"]
 
 
-def commands():
-    """Every `python SCRIPT.py …` line of a fenced block, continuation lines joined."""
+def parser_of(command):
+    """`parse_args` of a command."""
+    name = f"{command}.__main__" if (ROOT / command.replace(".", "/")).is_dir() else command
+    return importlib.import_module(name).parse_args
+
+
+def command_of(words):
+    """The words after `python` -> (command, its arguments), or None if it is none of ours."""
+    if words[:2] == LAUNCHER:
+        script = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        words = words[script:]
+    name = words[1] if words[0] == "-m" else words[0].removesuffix(".py")
+    arguments = words[2:] if words[0] == "-m" else words[1:]
+    if name in COMMANDS:
+        return name, arguments
+    # Anything else that looks like a part of this project does not exist.
+    assert name in ("pytest", "venv", "http.server", "-c", "-"), f"no command {name}"
+    return None
+
+
+def blocks(document):
+    """The fenced blocks of a document."""
+    return re.findall(r"```\w*\n(.*?)```", document.read_text(), re.S)
+
+
+def commands_in(document):
+    """Every `python …` of a document, in its fenced blocks and between backticks."""
+    text = document.read_text()
+    lines = "".join(blocks(document)).replace("\\\n", " ").splitlines()
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
     found = []
-    for document in DOCUMENTS:
-        for block in re.findall(r"```\w*\n(.*?)```", document.read_text(), re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                match = re.search(
-                    r"python (?:-m paddle\.distributed\.launch .*?)?(\w+\.py)(.*)", line
-                )
-                if match and match[1] in SCRIPTS:
-                    flags = re.split("#|&&", match[2])[0]
-                    found.append((document.name, match[1], flags))
-    return found
+    for line in lines:
+        for part in re.split(r"&&|\|", line):
+            match = re.search(r"(?:^|\s)python3? (.+)", part)
+            if match and "…" not in part and "..." not in part:
+                found.append(command_of(shlex.split(match[1].split(" > ")[0], comments=True)))
+    return [command for command in found if command]
 
 
-@pytest.mark.parametrize("document, script, flags", commands())
-def test_commands_in_the_documents_parse(document, script, flags):
-    SCRIPTS[script].parse_args(shlex.split(flags))
+def commands_of_recipe(recipe, folder):
+    """Every `python …` that a recipe runs, told by a shell in which python only tells."""
+    tell = 'python() { printf "%s\\n" "$@" ""; }\n'
+    done = subprocess.run(
+        ["bash", "-c", tell + recipe.read_text()], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [command_of(call.splitlines()) for call in done.stdout.strip().split("\n\n")]
 
 
-def test_the_documents_hold_commands():
-    assert {script for _, script, _ in commands()} == set(SCRIPTS)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_the_documents_parse(document):
+    for command, arguments in commands_in(document):
+        parses(command, arguments, document.name)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_commands_of_the_recipes_parse(recipe, tmp_path):
+    commands = commands_of_recipe(recipe, tmp_path)
+    assert len(commands) > 1
+    for command, arguments in commands:
+        parses(command, arguments, recipe.name)
+
+
+def parses(command, arguments, where):
+    try:
+        parser_of(command)(arguments)
+    except SystemExit:
+        pytest.fail(f"{where}: {command} {shlex.join(arguments)} is wrong usage")
+
+
+def test_the_documents_hold_every_command():
+    held = {command for document in DOCUMENTS for command, _ in commands_in(document)}
+    assert held >= {*SCRIPTS, *APPS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_clean_and_its_example_parses(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parser_of(command)(["--help"])
+    told = capsys.readouterr().out
+    assert stopped.value.code == 0
+    for stain in ("None", "Path(", "['", "('", str(ROOT)):
+        assert stain not in told, stain
+    example = told.split("example:\n")[1].strip()
+    name, arguments = command_of(shlex.split(example.removeprefix("python ")))
+    assert name == command
+    parses(name, arguments, "--help")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -73,7 +73,8 @@ def tiles(image, mask, other, rng):
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Show what every training transform does to a photo.", prog="python -m transforms"
+        "Show what every training transform does to a photo.",
+        example="python -m transforms photo.jpg --mask mask.png",
     )
     parser.add_argument("photo", help="any photo")
     parser.add_argument("--mask", help="its mask, to see mask (green) and edge (yellow) move along")

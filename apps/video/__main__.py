@@ -27,12 +27,14 @@ from tasks import Failure, Task, without_clashes
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__, prog="python -m apps.video")
-    add = parser.add_argument
-    add("films", nargs="*", type=Path, help="film files")
+    parser = make_parser(
+        "Find the person in films, or live before a camera in a window whose keys switch the"
+        " effect. As it comes, clip.mp4 gets clip_overlay.mp4 beside it, with its sound.",
+        example="python -m apps.video clip.mp4 --mode blur",
+    )
+    parser.add_argument("films", nargs="*", type=Path, help="film files")
+    add = parser.add_argument_group("results").add_argument
     add("--camera", type=whole(), help="number of a camera to show live instead: 0 is the first")
-    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
-    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--output", type=Path, help="folder of the results (default: beside each film)")
     add("--mode", choices=EFFECTS, help="default: overlay; blur for --camera")
     add(
@@ -49,6 +51,9 @@ def parse_args(argv=None):
         default=2.0,
         help="for --mode blur: sigma, %% of the longer side",
     )
+    add = parser.add_argument_group("network").add_argument
+    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add(
         "--refine",
         action=argparse.BooleanOptionalAction,

@@ -42,7 +42,9 @@ HEADERS = {
 
 
 def parse_args(argv=None):
-    parser = make_parser(__doc__, prog="python -m apps.web")
+    parser = make_parser(
+        "Serve the browser page on this machine only.", example="python -m apps.web --port 8420"
+    )
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
     add("--port", type=whole(0, 65535), default=8420, help="of the address; 0 for any that is free")
