@@ -54,18 +54,21 @@ def blocks(document):
 
 
 def commands_in(document):
-    """Every `python …` of a document, in its fenced blocks and between backticks."""
+    """Every `python …` of a document: those in fenced blocks, and those between backticks that have
+    arguments (without, they only name a command, which must exist)."""
     text = document.read_text()
-    lines = "".join(blocks(document)).replace("\\\n", " ").splitlines()
+    fenced = "".join(blocks(document)).replace("\\\n", " ").splitlines()
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
-    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
     found = []
-    for line in lines:
+    for line in fenced + inline:
         for part in re.split(r"&&|\|", line):
-            match = re.search(r"(?:^|\s)python3? (.+)", part)
+            match = re.search(r"(?:^|\s)python3? (.+)", part.split(" > ")[0])
             if match and "…" not in part and "..." not in part:
-                found.append(command_of(shlex.split(match[1].split(" > ")[0], comments=True)))
-    return [command for command in found if command]
+                command = command_of(shlex.split(match[1], comments=True))
+                if command and (command[1] or line in fenced):
+                    found.append(command)
+    return found
 
 
 def commands_of_recipe(recipe, folder):
