@@ -13,6 +13,7 @@ SPLITS = ("train", "val", "test")
 OFFICIAL_LIST = "eg1800_{}.txt"  # lines are names, photos in Images/, masks in Labels/
 PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
 SOFT_LIST = "soft_list.txt"  # the same, more training photos, whose masks are shares 0..255
+WRONG_LINES = 20  # of a list that are named, at most
 VAL_SHARE = 0.1  # split off the training photos where no root has a validation list
 HELD_OUT_EVERY = 10  # of the person-free photos, sorted by name, kept for evaluation
 
@@ -42,7 +43,7 @@ def read_lists(data_root):
 
     Raises:
         FileNotFoundError: no such folder, or no list in it.
-        ValueError: a line that is not `image mask`.
+        ValueError: lines that are not `image mask`; it names all of them.
     """
     root = Path(data_root)
     if not root.is_dir():
@@ -50,15 +51,20 @@ def read_lists(data_root):
             f"No folder {root}: give the folder of a data set with --data_root (docs/data.md says "
             "where EG1800 can be had and how your own photos are listed)."
         )
-    lists = {}
-    for split in SPLITS:
-        official, paired = root / OFFICIAL_LIST.format(split), root / PAIR_LIST.format(split)
-        if official.is_file():
-            lists[split] = _read_names(root, official)
-        elif paired.is_file():
-            lists[split] = read_pairs(root, paired)
-    if (root / SOFT_LIST).is_file():
-        lists["train"] = lists.get("train", []) + read_pairs(root, root / SOFT_LIST, soft=True)
+    files = [(split, root / PAIR_LIST.format(split)) for split in SPLITS]
+    files.append(("train", root / SOFT_LIST))
+    lists, wrong = {}, []
+    for split, path in files:
+        soft, official = path.name == SOFT_LIST, root / OFFICIAL_LIST.format(split)
+        try:
+            if official.is_file() and not soft:
+                lists[split] = _read_names(root, official)
+            elif path.is_file():
+                lists[split] = lists.get(split, []) + read_pairs(root, path, soft)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("\n".join(wrong))
     if not lists:
         raise FileNotFoundError(
             f"{root} has no list of photos: it needs {OFFICIAL_LIST.format('train')} beside "
@@ -98,19 +104,23 @@ def read_pairs(root, path, soft=False):
         soft: whether its masks are shares.
 
     Raises:
-        ValueError: a line that is not `image mask`.
+        ValueError: lines that are not `image mask`; it names all of them.
     """
-    pairs = []
+    pairs, wrong = [], []
     for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
         parts = line.strip().split("\t") if "\t" in line.strip() else line.split()
-        if len(parts) not in (0, 2):
-            raise ValueError(
-                f"{path} line {number} is {line.strip()!r}: write `image mask`, "
-                "with a tab between them where a name has spaces."
-            )
-        if parts:
+        if len(parts) == 2:
             image_path, mask_path = (str(root / part.strip()) for part in parts)
             pairs.append(Pair(image_path, mask_path, soft))
+        elif parts:
+            wrong.append(f"line {number} is {line.strip()!r}")
+    if wrong:
+        told = ", ".join(wrong[:WRONG_LINES])
+        more = f" and {len(wrong) - WRONG_LINES} more" if len(wrong) > WRONG_LINES else ""
+        raise ValueError(
+            f"{path} {told}{more}: write `image mask`, with a tab between them where a name "
+            "has spaces."
+        )
     return pairs
 
 

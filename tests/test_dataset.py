@@ -142,6 +142,16 @@ def test_errors_say_what_to_do(data_root, list_root, tmp_path):
         PortraitDataset(list_root, "train")
 
 
+def test_every_wrong_line_of_every_list_is_named(list_root):
+    (list_root / "train_list.txt").write_text("a.jpg a.png\nb.jpg\n\nc d e\n")
+    (list_root / "val_list.txt").write_text("f.jpg\n" * 23)
+    with pytest.raises(ValueError) as error:
+        PortraitDataset(list_root, "train")
+    train, val = str(error.value).splitlines()
+    assert "train_list.txt line 2 is 'b.jpg', line 4 is 'c d e': write `image mask`" in train
+    assert "val_list.txt line 1 is" in val and "line 20 is 'f.jpg' and 3 more: write" in val
+
+
 # samples
 
 
@@ -520,6 +530,18 @@ def test_check_names_every_problem(data_root, capsys):
         "6 problems in 20 pairs",
     ):
         assert line in output
+
+
+def test_check_names_inverted_masks_and_pairs_listed_twice(data_root, capsys):
+    label, image = data_root / "Labels" / "00002.png", data_root / "Images" / "00013.png"
+    cv2.imwrite(str(label), 255 - 255 * read_mask(label))
+    with open(data_root / "eg1800_train.txt", "a") as file:
+        file.write("00013.png\n")
+    assert check.main(["--data_root", str(data_root), f"{data_root}"]) == 1
+    told = capsys.readouterr().out
+    assert f"inverted mask? {label}: the frame is mostly person" in told
+    assert f"listed twice: {image} (val) and {image} (train)" in told
+    assert "2 problems in 21 pairs" in told
 
 
 def test_check_of_no_data_set_is_one_sentence(tmp_path, capsys):
