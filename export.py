@@ -8,13 +8,17 @@ import hashlib
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import paddle
+
+with warnings.catch_warnings():  # Paddle asks all who import it to install a compiler's cache
+    warnings.simplefilter("ignore")
+    import paddle
 
 from backends import load, runner
 from dataset import PortraitDataset

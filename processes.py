@@ -1,5 +1,6 @@
 """Several training processes, and how they stop together."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -37,7 +38,9 @@ def launch(script, argv, count, log_dir):
     """Run a script as `count` processes of Paddle's launcher; returns the exit code."""
     command = [sys.executable, "-m", "paddle.distributed.launch"]
     command += ["--nproc_per_node", str(count), "--log_dir", log_dir]
-    process = subprocess.Popen([*command, script, *argv])
+    # Every process would be asked to install a compiler's cache.
+    quiet = os.environ | {"PYTHONWARNINGS": "ignore:No ccache found"}
+    process = subprocess.Popen([*command, script, *argv], env=quiet)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes hear it too, and save
     if process.wait() == 0:
         return 0

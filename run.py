@@ -22,6 +22,7 @@ class Run:
         batch: iterations of it that are done.
         step: iterations in all.
         sums: of each loss term over the epoch's iterations; floats or 0-d tensors.
+        seconds: that the epoch has taken.
         best: highest mean person IoU of an epoch.
         history: a dict for each epoch that is done, the lines of log.jsonl.
     """
@@ -34,6 +35,7 @@ class Run:
     batch: int = 0
     step: int = 0
     sums: dict = field(default_factory=dict)
+    seconds: float = 0.0
     best: float = 0.0
     history: list = field(default_factory=list)
 
@@ -55,6 +57,7 @@ class Run:
     def save(self, args, output):
         """Write RESUME_FILE."""
         state = {name: getattr(self, name) for name in self.PLACE}
+        state["seconds"] = self.seconds
         state["sums"] = {name: float(value) for name, value in self.sums.items()}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state["average"] = None if self.average is None else self.average.state_dict()
@@ -92,6 +95,7 @@ class Run:
             self.scaler.load_state_dict(state["scaler"])
         for name in (*self.PLACE, "sums"):
             setattr(self, name, state[name])
+        self.seconds = state.get("seconds", 0.0)
         harmless = ("resume", "output", "num_workers", "cache_dir", "log_iter", "sizes")
         changed = [
             f"--{name} {value} (was {state['args'][name]})"

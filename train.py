@@ -3,18 +3,24 @@
 import json
 import math
 import os
+import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
-import paddle
+
+with warnings.catch_warnings():  # Paddle asks all who import it to install a compiler's cache
+    warnings.simplefilter("ignore")
+    import paddle
 import paddle.distributed as dist
 from tqdm import tqdm
 from visualdl import LogWriter
 
 import kernels
 from backends import runner
+from curves import draw_curves, log_epoch
 from dataset import (
     PortraitDataset,
     TrainingSamples,
@@ -22,7 +28,6 @@ from dataset import (
     load_batches,
     validation_sets,
 )
-from effects import overlay
 from files import lock, write_json, write_whole
 from flags import STOPPED, command, make_parser, real, whole
 from losses import portrait_loss
@@ -42,7 +47,6 @@ from transforms import (
     RandomLight,
     RandomRotation,
     RandomTranslate,
-    letterbox,
     to_batch,
     view_shape,
 )
@@ -50,7 +54,6 @@ from transforms import (
 # Height to width of the views, drawn evenly for each batch: portraits most of all, but also what a
 # phone and a camera see upright and across.
 ASPECTS = ("4:3", "4:3", "4:3", "3:2", "16:9", "1:1", "3:4", "9:16")
-PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's row of validation photos
 
 
 def parse_args(argv=None):
@@ -176,7 +179,8 @@ def train_one_epoch(run, args, samples, writer, stop):
     strength = deformation_strength(run.epoch, args)
     loader = load_batches(samples, own, run.epoch, strength, args.num_workers)
     bar = tqdm(total=len(steps), initial=run.batch, desc=f"epoch {run.epoch}", disable=rank > 0)
-    waited, photos, started = 0.0, 0, time.perf_counter()
+    photos = sum(len(indices) for _, indices in steps[: run.batch])
+    waited, before, started = 0.0, run.seconds, time.perf_counter()
     for _, indices in steps[run.batch :]:
         asked = time.perf_counter()
         sample = next(loader)
@@ -197,17 +201,18 @@ def train_one_epoch(run, args, samples, writer, stop):
         if run.batch % args.log_iter == 0 or run.batch == len(steps):
             values = finite_values(terms, run)
             if rank == 0:
-                rate = photos / (time.perf_counter() - started)
+                rate = photos / (before + time.perf_counter() - started)
                 log_iteration(run, values | {"lr": lr}, mask_logits, sample, rate, bar, writer)
         bar.update()
         if stop.asked:
             break
     loader.close()
     bar.close()
-    seconds = max(time.perf_counter() - started, 1e-9)
+    seconds = time.perf_counter() - started
+    run.seconds += seconds
     return {
-        "loss": {name: float(value) / max(run.batch, 1) for name, value in run.sums.items()},
-        "photos_per_second": photos / seconds,
+        "loss": {name: float(value) / run.batch for name, value in run.sums.items()},
+        "photos_per_second": photos / run.seconds,
         "data_wait": waited / seconds,
     }
 
@@ -288,14 +293,6 @@ def validate(model, sets):
     val = {name: score(predictor.probabilities, each).summary() for name, each in sets.items()}
     mean = float(np.mean([summary[SELECTION] for summary in val.values()]))
     return {"val": val, "mean_person_iou": mean}
-
-
-def draw_panel(model, dataset):
-    """First validation photos with the predicted mask over them, side by side, RGB."""
-    images = [dataset.photo(i)[0] for i in range(min(PANEL_PHOTOS, len(dataset)))]
-    probabilities = Predictor.of(runner(model), refine=False).probabilities(images)
-    pictures = [letterbox(overlay(*each), PANEL_SIDE)[0] for each in zip(images, probabilities)]
-    return np.hstack(pictures)[:, :, ::-1]
 
 
 def choose_device(args):
@@ -396,7 +393,6 @@ def train(args):
     stop = StopRequest()
 
     while run.epoch < args.epoch:
-        started = time.perf_counter()
         result = train_one_epoch(run, args, samples, writer, stop)
         if stop.asked:
             if first:
@@ -409,18 +405,22 @@ def train(args):
             for model in filter(None, (run.model, run.average)):
                 all_reduce_mean([t for t in model.state_dict().values() if t.stop_gradient])
         if first:
+            started = time.perf_counter()
             result |= validate(run.evaluated, sets)
-            finish_epoch(run, result, time.perf_counter() - started, args, output)
+            run.seconds += time.perf_counter() - started
+            finish_epoch(run, result, args, output)
             log_epoch(writer, run, next(iter(sets.values())))
-        run.epoch, run.batch, run.sums = run.epoch + 1, 0, {}
+        run.epoch, run.batch, run.sums, run.seconds = run.epoch + 1, 0, {}, 0.0
         if first:
             run.save(args, output)
+    if first:
+        print(ending(run, args, output))
     return 0
 
 
-def finish_epoch(run, result, seconds, args, output):
-    """Print the epoch and write its checkpoint, the best one and the log."""
-    loss, rate = result["loss"].get("total", 0.0), result["photos_per_second"]
+def finish_epoch(run, result, args, output):
+    """Print the epoch and write its checkpoint, the best one, the log and the curves."""
+    loss, rate, seconds = result["loss"]["total"], result["photos_per_second"], run.seconds
     pixels = np.square(args.sizes)  # an epoch's time goes with its pixels
     left = int(seconds * pixels[run.epoch + 1 :].sum() / pixels[run.epoch] / 60)
     told = f"{rate:.2f} photos/s, {seconds:.0f} s, about {left // 60}:{left % 60:02} h to go"
@@ -438,14 +438,21 @@ def finish_epoch(run, result, seconds, args, output):
     # Rewritten whole, so that a killed and resumed run repeats no line.
     lines = "".join(json.dumps(line) + "\n" for line in run.history)
     write_whole(output / "log.jsonl", lines.encode())
+    write_whole(output / "curves.svg", draw_curves(run.history).encode())
 
 
-def log_epoch(writer, run, dataset):
-    """Validation figures and a panel of masks for VisualDL."""
-    for name, summary in run.history[-1]["val"].items():
-        for score_name in ("accuracy", "miou_raw", SELECTION, "boundary_iou"):
-            writer.add_scalar(f"{name}/{score_name}", summary[score_name], run.epoch)
-    writer.add_image("val/masks", draw_panel(run.evaluated, dataset), run.epoch)
+def ending(run, args, output):
+    """What the user has now and may do next, a few lines."""
+    best = max(run.history, key=lambda line: line["mean_person_iou"])
+    scores = ", ".join(f"{name} {each[SELECTION]:.4f}" for name, each in best["val"].items())
+    path, curves = output / "best.pdparams", output / "curves.svg"
+    return f"""Done. Epoch {best["epoch"]} of {len(run.history)} is the best, with a person IoU of:
+  {scores} (validation photos)
+  {path}   its weights
+  {curves}   loss and scores of every epoch, for a browser
+Next:
+  python evaluate.py --model_path {path} --split val --data_root {shlex.join(args.data_root)}
+  python predict.py photo.jpg --model_path {path}"""
 
 
 @command("train.py")

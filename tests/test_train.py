@@ -84,6 +84,7 @@ def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path, precisio
     assert not (killed / "model_2.pdparams").exists()
     resumed = run_train(command(data_root, killed, *flags, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
+    assert "ccache" not in resumed.stderr
     assert same_weights(whole / "model_2.pdparams", killed / "model_2.pdparams")
     epochs = [json.loads(line)["epoch"] for line in (killed / "log.jsonl").read_text().splitlines()]
     assert epochs == [0, 1, 2]
@@ -109,6 +110,35 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_within_the_epoch(tmp_path):
     assert run_train(command(data_root, stopped, "--epoch", "1", "--resume")).returncode == 0
     assert run_train(command(data_root, whole, "--epoch", "1")).returncode == 0
     assert same_weights(whole / "model_0.pdparams", stopped / "model_0.pdparams")
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_a_stopped_epoch_has_the_mean_of_all_its_iterations(
+    data_root, tmp_path, monkeypatch, capsys, last
+):
+    """Stopped after one of its three iterations, or after the last."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train.main(command(data_root, whole, "--epoch", "1")) == 0
+    with monkeypatch.context() as patch:
+        step = train.backward_and_step
+
+        def step_and_stop(loss, run, world, stop):
+            step(loss, run, world, stop)
+            stop.asked = run.batch + 1 == last
+
+        patch.setattr(train, "backward_and_step", step_and_stop)
+        assert train.main(command(data_root, stopped, "--epoch", "1")) == 130
+    capsys.readouterr()
+    assert train.main(command(data_root, stopped, "--epoch", "1", "--resume")) == 0
+    lines = [json.loads((folder / "log.jsonl").read_text()) for folder in (whole, stopped)]
+    assert lines[1]["loss"] == pytest.approx(lines[0]["loss"], rel=1e-5)
+    assert lines[1]["loss"]["total"] > 0 and lines[1]["photos_per_second"] > 0
+    told = capsys.readouterr().out
+    iou = lines[1]["val"]["drawn"]["person_iou_smoothed"]
+    assert f"Epoch 0 of 1 is the best, with a person IoU of:\n  drawn {iou:.4f} " in told
+    path = stopped / "best.pdparams"
+    assert f"evaluate.py --model_path {path} --split val --data_root {data_root}\n" in told
+    assert (stopped / "curves.svg").read_text().count("<polyline") == 2
 
 
 def wait_for(path, process, seconds=120):
