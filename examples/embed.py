@@ -1,0 +1,42 @@
+"""PortraitNet in your own program: weights/portraitnet.onnx and this file, with onnxruntime, numpy
+and OpenCV alone. `python examples/embed.py photo.jpg cutout.png`
+"""
+
+import sys
+from itertools import product
+from math import log
+
+import cv2
+import numpy as np
+import onnxruntime
+
+
+def view_shape(height, width):
+    """(height, width) of the rectangle that the network sees: nearly the photo's proportions."""
+    ratio, sides = log(height / width), range(32, 449, 32)
+
+    def misfit(shape):
+        h, w = shape
+        return abs(log(h / w) - ratio) + 0.25 * abs(log(h * w / 224**2))
+
+    return min(product(sides, sides), key=misfit)
+
+
+def person(session, image):
+    """image (H, W, 3) uint8 BGR -> (H, W) float32 0..1, the probability of person."""
+    height, width = image.shape[:2]
+    h, w = view_shape(height, width)
+    method = cv2.INTER_AREA if h < height or w < width else cv2.INTER_LINEAR
+    view = cv2.resize(image, (w, h), interpolation=method).astype(np.float32)
+    batch = ((view - np.float32([103.94, 116.78, 123.68])) * np.float32(0.017)).transpose(2, 0, 1)
+    [probability] = session.run(None, {"batch": batch[None]})
+    return cv2.resize(probability[0], (width, height))
+
+
+if __name__ == "__main__":
+    image = cv2.imread(sys.argv[1])
+    probability = person(onnxruntime.InferenceSession("weights/portraitnet.onnx"), image)
+    alpha = np.clip(
+        2 * probability - 0.5, 0, 1
+    )  # the network is never quite sure: cut its ends off
+    cv2.imwrite(sys.argv[2], np.dstack([image, 255 * alpha]).astype(np.uint8))
