@@ -1,4 +1,4 @@
-"""Every mode of predict.py in one picture, the README's first: writes examples/modes.png.
+"""The README's pictures: writes examples/hero.jpg and examples/modes.jpg.
 
 python -m benchmarks.contact_sheet
 """
@@ -16,29 +16,38 @@ from sheets import contact_sheet
 from transforms.geometry import resize
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+HERO_SIDE, GAP = 320, 8  # of the README's first picture, pixels
 SIDE = 256  # of a picture of the sheet, pixels
 COLUMNS = 4
+BLUR = 0.03  # sigma, share of the longer side: the portrait's background is soft already
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Every mode of predict.py in one picture.",
+        "The README's pictures: a portrait in four panels, and a harder one in every mode.",
         example="python -m benchmarks.contact_sheet",
     )
     add = parser.add_argument
-    add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="a square photo")
-    add("--output", type=Path, default=EXAMPLES / "modes.png", help="the picture to write")
+    add("--portrait", type=Path, default=EXAMPLES / "portrait.jpg", help="photo of the first")
+    add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="photo of the second")
+    add("--output", type=Path, default=EXAMPLES, help="folder of hero.jpg and modes.jpg")
     add("--model_path", type=Path, help="model file (default: the one in weights/)")
     return parser.parse_args(argv)
 
 
 def sunset(height, width):
-    """A drawn background: sky from blue to orange, and a sun."""
+    """A drawn background: sky from blue to orange, a sun, and two lines of hills."""
     share = np.linspace(0, 1, height)[:, None, None]
     sky = (1 - share) * (140, 70, 40) + share * (90, 160, 250)
     image = np.broadcast_to(sky, (height, width, 3)).astype(np.uint8).copy()
-    center = round(0.8 * width), round(0.45 * height)
+    center = round(0.84 * width), round(0.48 * height)
     cv2.circle(image, center, width // 12, (190, 235, 255), -1, cv2.LINE_AA)
+    x = np.arange(width + 1)
+    for level, wave, color in ((0.62, 0.9, (120, 90, 130)), (0.72, 1.7, (80, 55, 85))):
+        ridge = height * (level + 0.05 * np.sin(2 * np.pi * (wave * x / width + level)))
+        line = np.column_stack([x, ridge.round()]).astype(np.int32)
+        corners = np.array([[width, height], [0, height]], np.int32)
+        cv2.fillPoly(image, [np.vstack([line, corners])], color, cv2.LINE_AA)
     return image
 
 
@@ -50,25 +59,42 @@ def on_checkers(picture):
     return (picture[:, :, :3] * alpha + checkers * (1 - alpha)).astype(np.uint8)
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    image = read_image(args.photo)
-    probability = Predictor(args.model_path).probability(image)
-    mask = cv2.merge([255 * effects.mask_of(probability)] * 3)
-    background = sunset(*image.shape[:2])
+def hero(image, probability):
+    """Portrait, cut-out, new background and blurred background side by side, uint8 BGR."""
+    pictures = [
+        image,
+        on_checkers(effects.cut_out(image, probability)),
+        effects.replace(image, probability, sunset(*image.shape[:2])),
+        effects.blur(image, probability, BLUR),
+    ]
+    panels = [resize(picture, HERO_SIDE, HERO_SIDE) for picture in pictures]
+    gap = np.full((HERO_SIDE, GAP, 3), 255, np.uint8)
+    return np.hstack([panels[0], *(part for panel in panels[1:] for part in (gap, panel))])
+
+
+def modes(image, probability):
+    """Every mode of predict.py on a sheet, uint8 BGR."""
     pictures = {
         "photo": image,
         "overlay": effects.overlay(image, probability),
-        "mask": mask,
+        "mask": cv2.merge([255 * effects.mask_of(probability)] * 3),
         "cutout": on_checkers(effects.cut_out(image, probability)),
-        "replace, photo": effects.replace(image, probability, background),
+        "replace, photo": effects.replace(image, probability, sunset(*image.shape[:2])),
         "replace, colour": effects.replace(image, probability, np.array((64, 177, 0))),
         "blur": effects.blur(image, probability),
         "grey": effects.grey(image, probability),
     }
     cells = [(name, resize(picture, SIDE, SIDE)) for name, picture in pictures.items()]
-    write_image(args.output, contact_sheet(cells, COLUMNS))
-    print(f"{args.output}: {args.output.stat().st_size / 1000:.0f} kB")
+    return contact_sheet(cells, COLUMNS)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    predictor = Predictor(args.model_path)
+    for name, path, draw in (("hero", args.portrait, hero), ("modes", args.photo, modes)):
+        image, output = read_image(path), args.output / f"{name}.jpg"
+        write_image(output, draw(image, predictor.probability(image)))
+        print(f"{output}: {output.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
