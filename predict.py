@@ -81,12 +81,8 @@ def contradiction(args):
         return f"--output {args.output} is one file: give a folder, or a single photo"
     if args.output_file and args.mode == "cutout" and args.output.suffix.lower() in OPAQUE:
         return f"{args.output} cannot hold a transparent background: name a .png"
-    if args.output != PIPE:
-        return None
-    if args.json or args.save_mask:
+    if args.output == PIPE and (args.json or args.save_mask):
         return "the picture goes to stdout and nothing else can: give --output a file"
-    if sys.stdout.isatty():
-        return "stdout is a terminal: redirect it (`> person.png`) or give --output a file"
     return None
 
 
@@ -172,6 +168,10 @@ def report(outcome, args, log):
 @command("predict.py")
 def main(argv=None):
     args = parse_args(argv)
+    if args.output == PIPE and sys.stdout.isatty():
+        told = "stdout is a terminal: redirect it (`> person.png`) or give --output a file."
+        print(f"predict.py: {told}", file=sys.stderr)
+        return 2
     # What is said goes where no result goes.
     log = sys.stderr if args.json or args.output == PIPE else sys.stdout
     tasks, refused = plan(args)

@@ -283,9 +283,8 @@ def test_photos_and_output_that_do_not_fit_are_usage_errors(arguments, told, cap
 
 def test_no_picture_goes_to_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(predict.sys.stdout, "isatty", lambda: True)
-    with pytest.raises(SystemExit):
-        predict.parse_args(["-"])
-    assert "stdout is a terminal" in capsys.readouterr().err
+    assert predict.main(["-"]) == 2
+    assert "stdout is a terminal: redirect it" in capsys.readouterr().err
 
 
 def test_a_photo_goes_from_stdin_to_stdout_and_nothing_else_does(model_path, tmp_path):

@@ -121,11 +121,31 @@ def test_help_is_clean_and_its_example_parses(command, capsys):
     parses(name, arguments, "--help")
 
 
+def test_the_chinese_readme_has_the_same_blocks():
+    """But for the comments, and for what is English alone: the tree and BibTeX."""
+
+    def code(name):
+        text = [re.sub(r" *#.*", "", block) for block in blocks(ROOT / name)]
+        return [block for block in text if not block.startswith(("train.py  ", "@"))]
+
+    assert code("README_zh.md") == code("README.md")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
         if not target.startswith(("http", "mailto")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_links_to_headings_lead_there():
+    for document in DOCUMENTS:
+        for target, heading in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", document.read_text()):
+            if not target.startswith("http"):
+                text = (document.parent / target if target else document).read_text()
+                headings = re.findall(r"^#+ (.*)$", text, re.M)
+                anchors = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+                assert heading in anchors, f"{document.name} links to {target}#{heading}"
 
 
 def test_every_path_of_the_tree_exists():
