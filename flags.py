@@ -64,7 +64,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action):
         default = action.default
-        if default in (None, "", False, argparse.SUPPRESS):
+        # Python 3.10 adds it to a BooleanOptionalAction's help by itself.
+        if default in (None, "", False, argparse.SUPPRESS) or "%(default)s" in action.help:
             return action.help
         values = default if isinstance(default, (list, tuple)) else [default]
         return f"{action.help} (default: {' '.join(map(_shown, values))})"

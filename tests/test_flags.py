@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flags import Help, command, real, whole
+from flags import ROOT, Help, command, real, whole
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,11 @@ def test_help_shows_a_default_where_there_is_one():
     parser.add_argument("--size", default=3, help="side")
     parser.add_argument("--model_path", help="file")
     parser.add_argument("--amp", action="store_true", help="half")
-    told = parser.format_help()
-    assert "side (default: 3)" in told and told.count("default") == 1
+    parser.add_argument("--formats", nargs="+", default=["onnx", "fp16"], help="kinds")
+    parser.add_argument("--weights", default=ROOT / "weights" / "a.onnx", help="file")
+    told = " ".join(parser.format_help().split())
+    assert "side (default: 3)" in told and told.count("default") == 3
+    assert "kinds (default: onnx fp16)" in told and "file (default: weights/a.onnx)" in told
 
 
 @pytest.mark.parametrize(
