@@ -26,6 +26,11 @@ from transforms import SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
 AUTO = "auto"
+# Name -> how the name of its ONNX file in weights/ ends, size of its views (`Network`; None for the
+# file's own). "lite" is "full" in INT8 with half the pixels: less time than MediaPipe takes.
+MODELS = {"full": (".onnx", None), "lite": ("_int8.onnx", 160)}
+DEFAULT = "full"
+MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s
 # and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
 SHAPES_KEPT = 16
@@ -45,43 +50,63 @@ class Network(NamedTuple):
     size: int
 
 
-def choose(model_path: str | Path | None = None, backend: str = AUTO) -> tuple[Path, str]:
+class Choice(NamedTuple):
+    """What `choose` returns.
+
+    Attributes:
+        path: of the model file.
+        backend: name in BACKENDS.
+        size: see `Network`; None for the file's own.
+    """
+
+    path: Path
+    backend: str
+    size: int | None = None
+
+
+def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
     """Settle which file is run by which backend.
 
     Args:
-        model_path: model file; None for the one in weights/ that the backend runs.
+        model_path: model file, or a name in MODELS: the file in weights/ that the backend runs, in
+            views of that size; None for DEFAULT.
         backend: name in BACKENDS, or "auto": the fastest one that is installed and runs the file.
 
     Returns:
-        (path, name of the backend).
+        Choice.
 
     Raises:
-        ValueError: unknown backend or format, or the backend does not run such a file.
+        ValueError: unknown backend, name or format, or the backend does not run such a file.
     """
     if backend not in (AUTO, *BACKENDS):
         names = ", ".join([AUTO, *BACKENDS])
         raise ValueError(f"There is no backend {backend}: choose one of {names}.")
     names = [backend] if backend != AUTO else list(BACKENDS)
     installed = [name for name in names if is_installed(name)] or names
-    if model_path is None:
-        paths = {name: WEIGHTS / BACKENDS[name][0] for name in installed}
+    if str(model_path or DEFAULT) in MODELS:
+        ending, size = MODELS[str(model_path or DEFAULT)]
+        files = {name: BACKENDS[name][0].replace(".onnx", ending) for name in installed}
+        paths = {name: WEIGHTS / file for name, file in files.items()}
         name = next((name for name in installed if paths[name].exists()), installed[0])
-        return paths[name], name
+        return Choice(paths[name], name, size)
 
     model_path = Path(model_path)
     suffixes = {name: Path(file).suffix for name, (file, _, _) in BACKENDS.items()}
     able = [name for name in BACKENDS if suffixes[name] == model_path.suffix]
     if not able:
         known = ", ".join(sorted(set(suffixes.values())))
-        raise ValueError(f"{model_path} is of no known model format: give a file in {known}.")
+        raise ValueError(
+            f"{model_path} is neither a network's name nor of a known format: give "
+            f"{' or '.join(MODELS)}, or a file in {known}."
+        )
     if backend == AUTO:
-        return model_path, next((name for name in able if name in installed), able[-1])
+        return Choice(model_path, next((name for name in able if name in installed), able[-1]))
     if backend not in able:
         raise ValueError(
             f"The backend {backend} does not run {model_path}: give a {suffixes[backend]} file or "
             f"choose the backend {' or '.join(able)}."
         )
-    return model_path, backend
+    return Choice(model_path, backend)
 
 
 def is_installed(backend: str) -> bool:
@@ -95,7 +120,7 @@ def load(
     """Load a model.
 
     Args:
-        model_path, backend: as `choose` returns them.
+        model_path, backend: a Choice's path and backend.
         size: see `Network`; None for the file's own, SIZE for one that does not tell.
         threads: that the network may use, None for the runtime's choice.
 

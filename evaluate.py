@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends import AUTO, BACKENDS
+from backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, choose
 from dataset import validation_sets
 from files import write_json
 from flags import command, make_parser, whole
@@ -39,7 +39,7 @@ def parse_args(argv=None):
     add("--degrade", action="store_true", help="vary light, blur and noise of the photos first")
     add("--seed", type=whole(), default=0, help="of --degrade, and of a validation split made here")
     add = parser.add_argument_group("network").add_argument
-    add("--model_path", help="what train.py or export.py wrote (default: in weights/)")
+    add("--model_path", default=DEFAULT, help=MODEL_HELP)
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add("--batch_size", type=whole(1), default=32, help="photos a step")
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
@@ -53,8 +53,8 @@ def parse_args(argv=None):
 
 def choose_data(model_path):
     """The data folders where none are given: those in args.json beside the checkpoint."""
-    beside = Path(model_path).parent / "args.json" if model_path else None
-    if beside is None or not beside.is_file():
+    beside = choose(model_path).path.with_name("args.json")
+    if not beside.is_file():
         return [DATA_ROOT]
     roots = json.loads(beside.read_text())["data_root"]
     print(f"--data_root {' '.join(roots)}, as {beside} says.")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from backends import DEFAULT, MODEL_HELP
 from dataset import read_pair
 from files import write_whole
 from flags import command, make_parser, real
@@ -40,7 +41,8 @@ def parse_args(argv=None):
         "--model_path",
         nargs="+",
         type=Path,
-        help="one or several files that train.py or export.py wrote (default: in weights/)",
+        default=[DEFAULT],
+        help=f"one or several of {MODEL_HELP}",
     )
     add(
         "--draft_weight",
@@ -211,9 +213,7 @@ def main(argv=None):
     if not tasks and not failures:
         where = args.data_root or ", ".join(map(str, args.photos))
         raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
-    predictors = [
-        Predictor(path, refine=args.refine) for path in args.model_path or [args.model_path]
-    ]
+    predictors = [Predictor(path, refine=args.refine) for path in args.model_path]
     print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
 
     lines, left_out, todo = {}, [], []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from backends import AUTO, BACKENDS
+from backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
 from backgrounds import COLORS, read_background
 from effects import EFFECTS, Options, mask_of
 from flags import command, make_parser, real, whole
@@ -64,7 +64,7 @@ def add_result_flags(group):
 
 def add_network_flags(group):
     add = group.add_argument
-    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
+    add("--model_path", default=DEFAULT, help=MODEL_HELP)
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     refine = "let the mask follow the photo's edges"
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
@@ -188,7 +188,7 @@ def main(argv=None):
         tasks = todo
     predictor = Predictor(args.model_path, args.backend, refine=args.refine)
     print(f"{predictor.model_path} with {predictor.backend}", file=log)
-    if args.model_path is None and args.backend == AUTO and predictor.backend == "paddle":
+    if args.model_path in MODELS and args.backend == AUTO and predictor.backend == "paddle":
         print("Seven times as fast: `pip install -r requirements-apps.txt`.", file=log)
 
     refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]

@@ -30,11 +30,11 @@ class Predictor:
     The network sees a photo in a rectangle of nearly its proportions, without padding: its `view`.
 
     Args:
-        model_path: model file; None for the one in weights/ that the backend runs.
+        model_path: model file, or a name in `backends.MODELS`; None for the default one.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
         refine: take out what is hardly a person (`drop_doubtful`) and let the mask follow the
             photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
-        size: side of the square with a view's area, pixels; None for the file's.
+        size: side of the square with a view's area, pixels; None for the name's or the file's.
         threads: that the network may use; None for the runtime's choice.
 
     Attributes:
@@ -55,8 +55,9 @@ class Predictor:
         size: int | None = None,
         threads: int | None = None,
     ):
-        self.model_path, self.backend = choose(model_path, backend)
-        self.run_batch, self.size = load(self.model_path, self.backend, size, threads)
+        self.model_path, self.backend, named_size = choose(model_path, backend)
+        network = load(self.model_path, self.backend, size or named_size, threads)
+        self.run_batch, self.size = network
         self.refine = refine
 
     @classmethod

@@ -117,7 +117,7 @@ def installed(monkeypatch, *names):
 
 def test_auto_takes_the_fastest_that_is_installed(monkeypatch):
     installed(monkeypatch, "paddle", "inference", "onnx", "openvino")
-    assert choose("a/b.onnx") == (Path("a/b.onnx"), "openvino")
+    assert choose("a/b.onnx") == (Path("a/b.onnx"), "openvino", None)
     assert choose("a/b.pdparams")[1] == "paddle"
     assert choose("a/b.pdiparams")[1] == "inference"
     installed(monkeypatch, "onnx")
@@ -128,12 +128,34 @@ def test_auto_takes_the_fastest_that_is_installed(monkeypatch):
 def test_without_a_file_it_is_the_one_in_weights(folder, monkeypatch):
     monkeypatch.setattr(backends, "WEIGHTS", folder)
     installed(monkeypatch, "paddle", "inference", "onnx")
-    assert choose() == (folder / "portraitnet.onnx", "onnx")
-    assert choose(backend="paddle") == (folder / "portraitnet.pdparams", "paddle")
+    assert choose() == (folder / "portraitnet.onnx", "onnx", None)
+    assert choose(backend="paddle") == (folder / "portraitnet.pdparams", "paddle", None)
     installed(monkeypatch, "onnx")
-    assert choose() == (folder / "portraitnet.onnx", "onnx")
+    assert choose() == (folder / "portraitnet.onnx", "onnx", None)
     installed(monkeypatch, "paddle")
-    assert choose() == (folder / "portraitnet.pdparams", "paddle")
+    assert choose() == (folder / "portraitnet.pdparams", "paddle", None)
+
+
+def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "WEIGHTS", folder)
+    monkeypatch.chdir(tmp_path)
+    Path("lite").touch()
+    installed(monkeypatch, "paddle", "inference", "onnx")
+    assert choose("full") == choose() == (folder / "portraitnet.onnx", "onnx", None)
+    quick = folder / "portraitnet_inference.pdiparams", "inference", 160
+    assert choose("lite") == quick, "the name counts, not the file beside us; there is no INT8 file"
+    assert choose(Path("lite"), "onnx") == (folder / "portraitnet_int8.onnx", "onnx", 160)
+    with pytest.raises(ValueError, match="light is neither .*: give full or lite, or a file in"):
+        choose("light")
+
+
+def test_the_lite_network_sees_smaller_views(folder, monkeypatch):
+    monkeypatch.setattr(backends, "WEIGHTS", folder)
+    image = draw_portrait(np.random.default_rng(0), 400, 300)[0]
+    names = "full", "lite", folder / "portraitnet.pdparams"
+    views = [Predictor(name, "paddle").prepare(image).shape[:2] for name in names]
+    assert views == [(256, 192), (160, 128), (256, 192)]
+    assert Predictor("lite", "paddle", size=96).prepare(image).shape[:2] == (128, 96)
 
 
 def test_a_file_the_backend_does_not_run_is_refused():
@@ -141,7 +163,7 @@ def test_a_file_the_backend_does_not_run_is_refused():
         choose("b.onnx", "paddle")
     with pytest.raises(ValueError, match="no backend tpu: choose one of auto, openvino"):
         choose("b.onnx", "tpu")
-    with pytest.raises(ValueError, match="b.xyz is of no known model format: .*onnx"):
+    with pytest.raises(ValueError, match="b.xyz is neither .* known format: .*onnx"):
         choose("b.xyz")
 
 

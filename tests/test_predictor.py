@@ -118,7 +118,7 @@ def test_a_view_fills_its_rectangle_with_the_whole_photo(shape):
 def test_missing_weights_and_unknown_formats_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pdparams"):
         Predictor(tmp_path / "none.pdparams")
-    with pytest.raises(ValueError, match="model.xyz is of no known model format: .*pdparams"):
+    with pytest.raises(ValueError, match="model.xyz is neither a network's name .*pdparams"):
         Predictor(tmp_path / "model.xyz")
 
 

@@ -144,6 +144,12 @@ def test_a_caption_is_drawn_on_a_copy():
     assert (live.caption(picture, ["a line"]) != picture).any() and (picture == 128).all()
 
 
+def test_a_camera_takes_the_faster_network_unless_told():
+    assert video.parse_args(["--camera", "0"]).model_path == "lite"
+    assert video.parse_args(["a.mp4"]).model_path == "full"
+    assert video.parse_args(["--camera", "0", "--model_path", "full"]).model_path == "full"
+
+
 def test_no_camera_is_one_sentence(model_path, monkeypatch, capsys):
     monkeypatch.setattr(cv2, "namedWindow", lambda *arguments: None)
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)

@@ -18,7 +18,7 @@ from apps.video.drawing import Background, Frame, pictures
 from apps.video.live import EFFECT_KEYS, live
 from apps.video.reading import probe, read_film
 from apps.video.writing import open_writer, way_of_writing
-from backends import AUTO, BACKENDS
+from backends import AUTO, BACKENDS, MODEL_HELP
 from effects import EFFECTS
 from flags import command, make_parser, real, whole
 from pipeline import FAILURES
@@ -52,7 +52,7 @@ def parse_args(argv=None):
         help="for --mode blur: sigma, %% of the longer side",
     )
     add = parser.add_argument_group("network").add_argument
-    add("--model_path", type=Path, help="what train.py or export.py wrote (default: in weights/)")
+    add("--model_path", help=f"{MODEL_HELP} (default: full; lite for --camera)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add(
         "--refine",
@@ -69,6 +69,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if isinstance(args.background, Background):  # the default
         args.background = [args.background]
+    args.model_path = args.model_path or ("full" if args.camera is None else "lite")
     args.mode = args.mode or ("overlay" if args.camera is None else "blur")
     if (args.camera is None) == (not args.films):
         parser.error("give film files, or --camera with the number of a camera, not both")
