@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from files import check_sha256
 from transforms import SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -128,7 +129,7 @@ def load(
         Network.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; damaged; not of this network.
+        OSError, ValueError: no such file; not to be read; damaged; not of this network.
         ImportError: the backend's package is not installed.
     """
     _, package, loader = BACKENDS[backend]
@@ -140,6 +141,7 @@ def load(
     if not is_installed(backend):
         name = {"paddle": "paddlepaddle"}.get(package, package)
         raise ImportError(f"The backend {backend} needs {package}: run `pip install {name}`.")
+    check_sha256(Path(model_path))
     network = loader(Path(model_path), threads)
     return network._replace(size=size or network.size)
 

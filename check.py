@@ -5,7 +5,6 @@ python check.py --data_root EG1800/ Picsart/
 
 import hashlib
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from flags import command, make_parser
 from images import read_image, read_mask, read_share
 from metrics import THRESHOLD
 from pairs import SPLITS, read_lists
+from pipeline import FAILURES
 
 
 def is_inverted(person):
@@ -43,7 +43,7 @@ def check_pair(pair):
             pictures.append(read(path))
         except FileNotFoundError:
             problems.append(f"missing: {path}")
-        except (OSError, ValueError) as error:
+        except FAILURES as error:
             problems.append(f"unreadable: {error}")
         else:
             if path == image_path:
@@ -68,13 +68,12 @@ def check(roots, splits):
     Returns:
         number of problems.
     """
-    listed = [
-        (root, split, pair)
-        for root in dict.fromkeys(roots)
-        for split, pairs in read_lists(root).items()
-        for pair in pairs
-        if split in splits
-    ]
+    lists = [(root, *each) for root in dict.fromkeys(roots) for each in read_lists(root).items()]
+    lists = [(root, split, pairs) for root, split, pairs in lists if split in splits]
+    listed = [(root, split, pair) for root, split, pairs in lists for pair in pairs]
+    if not lists:
+        told = " or ".join(splits)
+        raise FileNotFoundError(f"No {told} list in {', '.join(map(str, roots))}: add one.")
     seen, problem_count = {}, 0  # seen: path and digest of a photo -> where
     with ThreadPoolExecutor() as pool:
         results = pool.map(lambda entry: check_pair(entry[2]), listed)
@@ -91,8 +90,9 @@ def check(roots, splits):
             problem_count += len(problems)
             for problem in problems:
                 tqdm.write(problem)
-    for (root, split), count in Counter((root, split) for root, split, _ in listed).items():
-        print(f"{root} {split}: {count} pairs")
+    for root, split, pairs in lists:
+        problem_count += not pairs
+        print(f"{root} {split}: {len(pairs) or 'empty list, no'} pairs")
     print(f"{problem_count} problems in {len(listed)} pairs")
     return problem_count
 

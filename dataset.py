@@ -9,11 +9,10 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from files import whole_file
-from images import read_image, read_mask, read_share
+from images import cv2, read_image, read_mask, read_share
 from pairs import Pair, find_pairs, read_lists
 from pipeline import window
 from transforms import DEFORMATION, SIZE, TEXTURE, degrade, edge_of

@@ -6,8 +6,9 @@ changes neither, and returns a new uint8 picture of that size, BGR where nothing
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+
+from images import cv2
 
 THRESHOLD = 0.5  # a pixel is person where its probability is above
 OVERLAY_COLOR = (80, 200, 80)  # BGR

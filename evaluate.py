@@ -14,13 +14,14 @@ import numpy as np
 
 from backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, choose
 from dataset import validation_sets
-from files import write_json
+from files import check_writable, write_json
 from flags import command, make_parser, whole
 from images import write_image
 from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
 from pairs import DATA_ROOT, SPLITS
 from predictor import Predictor
 from sheets import contact_sheet
+from tasks import Failure
 from transforms import SIZE, degrade, letterbox
 from transforms.geometry import letterbox_box, resize
 
@@ -56,7 +57,10 @@ def choose_data(model_path):
     beside = choose(model_path).path.with_name("args.json")
     if not beside.is_file():
         return [DATA_ROOT]
-    roots = json.loads(beside.read_text())["data_root"]
+    try:
+        roots = [str(root) for root in json.loads(beside.read_text())["data_root"]]
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(f"{beside} does not tell its data_root: give --data_root.") from None
     print(f"--data_root {' '.join(roots)}, as {beside} says.")
     return roots
 
@@ -68,15 +72,19 @@ def degrade_photo(image, seed):
     return resize(small, *image.shape[:2])
 
 
-def worst_sheet(predictor, dataset, scores, count, vary=None):
+def worst_sheet(predictor, dataset, scores, count, vary=None, failed=()):
     """Rows of photo, truth, prediction and error (red: invented, blue: missed), the worst first.
+
+    Args:
+        failed: indices of photos that were not scored.
 
     Returns:
         image (H, W, 3) uint8 BGR; the photos' labels begin with their person IoU.
     """
-    order = np.argsort([each["person_iou_full"] for each in scores.photo_scores])[:count]
+    ious = [each["person_iou_full"] for each in scores.photo_scores]
+    scored = [index for index in range(len(dataset)) if index not in failed]
     cells = []
-    for index in map(int, order):
+    for iou, index in sorted(zip(ious, scored))[:count]:
         image, mask = dataset.photo(index)
         image, mask = image if vary is None else vary(image, index), mask > THRESHOLD
         person = predictor.probability(image) > THRESHOLD
@@ -85,7 +93,6 @@ def worst_sheet(predictor, dataset, scores, count, vary=None):
         error[~person & mask] = (255, 0, 0)
         pictures = [image, image * mask[:, :, None], image * person[:, :, None], error]
         name = Path(dataset.pairs[index].image_path).name
-        iou = scores.photo_scores[index]["person_iou_full"]
         labels = f"{iou:.3f} {name}", "truth", "mask", "error"
         cells += zip(labels, (letterbox(picture, SHEET_SIDE)[0] for picture in pictures))
     return contact_sheet(cells, columns=4)
@@ -101,9 +108,9 @@ def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
         vary: function (image, index) -> image applied to the photos first, or None.
 
     Returns:
-        Scores, and the seconds that the predictor took.
+        Scores, the seconds that the predictor took, and {index: error} of unreadable photos.
     """
-    seconds, iterations = 0.0, 0
+    seconds, iterations, failed = 0.0, 0, {}
 
     def probabilities(images):
         nonlocal seconds
@@ -118,7 +125,8 @@ def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
         if log_iter and iterations % log_iter == 0:
             print(f"iter {iterations - 1} {short(scores.summary())}", flush=True)
 
-    return score(probabilities, dataset, batch_size, vary, progress, matting=True), seconds
+    scores = score(probabilities, dataset, batch_size, vary, progress, True, failed)
+    return scores, seconds, failed
 
 
 def short(summary):
@@ -139,25 +147,40 @@ def main(argv=None):
     data_root = args.data_root or choose_data(args.model_path)
     sets = validation_sets(data_root, args.split, args.seed)
     predictor = Predictor(args.model_path, args.backend, refine=args.refine)
+    sheets = {
+        name: Path(args.save_dir, f"worst_{name}_{args.split}.png".replace("/", "_"))
+        for name in (sets if args.save_dir else ())
+    }
+    for path in filter(None, (args.json, *sheets.values())):  # before the work for them
+        check_writable(path, keep=[predictor.model_path])
     model_path = str(predictor.model_path)
     report = {"model_path": model_path, "backend": predictor.backend, "split": args.split}
     report |= {"degraded": args.degrade, "lists": {}}
     vary = (lambda image, index: degrade_photo(image, (args.seed, index))) if args.degrade else None
 
+    lost = 0
     for name, dataset in sets.items():
         told = f"{name}: {len(dataset)} photos of {args.split}, {model_path} with"
         print(*dataset.notes, f"{told} {predictor.backend}", sep="\n")
-        scores, seconds = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
+        scores, seconds, failed = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
+        count, lost = len(scores.photo_scores), lost + len(failed)
+        for index, error in failed.items():
+            print(
+                f"evaluate.py: {Failure(dataset.pairs[index].image_path, str(error))}",
+                file=sys.stderr,
+            )
+        if not count:
+            raise ValueError(f"No photo of {name} can be scored: mend them, `check.py` names all.")
         summary, intervals = scores.summary(), scores.intervals()
-        latency = 1000 * seconds / len(dataset)
+        latency = 1000 * seconds / count
         print(f"eval: {short(summary)}, {latency:.1f} ms a photo")
         print_table(summary, intervals)
-        report["lists"][name] = {"photos": len(dataset), "milliseconds": latency}
+        report["lists"][name] = {"photos": count, "failed": len(failed), "milliseconds": latency}
         report["lists"][name] |= {"scores": summary, "intervals": intervals}
-        if args.save_dir:
-            path = Path(args.save_dir) / f"worst_{name}_{args.split}.png".replace("/", "_")
-            write_image(path, worst_sheet(predictor, dataset, scores, args.worst, vary))
-            print(f"Worst photos: {path}")
+        if name in sheets:
+            sheet = worst_sheet(predictor, dataset, scores, args.worst, vary, failed)
+            write_image(sheets[name], sheet)
+            print(f"Worst photos: {sheets[name]}")
 
     each = [values["scores"][SELECTION] for values in report["lists"].values()]
     report["mean"] = float(np.mean(each))
@@ -165,7 +188,12 @@ def main(argv=None):
         print(f"Mean of {len(each)} lists: {report['mean']:.4f}  {SELECTION}")
     if args.json:
         write_json(args.json, report)
-    return 0
+    if lost:
+        print(
+            f"evaluate.py: {lost} photos failed; the scores are those of the others.",
+            file=sys.stderr,
+        )
+    return 1 if lost else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
 """The one way to write a file: under a temporary name beside it, renamed when it is whole."""
 
+import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+import platform
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +17,9 @@ try:
     import fcntl
 except ImportError:  # not a Unix
     fcntl = None
+
+PARTIAL = ".{node}-{process}-{digest}.part{suffix}"  # name of what is being written
+SUM_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)|SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 
 
 @contextmanager
@@ -29,9 +38,14 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
         OSError: it cannot be written; the error names `path`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # A digest, for the name itself may be as long as names can be.
+    digest = hashlib.sha1(os.fsencode(path.stem)).hexdigest()[:12]
+    temporary = path.with_name(
+        PARTIAL.format(node=platform.node(), process=os.getpid(), digest=digest, suffix=path.suffix)
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(path.parent)
         yield temporary
         if durable:
             with open(temporary, "rb+") as file:
@@ -45,6 +59,67 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the first failure is the one to tell
             temporary.unlink(missing_ok=True)
+
+
+@cache  # once a process
+def remove_partials(folder: Path) -> None:
+    """Remove what processes of this machine were writing into a folder when they were killed."""
+    if os.name != "posix":  # os.kill ends a process elsewhere
+        return
+    known = PARTIAL.format(node="NODE", process="PROCESS", digest="DIGEST", suffix="")
+    known = re.escape(known).replace("NODE", re.escape(platform.node()))
+    known = re.compile(known.replace("PROCESS", r"(\d+)").replace("DIGEST", "[0-9a-f]{12}"))
+    for name in os.listdir(folder):
+        if match := known.match(name):
+            try:
+                os.kill(int(match[1]), 0)
+            except ProcessLookupError:
+                (folder / name).unlink(missing_ok=True)
+            except OSError:  # it lives, and is another user's
+                pass
+
+
+def check_writable(path: str | Path, keep: Iterable[str | Path] = ()) -> None:
+    """See whether a file can be written, before the work for it.
+
+    Args:
+        keep: paths that must not be overwritten.
+
+    Raises:
+        OSError: it cannot; the error names `path`.
+        ValueError: it is one of `keep`.
+    """
+    path = Path(path)
+    if os.path.realpath(path) in map(os.path.realpath, keep):
+        raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
+    try:
+        there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        tempfile.TemporaryFile(dir=there).close()
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_sha256(path: Path) -> None:
+    """Check a file against a SHA256SUMS file beside it, in any form that sha256sum writes.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: its sum is another, or a line is not one of sha256sum.
+    """
+    data, sums = path.read_bytes(), path.parent / "SHA256SUMS"
+    if not sums.is_file():
+        return
+    for line in filter(str.strip, sums.read_text(errors="surrogateescape").splitlines()):
+        match = SUM_LINE.fullmatch(line.strip())
+        if match is None:
+            raise ValueError(f"{sums} has the line {line!r}: write it anew with sha256sum.")
+        name, expected = match[2] or match[3], (match[1] or match[4]).lower()
+        if Path(name) == Path(path.name) and hashlib.sha256(data).hexdigest() != expected:
+            raise ValueError(
+                f"{path} is not the file that {sums} names (SHA-256 differs); download it again."
+            )
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 OpenCV answers None or False where others fail, so every answer is checked here, once.
 """
 
+import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from files import write_whole
 
 try:
-    import cv2
+    import cv2  # every other module takes it from here, for the sake of this sentence
 except ImportError as error:
-    sys.exit(
+    told = (
         f"OpenCV cannot be loaded ({error}): run `pip install -r requirements.txt`, and on a server"
         " without a screen also `apt-get install -y libgl1 libglib2.0-0`."
     )
+    if Path(__file__).parent in Path(getattr(sys.modules["__main__"], "__file__", "")).parents:
+        sys.exit(told)  # one of our commands; a notebook must live
+    raise ImportError(told) from None
 
 # What a name in a signature means; the docstrings tell the shapes.
 Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a view and a texture are images too
@@ -29,9 +33,75 @@ Probability = NDArray[np.float32]  # (H, W) 0..1, of person
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 OPAQUE = (".jpg", ".jpeg")  # of these, OpenCV writes no alpha channel and says nothing
 JPEG_START = b"\xff\xd8"
+# A photo of more takes 20 bytes a pixel on its way; the largest sensor of a phone has 200 million.
+MOST_PIXELS = 200_000_000
 
 
-def _decode(data, flags, path):
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that the header of a JPEG, PNG, WebP, BMP or TIFF file claims, or None.
+
+    A small file may claim a size beyond any memory, and OpenCV tells it only when it is decoded.
+
+    Source: each format's specification.
+    """
+    try:
+        if data.startswith(b"\x89PNG"):
+            return struct.unpack_from(">II", data, 16)
+        if data.startswith(JPEG_START):
+            return _jpeg_size(data)
+        if data.startswith(b"BM"):
+            width, height = struct.unpack_from("<ii", data, 18)
+            return abs(width), abs(height)  # a negative one: from top to bottom
+        if data[:4] == b"RIFF" and data[8:15] == b"WEBPVP8":
+            return _webp_size(data)
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_size(data, "<" if data.startswith(b"I") else ">")
+    except struct.error:  # it ends within its header
+        pass
+    return None
+
+
+def _jpeg_size(data):
+    place = 2
+    while True:
+        mark, kind, length = struct.unpack_from(">BBH", data, place)
+        if mark != 0xFF:
+            return None
+        if kind in range(0xC0, 0xD0) and kind not in (0xC4, 0xC8, 0xCC):  # a frame begins
+            return struct.unpack_from(">xHH", data, place + 4)[::-1]
+        place += 1 if kind == 0xFF else 2 + length  # padding, or a segment
+
+
+def _webp_size(data):
+    if data[15:16] == b"X":
+        low, high, low2, high2 = struct.unpack_from("<HBHB", data, 24)
+        sides = (low + (high << 16) + 1, low2 + (high2 << 16) + 1)
+    elif data[15:16] == b"L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        sides = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    else:
+        sides = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    return tuple(sides)
+
+
+def _tiff_size(data, order):
+    (directory,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, directory)
+    sides = {}
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if tag in (256, 257):  # width and length, SHORT or LONG
+            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    return (sides[256], sides[257]) if len(sides) == 2 else None
+
+
+def _decode(data, flags, path, most=MOST_PIXELS):
+    width, height = picture_size(data) or (0, 0)
+    if width * height > most:
+        raise ValueError(
+            f"{path} has {width}x{height} pixels, over the limit of {most:,}: shrink it, or raise "
+            "the limit (predict.py's --most_pixels)."
+        )
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
@@ -54,7 +124,7 @@ def _read_bytes(path):
     return Path(path).read_bytes()
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, most: int = MOST_PIXELS) -> Image:
     """A photo as a viewer shows it: EXIF orientation applied, transparency over white.
 
     Grey photos get three equal channels; 16-bit ones keep their upper 8 bits. Not applied: colour
@@ -62,24 +132,25 @@ def read_image(path: str | Path) -> Image:
 
     Args:
         path: file in any format OpenCV decodes; any name the system allows.
+        most: pixels that it may have.
 
     Returns:
         image (H, W, 3) uint8, BGR, 0..255.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no whole picture, or has 2**30 pixels or more.
+        ValueError: the file is no whole picture, or has more than `most` pixels (or 2**30).
     """
-    return decode_image(_read_bytes(path), path)
+    return decode_image(_read_bytes(path), path, most)
 
 
-def decode_image(data: bytes, name: str | Path) -> Image:
+def decode_image(data: bytes, name: str | Path, most: int = MOST_PIXELS) -> Image:
     """As `read_image`, from the content of a file; `name` is what errors call it."""
     if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
-        raw = _decode(data, cv2.IMREAD_UNCHANGED, name)
+        raw = _decode(data, cv2.IMREAD_UNCHANGED, name, most)
         if raw.ndim == 3 and raw.shape[2] == 4:
             return _over_white(raw)
-    return _decode(data, cv2.IMREAD_COLOR, name)
+    return _decode(data, cv2.IMREAD_COLOR, name, most)
 
 
 def _over_white(picture):

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from backends import DEFAULT, MODEL_HELP
 from dataset import read_pair
-from files import write_whole
+from files import check_writable, write_whole
 from flags import command, make_parser, real
 from images import read_image, write_image
-from pairs import SOFT_LIST, read_pairs
+from pairs import SOFT_LIST, read_lines, read_pairs
 from pipeline import outcomes
 from predictor import Predictor
 from tasks import Failure, Task, find_photos, without_clashes
@@ -83,13 +83,16 @@ def plan(args):
     """
     labels = args.output / "Labels"
     if args.data_root is None:
+        photos, unread = find_photos(args.photos)
+        drafted = Path(os.path.realpath(labels))
         photos = [
             (path, place)
-            for path, place in find_photos(args.photos)
-            if labels.resolve() not in path.resolve().parents
+            for path, place in photos
+            if drafted not in Path(os.path.realpath(path)).parents
         ]
         tasks = [Task(path, [labels / place / f"{path.stem}.png"]) for path, place in photos]
-        return *without_clashes(tasks, dict(photos)), {}
+        tasks, refused = without_clashes(tasks, dict(photos))
+        return tasks, unread + refused, {}
     path = args.data_root / SOFT_LIST
     if not path.is_file():
         raise FileNotFoundError(
@@ -190,9 +193,10 @@ def list_line(photo, mask, folder):
     paths = []
     for path in (photo, mask):
         try:
-            paths.append(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+            relative = os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+            paths.append(Path(relative).as_posix())
         except ValueError:
-            paths.append(path.resolve().as_posix())
+            paths.append(Path(os.path.realpath(path)).as_posix())
     if any("\t" in path or len(path.splitlines()) > 1 for path in paths):
         raise ValueError(f"{photo} has a tab or a line break in its path: rename it.")
     if any(path != path.encode(errors="replace").decode() for path in paths):
@@ -202,7 +206,7 @@ def list_line(photo, mask, folder):
 
 def write_list(path, lines):
     """Add lines to a list, each once; those of earlier runs stay."""
-    old = path.read_text("utf-8-sig").splitlines() if path.is_file() else []
+    old = read_lines(path) if path.is_file() else []
     write_whole(path, "".join(f"{line}\n" for line in dict.fromkeys(old + lines)).encode())
 
 
@@ -210,6 +214,7 @@ def write_list(path, lines):
 def main(argv=None):
     args = parse_args(argv)
     tasks, failures, drafts = plan(args)
+    check_writable(args.output / SOFT_LIST)
     if not tasks and not failures:
         where = args.data_root or ", ".join(map(str, args.photos))
         raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")

@@ -7,12 +7,12 @@ makes an IoU of 0.
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from effects import THRESHOLD, matte
-from images import Image, Mask, Probability
+from images import Image, Mask, Probability, cv2
+from pipeline import FAILURES
 from transforms import SIZE, letterbox, letterbox_mask
 
 SIGMA = 5.0  # px of the letterboxed 224 square: how fast the boundary weight falls off
@@ -424,6 +424,7 @@ def score(
     vary: Callable[[Image, int], Image] | None = None,
     progress: Callable[[Scores], None] | None = None,
     matting: bool = False,
+    failed: dict[int, Exception] | None = None,
 ) -> Scores:
     """Score every photo of a data set.
 
@@ -435,18 +436,27 @@ def score(
         vary: function (image, index) -> image applied to the photos first, or None.
         progress: function of the scores so far, called after each batch, or None.
         matting: of `Scores`.
+        failed: given the index and error of each photo that cannot be read, and the others are
+            scored; where None, the first such error ends it.
 
     Returns:
         Scores.
     """
     scores = Scores(matting)
     for start in range(0, len(dataset), batch_size):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        images, masks = zip(*(dataset.photo(index) for index in indices))
-        if vary is not None:
-            images = [vary(image, index) for image, index in zip(images, indices)]
+        images, masks = [], []
+        for index in range(start, min(start + batch_size, len(dataset))):
+            try:
+                image, mask = dataset.photo(index)
+            except FAILURES as error:
+                if failed is None:
+                    raise
+                failed[index] = error
+            else:
+                images.append(image if vary is None else vary(image, index))
+                masks.append(mask)
         for probability, mask in zip(probabilities(images), masks):
             scores.add(probability, mask)
-        if progress is not None:
+        if progress is not None and images:
             progress(scores)
     return scores

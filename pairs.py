@@ -1,5 +1,6 @@
 """Which photo goes with which mask: the lists of a data folder (docs/data.md)."""
 
+import codecs
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ def read_lists(data_root):
 
     Raises:
         FileNotFoundError: no such folder, or no list in it.
-        ValueError: lines that are not `image mask`; it names all of them.
+        ValueError: lines that are not `image mask`, all named; or a list that is not in UTF-8.
     """
     root = Path(data_root)
     if not root.is_dir():
@@ -73,9 +74,24 @@ def read_lists(data_root):
     return lists
 
 
+def read_lines(path):
+    """The lines of a text file in UTF-8, or in UTF-16 as Windows' PowerShell writes it.
+
+    Raises:
+        ValueError: it is in another encoding.
+    """
+    data = path.read_bytes()
+    utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path} line {line} is not in UTF-8: save the list as UTF-8.") from None
+
+
 def _read_names(root, path):
     images, labels = _names_in(root / "Images"), _names_in(root / "Labels")
-    names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    names = [line.strip() for line in read_lines(path) if line.strip()]
     return [
         Pair(
             str(root / "Images" / _present(name, images, Path(name).suffix)),
@@ -107,7 +123,7 @@ def read_pairs(root, path, soft=False):
         ValueError: lines that are not `image mask`; it names all of them.
     """
     pairs, wrong = [], []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         parts = line.strip().split("\t") if "\t" in line.strip() else line.split()
         if len(parts) == 2:
             image_path, mask_path = (str(root / part.strip()) for part in parts)

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-import cv2
+from images import cv2
 
 FAILURES = (OSError, ValueError, MemoryError, cv2.error)  # of one item: the others go on
 END = object()

@@ -13,7 +13,15 @@ from backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
 from backgrounds import COLORS, read_background
 from effects import EFFECTS, Options, mask_of
 from flags import command, make_parser, real, whole
-from images import OPAQUE, SUFFIXES, decode_image, encode_image, read_image, write_image
+from images import (
+    MOST_PIXELS,
+    OPAQUE,
+    SUFFIXES,
+    decode_image,
+    encode_image,
+    read_image,
+    write_image,
+)
 from pipeline import Outcome, outcomes
 from predictor import Predictor
 from tasks import Failure, Task, find_photos, without_clashes
@@ -69,6 +77,7 @@ def add_network_flags(group):
     refine = "let the mask follow the photo's edges"
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
     add("--batch_size", type=whole(1), default=4, help="photos the network sees at once")
+    add("--most_pixels", type=whole(1), default=MOST_PIXELS, help="larger photos are refused")
 
 
 def contradiction(args):
@@ -88,10 +97,11 @@ def contradiction(args):
 
 def plan(args):
     """Pair each photo with the files of its results: tasks, and failures where that cannot be."""
-    photos = find_photos(args.photos)
+    photos, unread = find_photos(args.photos)
     tasks = [Task(path, results_of(path, place, args)) for path, place in photos]
     inputs = [*dict(photos), Path(args.background)]
-    return without_clashes(tasks, [path for path in inputs if path != PIPE])
+    tasks, refused = without_clashes(tasks, [path for path in inputs if path != PIPE])
+    return tasks, unread + refused
 
 
 def results_of(path, place, args):
@@ -108,9 +118,11 @@ def modes(args):
     return [args.mode] + ["mask"] * (args.save_mask and args.mode != "mask")
 
 
-def read(path):
-    """The image in a file, or in stdin."""
-    return decode_image(sys.stdin.buffer.read(), "stdin") if path == PIPE else read_image(path)
+def read(path, most):
+    """The image in a file, or in stdin, of at most so many pixels."""
+    if path == PIPE:
+        return decode_image(sys.stdin.buffer.read(), "stdin", most)
+    return read_image(path, most)
 
 
 def write(path, picture):
@@ -130,7 +142,7 @@ def predict(tasks, predictor, args):
     """
 
     def prepare(task):
-        image = read(task.path)
+        image = read(task.path, args.most_pixels)
         return image, predictor.prepare(image)
 
     def network(prepared):

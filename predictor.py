@@ -7,12 +7,11 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from backends import AUTO, WEIGHTS, RunBatch, choose, load
 from effects import drop_doubtful
-from images import Image, Probability
+from images import Image, Probability, cv2
 from transforms import SIZE, to_batch
 from transforms.geometry import resize, view_shape
 
@@ -98,7 +97,12 @@ class Predictor:
         for shape in {view.shape for view in views}:
             indices = [i for i, view in enumerate(views) if view.shape == shape]
             batch = to_batch([views[i] for i in indices])
-            for i, probability in zip(indices, self.run_batch(batch)):
+            answers = self.run_batch(batch)
+            if not np.isfinite(answers).all():
+                raise ValueError(
+                    "The network's answer is not finite: its weights are damaged; use other ones."
+                )
+            for i, probability in zip(indices, answers):
                 probabilities[i] = probability
         return probabilities
 

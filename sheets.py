@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
+
+from images import cv2
 
 LABEL_HEIGHT = 20  # pixels under each picture
 MARGIN = 4  # pixels left, right and above each picture

@@ -1,5 +1,6 @@
 """What a command has to do: which files it reads and where their results go."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,27 +27,39 @@ class Failure(NamedTuple):
         return named.rstrip(".") + "."
 
 
-def find_photos(paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+def find_photos(paths: Iterable[Path]) -> tuple[list[tuple[Path, Path]], list[Failure]]:
     """Every photo under the given files and folders, once and in order, with its place in them.
 
-    In a folder, hidden files are passed over, and so are results of earlier runs: "a_blur.png"
+    In a folder, what is hidden is passed over, and so are results of earlier runs: "a_blur.png"
     where a photo "a" lies beside it.
 
     Returns:
-        list of (path, relative path of its result's folder below --output).
+        list of (path, relative path of its result's folder below --output), and a failure for each
+        folder that cannot be read.
     """
-    found = {}
+    found, unread = {}, []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             found.setdefault(path, Path())
             continue
-        photos = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+        photos = sorted(_photos_in(path, unread))
         stems = {photo.with_suffix("") for photo in photos}
         for photo in photos:
             stem, _, mode = photo.stem.rpartition("_")
             if not stem or mode not in EFFECTS or photo.with_name(stem) not in stems:
                 found.setdefault(photo, photo.parent.relative_to(path))
-    return list(found.items())
+    return list(found.items()), unread
+
+
+def _photos_in(folder, unread):
+    def fail(error):
+        unread.append(Failure(Path(error.filename), error.strerror))
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(place, name)
 
 
 def without_clashes(
@@ -60,18 +73,19 @@ def without_clashes(
     Returns:
         the tasks that can be done, and a failure for each of the others.
     """
-    inputs = {path.resolve() for path in inputs}
+    inputs = {os.path.realpath(path) for path in inputs}  # of a link in a loop too
     kept, refused, taken = [], [], {}
     for task in tasks:
         result = task.results[0]
-        overwritten = [each for each in task.results if each.resolve() in inputs]
+        place = os.path.realpath(result)
+        overwritten = [each for each in task.results if os.path.realpath(each) in inputs]
         if overwritten:
             reason = f"its result {overwritten[0]} is an input and is kept: give another --output"
             refused.append(Failure(task.path, reason))
-        elif result.resolve() in taken:
-            reason = f"its result {result} is already that of {taken[result.resolve()]}: rename one"
+        elif place in taken:
+            reason = f"its result {result} is already that of {taken[place]}: rename one"
             refused.append(Failure(task.path, reason))
         else:
-            taken[result.resolve()] = task.path
+            taken[place] = task.path
             kept.append(task)
     return kept, refused

@@ -33,7 +33,7 @@ from flags import STOPPED, command, make_parser, real, whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
-from models.weights import load_pretrained, save_atomically
+from models.weights import MOST_WIDTH, load_pretrained, save_atomically
 from pairs import DATA_ROOT, split_backgrounds
 from predictor import Predictor
 from processes import StopRequest, all_reduce_mean, launch
@@ -101,7 +101,10 @@ def add_optimisation_flags(group):
     more = "none, imagenet, person, or a .pdparams file to start from; of several files, their mean"
     add("--pretrained", nargs="+", default=["none"], help=more)
     add(
-        "--width", type=real(above=0, most=8), default=1.0, help="channel multiplier of the network"
+        "--width",
+        type=real(above=0, most=MOST_WIDTH),
+        default=1.0,
+        help="multiplies the channels",
     )
     add("--lr", type=real(above=0), default=0.001, help="peak learning rate")
     add("--warmup", type=real(), default=0.5, help="epochs over which the learning rate rises")

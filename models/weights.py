@@ -1,6 +1,5 @@
 """Reading and writing weights: strict names, whole files, and where a training starts."""
 
-import hashlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from files import whole_file
+from files import check_sha256, whole_file
 from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
 from models.safe_load import safe_load
 
+MOST_WIDTH = 8  # of a network, as a multiple of its usual channels
 PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
 # What unpickling a damaged file may raise, by Python's documentation and by trial.
 DAMAGED = (
@@ -38,12 +38,18 @@ def load_model(path: str | Path) -> PortraitNet:
         FileNotFoundError, ValueError: one sentence on what is wrong with the file.
     """
     state = read_state(path)
-    last, head = map(state.get, ("encoder.stages.6.0.project.conv.weight", "mask_head.weight"))
-    if last is None or head is None:
+    last = state.get("encoder.stages.6.0.project.conv.weight")
+    if last is None or "mask_head.weight" not in state:
         raise ValueError(
             f"{path} does not hold PortraitNet weights; give a .pdparams file that train.py wrote."
         )
-    model = PortraitNet(n_class=head.shape[0], width=last.shape[0] / STAGES[-1][0])
+    width = last.shape[0] / STAGES[-1][0] if last.ndim else 0
+    if not 0 < width <= MOST_WIDTH or 0 in last.shape:  # before memory is asked for
+        raise ValueError(
+            f"{path} has an encoder whose last weights are {last.shape}, which no width from 0 to "
+            f"{MOST_WIDTH} has; give a .pdparams file that train.py wrote."
+        )
+    model = PortraitNet(width=width)
     load_state(model, state, path)
     model.eval()
     return model
@@ -80,19 +86,6 @@ def load_whole(path: str | Path) -> object:
         raise ValueError(
             f"{path} is damaged or not Paddle's ({type(error).__name__}: {error}); copy it again."
         ) from error
-
-
-def check_sha256(path: Path) -> None:
-    """Raise ValueError if a SHA256SUMS file (of sha256sum) beside `path` has another sum for it."""
-    sums = path.parent / "SHA256SUMS"
-    if not sums.is_file():
-        return
-    for line in sums.read_text().splitlines():
-        expected, name = line.split(maxsplit=1)
-        if name == path.name and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise ValueError(
-                f"{path} is not the file that {sums} names (SHA-256 differs); download it again."
-            )
 
 
 def load_state(

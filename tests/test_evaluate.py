@@ -33,7 +33,7 @@ def drawn(tmp_path_factory):
 
 def test_right_masks_score_high_and_inverted_ones_low(drawn):
     dataset = PortraitDataset(str(drawn[0]), "test")
-    scores, seconds = evaluate.evaluate(ColorPredictor(), dataset, batch_size=2)
+    scores, seconds, _ = evaluate.evaluate(ColorPredictor(), dataset, batch_size=2)
     values = scores.summary()
     assert len(scores.photo_scores) == 5 and seconds > 0
     assert values["miou_raw"] > 0.95 and values["boundary_iou"] > 0.8
@@ -140,3 +140,54 @@ def test_inventions_are_counted(tmp_path):
     assert scores["pixels"] == pytest.approx(0.01, abs=0.001)
     assert scores["photos"] == 0.25
     assert scores["worst"][0][1] == str(paths[1])
+
+
+def test_photos_that_cannot_be_read_are_named_and_the_others_scored(drawn, tmp_path, capsys):
+    root = draw_data_root(tmp_path / "bad", train=1, val=0, test=5)
+    arguments = ["--data_root", str(root), "--model_path", str(drawn[1]), "--batch_size", "2"]
+    report = tmp_path / "scores.json"
+    arguments += ["--json", str(report), "--save_dir", str(tmp_path / "sheets")]
+    names = (root / "eg1800_test.txt").read_text().split()
+    (root / "Images" / names[0]).write_bytes(b"no picture")
+    cv2.imwrite(str(root / "Labels" / names[3]), np.zeros((9, 9), np.uint8))
+    assert evaluate.main(arguments) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3 and "2 photos failed" in told[2]
+    assert names[0] in told[0] and "not a readable picture" in told[0]
+    assert names[3] in told[1] and "give the mask the size of the photo" in told[1]
+    listed = json.loads(report.read_text())["lists"]["bad"]
+    assert (listed["photos"], listed["failed"]) == (3, 2)
+    (root / "eg1800_test.txt").write_text("\n".join([names[1], names[2], names[4]]))
+    assert evaluate.main(arguments) == 0  # without the two: the same scores, the same sheet
+    alone = json.loads(report.read_text())["lists"]["bad"]
+    assert alone["scores"] == listed["scores"] and alone["failed"] == 0
+    for name in names:
+        (root / "Images" / name).write_bytes(b"")
+    assert evaluate.main(arguments) == 1
+    assert "No photo of bad can be scored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--json", "/proc/x/y.json"], ["--save_dir", "/proc/x"]])
+def test_outputs_are_checked_before_the_scoring(drawn, flags, capsys):
+    arguments = ["--data_root", str(drawn[0]), "--model_path", str(drawn[1])]
+    assert evaluate.main([*arguments, *flags]) == 1
+    told = capsys.readouterr()
+    assert "/proc/x" in told.err and told.err.count("\n") == 1 and "iter 0" not in told.out
+
+
+def test_the_model_is_not_overwritten(drawn, tmp_path, capsys):
+    model = tmp_path / "net.pdparams"
+    model.write_bytes(drawn[1].read_bytes())
+    arguments = ["--data_root", str(drawn[0]), "--model_path", str(model), "--json", str(model)]
+    assert evaluate.main(arguments) == 1
+    assert "is an input and is not overwritten" in capsys.readouterr().err
+    assert model.read_bytes() == drawn[1].read_bytes()
+
+
+def test_an_args_file_of_another_make_is_named(drawn, tmp_path, capsys):
+    model = tmp_path / "net.pdparams"
+    model.write_bytes(drawn[1].read_bytes())
+    for content in ("{", "[]", "{}", '{"data_root": 3}'):
+        (tmp_path / "args.json").write_text(content)
+        assert evaluate.main(["--model_path", str(model)]) == 1
+        assert "args.json does not tell its data_root" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import os
 import struct
 import subprocess
 import sys
@@ -84,8 +85,30 @@ def test_too_many_pixels_say_so(tmp_path):
     png[16:24] = struct.pack(">II", 60_000, 60_000)
     png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
     (tmp_path / "bomb.png").write_bytes(png)
-    with pytest.raises(ValueError, match="bomb.png has too many pixels"):
+    with pytest.raises(ValueError, match="bomb.png has 60000x60000 pixels, over the limit of 200,"):
         images.read_image(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match="bomb.png has too many pixels for OpenCV"):
+        images.read_image(tmp_path / "bomb.png", most=60_000**2)
+
+
+@pytest.mark.parametrize("height, width", [(40, 60), (1, 1), (301, 7)])
+def test_a_header_tells_the_size_that_opencv_decodes(height, width):
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 4), np.uint8)
+    for suffix, channels, *options in (
+        (".png", 4),
+        (".jpg", 3),
+        (".jpg", 3, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        (".webp", 3, cv2.IMWRITE_WEBP_QUALITY, 60),
+        (".webp", 4, cv2.IMWRITE_WEBP_QUALITY, 60),
+        (".webp", 3, cv2.IMWRITE_WEBP_QUALITY, 101),  # lossless
+        (".bmp", 3),
+        (".tiff", 3),
+    ):
+        data = cv2.imencode(suffix, picture[:, :, :channels], options)[1].tobytes()
+        assert images.picture_size(data) == (width, height), (suffix, options)
+        for end in range(0, len(data), 7):  # cut short: the same, or nothing
+            assert images.picture_size(data[:end]) in (None, (width, height)), (suffix, end)
+    assert images.picture_size(b"GIF89a" + bytes(20)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0cut"])
@@ -164,15 +187,22 @@ def test_writing_makes_the_folder_and_leaves_no_temporary_file(tmp_path):
 
 def test_opencv_that_cannot_be_loaded_is_one_sentence(tmp_path):
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object')")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import images"
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        cwd=images.__file__.rpartition("/")[0],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 1 and "libGL.so.1" in run.stderr and "apt-get install" in run.stderr
-    assert len(run.stderr.splitlines()) == 1
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=images.__file__.rpartition("/")[0],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+
+    for command in (["predict.py"], ["evaluate.py"], ["check.py"], ["-m", "apps.video"]):
+        done = run(*command, "--help")
+        assert done.returncode == 1 and done.stderr.startswith("OpenCV cannot be loaded (libGL.so.")
+        assert "apt-get install" in done.stderr and len(done.stderr.splitlines()) == 1
+    # A notebook gets an exception that it can catch.
+    assert run("-c", "try: import predictor\nexcept ImportError: print(1)").stdout == "1\n"
 
 
 def test_a_jpeg_never_loses_a_transparent_background_in_silence(tmp_path):

@@ -1,9 +1,8 @@
 from collections.abc import Iterable
 
-import cv2
 import numpy as np
 
-from images import Image, Mask
+from images import Image, Mask, cv2
 from transforms.color import (
     RandomBlur,
     RandomBrightness,

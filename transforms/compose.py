@@ -4,10 +4,10 @@ All functions take and return BGRA pictures, (H, W, 4) uint8: an image in BGR an
 person's share of each pixel, 0..255. The data set draws how often each is used.
 """
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from images import cv2
 from transforms.geometry import resize, threshold
 
 TOUCH = 0.02  # share of a side's pixels from which on the frame counts as cutting the person there

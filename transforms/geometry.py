@@ -6,11 +6,10 @@ y, so a picture's centre is (width / 2, height / 2) and matrices multiply withou
 
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from images import Image, Mask
+from images import Image, Mask, cv2
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from images import Image, Mask
+from images import Image, Mask, cv2
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
 SCALE = 0.017

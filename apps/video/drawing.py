@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 import effects
@@ -13,6 +12,7 @@ from apps.video.reading import SUFFIXES, probe, read_film
 from apps.video.smoothing import Smoother
 from backgrounds import read_background
 from effects import EFFECTS, Options
+from images import cv2
 from pipeline import outcomes
 from predictor import Predictor
 

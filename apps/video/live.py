@@ -5,9 +5,8 @@ from collections import deque
 from contextlib import closing, suppress
 from typing import NamedTuple
 
-import cv2
-
 from apps.video.drawing import Frame, pictures
+from images import cv2
 
 EFFECT_KEYS = ["blur", "replace", "grey", "overlay", "mask", "none"]  # 1 to 6
 HELP = "1-6 or m: effect   b: background   f: mirror   h: help   q: quit"

@@ -6,8 +6,9 @@ They are upright images with square pixels, whatever the film's rotation and pix
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
+
+from images import cv2
 
 try:
     import av

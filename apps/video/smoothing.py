@@ -1,7 +1,8 @@
 """What a film asks of its masks beyond a photo's: no flicker."""
 
-import cv2
 import numpy as np
+
+from images import cv2
 
 FLOOR = 0.1  # share of the new mask where nothing says that the old one is out of date
 # Of the luma (0..255) after motion is taken out: up to NOISE it is noise, from CHANGED on the photo

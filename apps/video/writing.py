@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from apps.video import reading
 from apps.video.reading import EXACT, decoded, open_film
 from files import whole_file
+from images import cv2
 
 if reading.av:
     import av
