@@ -4,8 +4,10 @@ python export.py                                            # weights/portraitne
 python export.py --formats int8 --data_root EG1800/         # weights/portraitnet_int8.onnx
 """
 
+import errno
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -70,6 +72,10 @@ def write_int8(path, model, metadata, args):
 def write_inference(path, model, metadata, args):
     from models.onnx_graph import fold_batchnorm
 
+    # Paddle tells of no full disk and leaves a damaged file.
+    needed = 2 * args.model_path.stat().st_size
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, f"No space for {needed:,} bytes", str(path.parent))
     network = fold_batchnorm(model)
     network.forward = network.probability  # what Paddle records
     batch = paddle.static.InputSpec([None, 3, None, None], "float32", "batch")
@@ -142,7 +148,10 @@ def parse_args(argv=None):
 
 def read_views(paths, size):
     """Paths of photos and of folders of photos -> list of each photo's views in all PROPORTIONS."""
-    found = [path for path, _ in find_photos(paths)]
+    photos, unread = find_photos(paths)
+    found = [path for path, _ in photos]
+    if unread:
+        raise ValueError(str(unread[0]))
     if not found:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
     shapes = [view_shape(*proportions, size) for proportions in PROPORTIONS]

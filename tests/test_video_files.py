@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from apps.video import __main__ as films
 from apps.video import reading, writing
 from apps.video.reading import probe, read_film
 from apps.video.writing import open_writer
@@ -223,3 +224,42 @@ def test_opencv_alone_cannot_write_transparency(tmp_path, monkeypatch):
     monkeypatch.setattr(writing.shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs PyAV: run `pip install av`"):
         write(tmp_path / "a.webm", pictures(channels=4))
+
+
+def test_a_film_cut_short_is_told_and_what_there_is_is_kept(model_path, tmp_path, capsys):
+    whole = write(tmp_path / "whole.mp4", pictures(40))
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as output:
+        track = source.streams.video[0]
+        copy = output.add_stream_from_template(track)
+        for packet in source.demux(track):
+            if packet.pts is not None:
+                packet.stream = copy
+                output.mux(packet)
+    flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
+    assert films.main([str(cut), *flags]) == 0  # whole
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
+    capsys.readouterr()
+    assert films.main([str(cut), *flags]) == 1
+    told = capsys.readouterr()
+    assert "cut.mkv is damaged or cut short: " in told.err and "of 4.0 seconds" in told.err
+    frames = len(list(read_film(tmp_path / "out" / "cut_overlay.mp4")))
+    assert f"{frames} frames" in told.err and 0 < frames < 36
+
+
+def test_a_film_in_an_unknown_code_is_one_sentence(model_path, tmp_path, capsys):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg4", RATE)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in pictures():
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")))
+        output.mux(stream.encode())
+    data = path.read_bytes()
+    assert (code := b"FMP4") in data
+    path.write_bytes(data.replace(code, b"XQZW"))
+    flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
+    assert films.main([str(path), *flags]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"apps.video: {path}") and "cannot be decoded" in told
+    assert not (tmp_path / "out").exists()

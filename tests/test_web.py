@@ -83,7 +83,19 @@ def test_files_come_with_their_type_and_isolated(get, target, kind):
     assert len(body) == int(headers["Content-Length"]) > 0
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
-    assert headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    policy = dict(
+        part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";")
+    )
+    assert policy == {
+        "default-src": "'self'",
+        "script-src": "'self' 'wasm-unsafe-eval'",
+        "worker-src": "'self'",
+        "img-src": "'self' blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
 
 
 def test_the_model_is_the_given_one(get, model):
@@ -110,6 +122,56 @@ def test_nothing_outside_the_page_is_served(get, tmp_path):
         "/missing.js",
     ):
         assert get(target)[0] == 404, target
+
+
+def ask(server, data, seconds=10):
+    """What a server answers to bytes."""
+    with socket.create_connection(("127.0.0.1", server.server_port), seconds) as connection:
+        connection.sendall(data)
+        return connection.makefile("rb").read()
+
+
+def test_a_foreign_name_is_refused_however_it_leads_here(model):
+    server = serve(model)
+    own = f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}", "[::1]:80", "[::1]"
+    foreign = "evil.com", f"evil.com:{server.server_port}", "", "127.0.0.1.evil.com", "localhost:x"
+    for host in own + foreign:
+        head = f"GET /model.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        answer = ask(server, head.encode())
+        assert answer.startswith(b"HTTP/1.1 " + (b"200" if host in own else b"421")), host
+        assert (b"channel_order" in answer) == (host in own)
+    assert ask(server, b"GET /model.json HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421")
+    server.shutdown()
+    server.server_close()
+
+
+def test_addresses_that_are_none_end_in_404(model, capfd):
+    server = serve(model)
+    targets = (
+        "/%00",
+        "http://[::1/",
+        "/" + 6000 * "a",
+        "/%ff%fe",
+        "/a/../../x.js",
+        "*",
+        "/%2e",
+    )
+    for target in targets:
+        head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert ask(server, head.encode()).startswith(b"HTTP/1.1 404"), target
+    assert capfd.readouterr().err == ""
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_silent_client_is_left(model, monkeypatch, capfd):
+    monkeypatch.setattr(web.Handler, "timeout", 0.3)
+    server = serve(model)
+    began = time.perf_counter()
+    assert ask(server, b"GET / HTTP/1.1\r\nHost:") == b""
+    assert time.perf_counter() - began < 5 and capfd.readouterr().err == ""
+    server.shutdown()
+    server.server_close()
 
 
 def test_only_this_machine_is_served(model):

@@ -84,13 +84,14 @@ def convert(path, result, predictor, args):
     """Write the result of one film, with a progress bar.
 
     Returns:
-        number of frames and mean share of person in them.
+        number of frames, mean share of person in them, and a sentence for each fault of the film.
     """
     rate, total = probe(path)
+    faults = []
     background = Background(args.background[0].text)
 
     def frames():
-        for seconds, image in read_film(path):
+        for seconds, image in read_film(path, faults):
             yield Frame(seconds, image, args.mode, background.at(seconds, image.shape))
 
     shares = []
@@ -106,7 +107,7 @@ def convert(path, result, predictor, args):
                 write(seconds, picture)
                 shares.append(share)
                 bar.update()
-    return len(shares), float(np.mean(shares))
+    return len(shares), float(np.mean(shares)), faults
 
 
 def plan(args):
@@ -134,12 +135,13 @@ def main(argv=None):
     for path, [result] in tasks:
         start = time.perf_counter()
         try:
-            frames, share = convert(path, result, predictor, args)
+            frames, share, faults = convert(path, result, predictor, args)
         except FAILURES as error:
             failures.append(Failure(path, str(error)))
         else:
             rate = frames / (time.perf_counter() - start)
             print(f"{result}: {frames} frames, {share:.1%} person, {rate:.1f} frames/s")
+            failures += [Failure(path, fault) for fault in faults]
     for failure in failures:
         print(f"apps.video: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -3,12 +3,13 @@
 They are upright images with square pixels, whatever the film's rotation and pixel shape.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from images import cv2
+from images import MOST_PIXELS, cv2
 
 try:
     import av
@@ -38,33 +39,78 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     return rate or 30.0, round(count) if count > 0 else None
 
 
-def read_film(path: Path | str) -> Iterator[tuple[float, np.ndarray]]:
+def read_film(
+    path: Path | str, faults: list[str] | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
     """The frames of a film, one at a time.
+
+    Args:
+        faults: given a sentence where the film is damaged or ends before its time.
 
     Yields:
         (seconds, image): time since the start of the file, (H, W, 3) uint8 BGR.
 
     Raises:
-        FileNotFoundError, ValueError: as `probe`.
+        FileNotFoundError, ValueError: as `probe`; a frame is too large.
     """
-    if not av:
-        capture = _capture(path)  # OpenCV turns frames upright by itself
-        rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
-        index = 0
-        while True:
-            read, image = capture.read()
-            if not read:
-                return
-            yield index / rate, image
-            index += 1
+    film = _read_with_pyav if av else _read_with_opencv
+    expected, broken, count, end = None, [], 0, 0.0
+    for expected, step, seconds, image in film(path, broken):  # noqa: B007
+        count, end = count + 1, seconds + step
+        yield seconds, image
+    if faults is not None and (broken or (expected and end < expected - max(1, expected / 10))):
+        told = f" of {expected:.1f}" if expected else ""
+        faults.append(
+            f"{path} is damaged or cut short: {count} frames, up to {end:.1f}{told} seconds, could"
+            " be read; the result holds these."
+        )
+
+
+def _read_with_opencv(path, broken):
+    """The film's seconds, a frame's seconds, time and image, for each frame."""
+    capture = _capture(path)  # OpenCV turns frames upright by itself
+    rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
+    expected = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)) / rate
+    index = 0
+    while True:
+        read, image = capture.read()
+        if not read:
+            return
+        yield expected, 1 / rate, index / rate, image
+        index += 1
+
+
+def _read_with_pyav(path, broken):
+    """As `_read_with_opencv`; `broken` is given each packet that cannot be decoded."""
     with open_film(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
-        for frame in decoded(container, stream):
-            width = max(1, round(frame.width * ratio))
-            image = frame.reformat(width=width, format="bgr24", interpolation=EXACT).to_ndarray()
-            yield frame.time, np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+        step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
+        expected, end = _seconds(container, stream), 0.0
+        try:
+            for frame in decoded(container, stream, broken):
+                width = max(1, round(frame.width * ratio))
+                if width * frame.height > MOST_PIXELS:
+                    raise ValueError(f"{path} has frames of {width}x{frame.height} pixels.")
+                image = frame.reformat(width=width, format="bgr24", interpolation=EXACT)
+                image = np.rot90(image.to_ndarray(), round(frame.rotation / 90))
+                seconds = end if frame.time is None else frame.time
+                end = seconds + step
+                yield expected, step, seconds, np.ascontiguousarray(image)
+        except av.FFmpegError as error:
+            raise ValueError(f"{path} cannot be decoded ({error.strerror}).") from None
+
+
+def _seconds(container, stream):
+    """How long a film's pictures last, where the file tells; sound may go on after them."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    told = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+    if told:  # as Matroska has it
+        return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3])
+    alone = len(container.streams) == 1 and container.duration
+    return container.duration / av.time_base if alone else None
 
 
 def open_film(path):
@@ -80,16 +126,17 @@ def open_film(path):
     return container
 
 
-def decoded(container, stream):
-    """The frames of a stream; like a player, pass over what a damaged file cannot give."""
+def decoded(container, stream, broken):
+    """The frames of a stream; like a player, pass over what a damaged file cannot give, and add it
+    to the list `broken`."""
     packets = container.demux(stream)
     while True:
         try:
             yield from next(packets).decode()
         except StopIteration:
             return
-        except av.InvalidDataError:
-            continue
+        except av.InvalidDataError as error:
+            broken.append(error)
 
 
 def _capture(path):

@@ -18,6 +18,7 @@ if reading.av:
     import av
     from av.video.reformatter import Colorspace
 
+AV_ERRORS = (av.FFmpegError,) if reading.av else ()
 TICK = Fraction(1, 90000)  # of the clock in a written file, seconds
 CODECS = {  # of a written file: suffix -> codec, pixel format and options
     ".mp4": ("libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}),
@@ -75,12 +76,17 @@ def open_writer(
             picture = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE)
         writer.write(seconds, picture)
 
-    with whole_file(path) as temporary:
-        writer = kind(temporary, (height, width, shape[2]), rate, source)
-        try:
-            yield write
-        finally:
-            writer.close()
+    try:
+        with whole_file(path) as temporary:
+            writer = kind(temporary, (height, width, shape[2]), rate, source)
+            try:
+                yield write
+            finally:
+                writer.close()
+    except AV_ERRORS as error:
+        if isinstance(error, OSError):  # such as a full disk
+            raise
+        raise ValueError(f"{path} cannot be written ({error.strerror}).") from None
 
 
 class _AvWriter:
@@ -135,7 +141,7 @@ class _AvWriter:
                         yield packet
                 return
             stream = self.output.add_stream(ENCODERS[self.sounds[0]], rate=48000)
-            for frame in decoded(source, track):
+            for frame in decoded(source, track, []):
                 yield from stream.encode(frame)
             yield from stream.encode()
 

@@ -26,10 +26,12 @@ TYPES = {  # suffixes that are served; nothing else is
     ".wasm": "application/wasm",
     ".onnx": "application/octet-stream",
 }
+HOSTS = ("127.0.0.1", "localhost", "[::1]")  # names of this machine
 HEADERS = {
     # Without these two a browser gives no shared memory, and the network runs on one thread.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",  # nor may another page take ours
     # The browser itself refuses to send anything anywhere else.
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self';"
@@ -65,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
+    timeout = 30  # seconds that a client may be silent
 
     def __init__(self, *args, model, **kwargs):
         self.model = model
@@ -72,7 +75,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def file(self):
         """The file an address stands for, or None."""
-        address = unquote(urlsplit(self.path).path)
+        try:
+            return self.file_of(unquote(urlsplit(self.path).path))
+        except (OSError, ValueError):  # no address, or none that a file could have
+            return None
+
+    def file_of(self, address):
         if address in ("/model.onnx", "/model.json"):
             path = self.model.with_suffix(Path(address).suffix)
         else:
@@ -81,10 +89,18 @@ class Handler(BaseHTTPRequestHandler):
                 return None
         return path if path.is_file() else None
 
+    def is_addressed(self):
+        """Whether the browser meant this machine: a foreign name may be made to lead here."""
+        host = self.headers.get("Host", "").rpartition(":")
+        return (host[0] if host[2].isdigit() else "".join(host)) in HOSTS
+
     def do_GET(self):  # noqa: N802, the name is http.server's
-        path = self.file()
-        body = path.read_bytes() if path else b"There is no such page here.\n"
-        self.send_response(200 if path else 404)
+        path, status, told = self.file(), 404, "There is no such page here."
+        if not self.is_addressed():
+            port = self.server.server_port
+            path, status, told = None, 421, f"This page is at http://127.0.0.1:{port}/ alone."
+        body = path.read_bytes() if path else f"{told}\n".encode()
+        self.send_response(200 if path else status)
         kind = TYPES[path.suffix] if path else "text/plain; charset=utf-8"
         for name, value in {"Content-Type": kind, "Content-Length": len(body), **HEADERS}.items():
             self.send_header(name, str(value))
@@ -102,8 +118,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A browser that hangs up early is no error of ours."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        """A browser that hangs up early, or stops reading, is no error of ours."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
 
