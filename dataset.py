@@ -242,6 +242,12 @@ class TrainingSamples:
     def __len__(self):
         return len(self.pairs)
 
+    def digest(self):
+        """A digest of the names and sizes of all files, to see whether they are still the same."""
+        paths = [path for pair in [*self.pairs, *self.backgrounds] for path in pair[:2] if path]
+        files = [(os.path.basename(path), os.path.getsize(path)) for path in paths]
+        return hashlib.sha1(repr(files).encode(errors="surrogateescape")).hexdigest()
+
     def sample(self, index, view_shape, epoch=0, strength=1.0):
         """One training sample.
 

@@ -28,7 +28,7 @@ from dataset import (
     load_batches,
     validation_sets,
 )
-from files import lock, write_json, write_whole
+from files import write_json, write_whole
 from flags import STOPPED, command, make_parser, real, whole
 from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
@@ -37,7 +37,7 @@ from models.weights import MOST_WIDTH, load_pretrained, save_atomically
 from pairs import DATA_ROOT, split_backgrounds
 from predictor import Predictor
 from processes import StopRequest, all_reduce_mean, launch
-from run import RESUME_FILE, Run
+from run import Run, claim
 from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
 from transforms import (
     SIZE,
@@ -367,22 +367,13 @@ def train(args):
         dist.init_parallel_env()
     first, world = dist.get_rank() == 0, dist.get_world_size()
     output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-    if not args.resume and (output / RESUME_FILE).exists():
-        raise FileExistsError(
-            f"{output} holds another run; go on with --resume or name another --output."
-        )
-
-    held = first and lock(output / "lock", wait=False)  # until this function ends
-    if held is None:
-        raise FileExistsError(
-            f"Another training is writing to {output}: wait for it or name another --output."
-        )
+    held = claim(output, args.resume) if first else None  # noqa: F841, until this function ends
     samples, sets = make_samples(args), validation_sets(args.data_root, "val", args.seed)
     for dataset in sets.values():  # a broken photo is found now and not after an epoch
         for index in range(len(dataset)):
             dataset.photo(index)
     run, notes = make_run(args)
+    run.photos = samples.digest()
     if args.resume:
         notes += run.load(args, output)
     if first:
@@ -396,7 +387,12 @@ def train(args):
     stop = StopRequest()
 
     while run.epoch < args.epoch:
-        result = train_one_epoch(run, args, samples, writer, stop)
+        try:
+            result = train_one_epoch(run, args, samples, writer, stop)
+        except (OSError, ValueError):  # a photo cannot be read: once it is mended, --resume goes on
+            if first:
+                run.save(args, output)
+            raise
         if stop.asked:
             if first:
                 run.save(args, output)

@@ -67,11 +67,19 @@ def read_state(path: str | Path) -> dict[str, paddle.Tensor]:
         raise FileNotFoundError(f"There is no weights file {path}; check the path or train one.")
     check_sha256(path)
     state = load_whole(path)
-    if not isinstance(state, dict) or not all(isinstance(v, paddle.Tensor) for v in state.values()):
+    if not are_weights(state):
         raise ValueError(
             f"{path} does not hold weights by name; give a .pdparams file that train.py wrote."
         )
     return state
+
+
+def are_weights(value: object) -> bool:
+    """Whether something is {name: tensor}."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, paddle.Tensor)
+        for name, tensor in value.items()
+    )
 
 
 def load_whole(path: str | Path) -> object:

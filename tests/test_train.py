@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -266,10 +267,10 @@ def test_a_resume_with_other_arguments_says_so(data_root, tmp_path, capsys):
     assert train.main(command(data_root, out, "--epoch", "1")) == 0
     capsys.readouterr()
     assert train.main(command(data_root, out, "--epoch", "1", "--resume")) == 0
-    assert "other arguments" not in capsys.readouterr().out
+    assert "not as before" not in capsys.readouterr().out
     assert train.main(command(data_root, out, "--epoch", "2", "--lr", "0.5", "--resume")) == 0
     told = capsys.readouterr().out
-    assert "other arguments: --epoch 2 (was 1), --lr 0.5 (was 0.001)." in told
+    assert "not as before: --epoch 2 (was 1), --lr 0.5 (was 0.001)." in told
     state = load_whole(out / RESUME_FILE)
     del state["history"]
     save_atomically(state, out / RESUME_FILE)
@@ -310,3 +311,66 @@ def test_deformation_falls_to_its_final_strength():
     args = train.parse_args("--data_root x --epoch 5 --final_strength 0.2".split())
     strengths = [schedule.deformation_strength(epoch, args) for epoch in range(5)]
     assert strengths == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
+
+
+def broken_states(each):
+    """What may lie where a training's state is expected: a change of a good one -> a bad one."""
+    yield from (lambda state, wrong=wrong: wrong for wrong in ([], {}, "state", {"epoch": 1}))
+    wrongs = itertools.cycle(["x", [1], {"x": "y"}, {1: 2}, 10**30, float("nan"), -1])
+    for name in ("model", "optimizer", "average", "sums", "history", "args", "epoch", "step"):
+        for wrong in itertools.islice(wrongs, each):
+            yield lambda state, name=name, wrong=wrong: state | {name: wrong}
+
+
+@pytest.mark.parametrize("each", [1, pytest.param(7, marks=pytest.mark.slow)])
+def test_a_foreign_state_is_one_sentence(data_root, tmp_path, capsys, each):
+    output = tmp_path / "out"
+    assert train.main(command(data_root, output, "--epoch", "1")) == 0
+    good, told = load_whole(output / RESUME_FILE), []
+    for change in broken_states(each):
+        save_atomically(change(good), output / RESUME_FILE)
+        capsys.readouterr()
+        code = train.main(command(data_root, output, "--epoch", "1", "--resume"))
+        told.append((code, capsys.readouterr().err))
+    assert all(code == 1 and err.count("\n") == 1 for code, err in told if code), told
+    assert sum(code == 0 for code, _ in told) < 9  # --args x and the like only change what is told
+
+
+def test_a_broken_photo_ends_the_run_and_its_mending_goes_on(tmp_path, capsys):
+    data_root = draw_data_root(tmp_path / "drawn", train=16)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert train.main(command(data_root, whole, "--epoch", "1")) == 0
+    third = schedule.epoch_steps(16, 4, [(64, 64)], seed=0, epoch=0)[2][1]
+    photo = data_root / "Images" / (data_root / "eg1800_train.txt").read_text().split()[third[0]]
+    content = photo.read_bytes()
+    photo.write_bytes(bytes(len(content)))
+    capsys.readouterr()
+    assert train.main(command(data_root, broken, "--epoch", "1")) == 1
+    told = capsys.readouterr().err
+    assert f"{photo} is not a readable picture" in told
+    photo.write_bytes(content)
+    assert load_whole(broken / RESUME_FILE)["batch"] == 2
+    assert train.main(command(data_root, broken, "--epoch", "1", "--resume")) == 0
+    assert same_weights(whole / "model_0.pdparams", broken / "model_0.pdparams")
+
+
+def test_within_an_epoch_the_photos_left_of_it_stay_the_same(data_root, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert train.main(command(data_root, output, "--epoch", "1")) == 0
+    state = load_whole(output / RESUME_FILE)
+    photo = next((data_root / "Images").iterdir())
+    for batch, code in ((0, 0), (1, 1)):
+        save_atomically(state | {"batch": batch}, output / RESUME_FILE)
+        for flags, change in (
+            (["--batch_size", "3"], "--batch_size 3 (was 4)"),
+            (["--seed", "7"], "--seed 7 (was 0)"),
+            ([], "the training photos are not the same"),
+        ):
+            content = photo.read_bytes()
+            if not flags:
+                photo.write_bytes(content + b"\0")
+            done = train.main(command(data_root, output, "--epoch", "1", *flags, "--resume"))
+            told = capsys.readouterr()
+            photo.write_bytes(content)
+            assert (done, change in told.out + told.err) == (code, True), told
+    assert "what decides which photos are left of it has changed" in told.err
