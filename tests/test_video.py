@@ -1,3 +1,8 @@
+import re
+import sys
+from glob import glob
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -150,11 +155,81 @@ def test_a_camera_takes_the_faster_network_unless_told():
     assert video.parse_args(["--camera", "0", "--model_path", "full"]).model_path == "full"
 
 
-def test_no_camera_is_one_sentence(model_path, monkeypatch, capsys):
-    monkeypatch.setattr(cv2, "namedWindow", lambda *arguments: None)
-    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
-    assert run(model_path, "--camera", 99) == 1
-    assert "Camera 99 gives no picture" in capsys.readouterr().err
+@pytest.mark.skipif(sys.platform != "linux", reason="there is always a screen")
+def test_without_a_screen_is_one_sentence(model_path, monkeypatch, capsys):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    assert run(model_path, "--camera", 99) == 1  # and Qt has not ended the tests
+    told = r"apps\.video: No window can be opened: [^\n]*\n"
+    assert re.fullmatch(told, capsys.readouterr().err)
+
+
+def test_no_camera_is_one_sentence(model_path, capfd):
+    assert run(model_path, "--camera", 99, "--virtual_camera") == 1
+    told = r"apps\.video: Camera 99 gives no picture: [^\n]*\n"
+    assert re.fullmatch(told, capfd.readouterr().err), "and OpenCV's own words"
+
+
+@pytest.fixture
+def camera(clip, monkeypatch):
+    """A camera that shows the clip once, as the images that it gives."""
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: capture(str(clip)))
+    film = capture(str(clip))
+    return [film.read()[1] for _ in range(7)]
+
+
+class Device:
+    """Stands in for pyvirtualcam.Camera: keeps what a call would see."""
+
+    device = "/dev/video9"
+
+    def __init__(self, width, height, fps, fmt):
+        self.size, self.rate, self.format, self.sent = (width, height), fps, fmt, []
+        Device.last = self
+
+    def send(self, picture):
+        assert picture.shape == (*self.size[::-1], 3) and picture.dtype == np.uint8
+        self.sent.append(picture)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.closed = True
+
+
+def test_a_virtual_camera_gets_every_frame(model_path, camera, monkeypatch, capsys):
+    stand_in = SimpleNamespace(Camera=Device, PixelFormat=SimpleNamespace(BGR="bgr"))
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", stand_in)
+    flags = ["--virtual_camera", "--no-smooth", "--mode", "grey"]
+    assert run(model_path, "--camera", 0, *flags) == 1  # the clip ends
+    told = capsys.readouterr()
+    assert "Choose the camera /dev/video9 in your call" in told.out
+    assert told.err.startswith("apps.video: Camera 0 gives no picture")
+    device = Device.last
+    assert (device.size, device.rate, device.format, device.closed) == ((64, 48), 10, "bgr", True)
+    images = camera[2:]  # two were looked at to open it
+    predictor = Predictor(model_path)
+    assert 1 <= len(device.sent) <= len(images)  # those in work when it ends are dropped
+    for image, picture in zip(images, device.sent):
+        expected = effects.grey(image, predictor.probability(image))
+        assert difference(picture, expected) < 1, "another frame, or mirrored"
+
+
+def test_a_missing_virtual_camera_is_one_sentence(model_path, camera, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    assert run(model_path, "--camera", 0, "--virtual_camera") == 1
+    told = "apps.video: --virtual_camera needs pyvirtualcam: run `pip install pyvirtualcam`.\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.skipif(sys.platform != "linux" or glob("/dev/video*"), reason="may have a device")
+def test_without_v4l2loopback_is_one_sentence(model_path, camera, capsys):
+    pytest.importorskip("pyvirtualcam")
+    assert run(model_path, "--camera", 0, "--virtual_camera") == 1
+    told = r"apps\.video: There is no virtual camera \([^\n]*\): on Linux run [^\n]*\n"
+    assert re.fullmatch(told, capsys.readouterr().err)
 
 
 def test_bad_videos_are_named_and_the_others_done(model_path, clip, tmp_path, capsys):
@@ -187,7 +262,11 @@ def test_a_background_is_not_overwritten(model_path, clip, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [[], ["a.mp4", "--camera", "0"], ["a.mp4", "--blur", "-1"], ["--camera", "0", "--mode"]]
-    + [["--camera", "0", "--mode", "cutout"], ["a.mp4", "--background", "red", "blue"]],
+    + [
+        ["a.mp4", "--virtual_camera"],
+        ["--camera", "0", "--mode", "cutout"],
+        ["a.mp4", "--background", "red", "blue"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments):
     with pytest.raises(SystemExit) as stop:

@@ -1,7 +1,8 @@
 """Find the person in films, or live before a camera.
 
 `python -m apps.video clip.mp4 --mode blur` writes clip_blur.mp4 beside it, with its sound;
-`python -m apps.video --camera 0` opens a window whose keys switch the effect.
+`python -m apps.video --camera 0` opens a window whose keys switch the effect;
+with `--virtual_camera` video calls get the picture instead.
 """
 
 import argparse
@@ -35,6 +36,12 @@ def parse_args(argv=None):
     parser.add_argument("films", nargs="*", type=Path, help="film files")
     add = parser.add_argument_group("results").add_argument
     add("--camera", type=whole(), help="number of a camera to show live instead: 0 is the first")
+    add(
+        "--virtual_camera",
+        action="store_true",
+        help="give --camera to video calls as a camera of its own, not to a window (needs"
+        " pyvirtualcam)",
+    )
     add("--output", type=Path, help="folder of the results (default: beside each film)")
     add("--mode", choices=EFFECTS, help="default: overlay; blur for --camera")
     add(
@@ -75,6 +82,8 @@ def parse_args(argv=None):
         parser.error("give film files, or --camera with the number of a camera, not both")
     if args.camera is not None and args.mode not in EFFECT_KEYS:
         parser.error(f"--mode {args.mode} is not for --camera: give {', '.join(EFFECT_KEYS[:-1])}")
+    if args.virtual_camera and args.camera is None:
+        parser.error("--virtual_camera is for --camera: give its number, 0 is the first")
     if args.camera is None and len(args.background) > 1:
         parser.error(f"a film takes one --background, not {len(args.background)}")
     return args

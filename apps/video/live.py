@@ -1,8 +1,10 @@
-"""The live window: a camera with the effect that the keys choose."""
+"""Live: a camera with an effect, in a window or as a camera of its own."""
 
+import subprocess
+import sys
 import time
 from collections import deque
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
 from apps.video.drawing import Frame, pictures
@@ -13,7 +15,7 @@ HELP = "1-6 or m: effect   b: background   f: mirror   h: help   q: quit"
 
 
 class Look(NamedTuple):
-    """What the live window shows."""
+    """What is made of the camera's frames, and how the window shows it."""
 
     mode: str
     mirror: bool = True
@@ -51,53 +53,150 @@ def press(look, key, backgrounds):
 
 
 def live(predictor, args):
-    """Show a camera with the effect that the keys choose, until q, Esc or the window's end.
+    """Show a camera with its effect, until q, Esc or the window's end, or Ctrl-C.
 
     Raises:
-        OSError: the camera cannot be opened or read.
+        ImportError: --virtual_camera without pyvirtualcam.
+        OSError: the camera cannot be opened or read, or there is no virtual one.
         RuntimeError: no window can be opened.
     """
-    look = Look(args.mode)
-    title = "PortraitNet"
-    capture = cv2.VideoCapture(args.camera)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # no frames that have waited
+    if not args.virtual_camera:
+        check_window()
+    look = Look(args.mode, mirror=not args.virtual_camera)
 
     def frames():
         start = time.perf_counter()
         while True:
-            read, image = capture.read()
-            if not read:
-                raise OSError(
-                    f"Camera {args.camera} gives no picture: give the number of another one, or"
-                    " close the program that uses it."
-                )
-            seconds = time.perf_counter() - start
+            seconds, image = time.perf_counter() - start, read()
             image = cv2.flip(image, 1) if look.mirror else image
             background = args.background[look.background].at(seconds, image.shape)
             yield Frame(seconds, image, look.mode, background)
 
+    with ExitStack() as stack:
+        read, rate = stack.enter_context(camera(args.camera))
+        if args.virtual_camera:
+            show = stack.enter_context(virtual_camera(read().shape, rate))
+        else:
+            show = stack.enter_context(window(len(args.background)))
+        drawn = pictures(frames(), predictor, args.blur / 100, args.smooth, 2)
+        for _, picture, _ in stack.enter_context(closing(drawn)):
+            look = show(picture, look)
+            if look is None:
+                return
+
+
+@contextmanager
+def camera(number):
+    """A camera, open.
+
+    Yields:
+        function that waits for the next image, (H, W, 3) uint8 BGR, and frames a second.
+
+    Raises:
+        OSError: it cannot be opened; the function raises it when it cannot be read.
+    """
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # its ten lines on a missing camera say less than one of ours
+    capture = cv2.VideoCapture(number)
+    cv2.utils.logging.setLogLevel(level)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # no frames that have waited
+
+    def read():
+        there, image = capture.read()
+        if not there:
+            raise OSError(
+                f"Camera {number} gives no picture: give the number of another one, or close the"
+                " program that uses it."
+            )
+        return image
+
     try:
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-        times = deque(maxlen=30)
-        with closing(pictures(frames(), predictor, args.blur / 100, args.smooth, 2)) as drawn:
-            for _, picture, _ in drawn:
-                times.append(time.perf_counter())
-                if look.help:
-                    rate = (len(times) - 1) / max(1e-3, times[-1] - times[0])
-                    picture = caption(picture, [f"{look.mode}, {rate:.0f} frames/s", HELP])
-                cv2.imshow(title, picture)
-                look = press(look, cv2.waitKey(1), len(args.background))
-                if look is None or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
-                    return
-    except cv2.error as error:
-        raise RuntimeError(
-            f"No window can be opened ({error.err}): run on a machine with a screen, with"
-            " opencv-python rather than opencv-python-headless."
-        ) from None
+        read()
+        yield read, capture.get(cv2.CAP_PROP_FPS) or 30
     finally:
         capture.release()
-        with suppress(cv2.error):  # of an OpenCV without windows
-            cv2.destroyAllWindows()
+
+
+def check_window():
+    """See whether a window can be opened, in a process of its own: without a screen Qt ends it.
+
+    Raises:
+        RuntimeError: it cannot.
+    """
+    trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('trial')"]
+    if subprocess.run(trial, capture_output=True).returncode:
+        raise RuntimeError(
+            "No window can be opened: run on a machine with a screen, with opencv-python rather"
+            " than opencv-python-headless, or give --virtual_camera."
+        )
+
+
+@contextmanager
+def window(backgrounds):
+    """A window on the screen whose keys change the look.
+
+    Args:
+        backgrounds: number of them.
+
+    Yields:
+        function of a picture and the Look it was made with, which shows it -> the next Look, or
+        None to end.
+    """
+    title = "PortraitNet"
+    times = deque(maxlen=30)
+
+    def show(picture, look):
+        times.append(time.perf_counter())
+        if look.help:
+            rate = (len(times) - 1) / max(1e-3, times[-1] - times[0])
+            picture = caption(picture, [f"{look.mode}, {rate:.0f} frames/s", HELP])
+        cv2.imshow(title, picture)
+        look = press(look, cv2.waitKey(1), backgrounds)
+        return look if cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1 else None
+
+    cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    try:
+        yield show
+    finally:
+        cv2.destroyAllWindows()
+
+
+@contextmanager
+def virtual_camera(shape, rate):
+    """A camera that other programs can choose, such as a video call.
+
+    Args:
+        shape: of the pictures, (H, W, 3).
+        rate: frames a second that it promises.
+
+    Yields:
+        function as that of `window`, which sends the picture there and keeps the look.
+
+    Raises:
+        ImportError, OSError: pyvirtualcam is not installed, or finds no device.
+    """
+    try:
+        import pyvirtualcam
+    except ImportError:
+        raise ImportError(
+            "--virtual_camera needs pyvirtualcam: run `pip install pyvirtualcam`."
+        ) from None
+    height, width = shape[:2]
+    try:
+        output = pyvirtualcam.Camera(width, height, rate, fmt=pyvirtualcam.PixelFormat.BGR)
+    except RuntimeError as error:
+        raise OSError(
+            f"There is no virtual camera ({str(error).partition('. ')[0]}): on Linux run `sudo"
+            " modprobe v4l2loopback`, on Windows and macOS install OBS."
+        ) from None
+
+    def show(picture, look):
+        output.send(picture)
+        return look
+
+    with output:
+        print(f"Choose the camera {output.device} in your call; Ctrl-C ends.", flush=True)
+        yield show
 
 
 def caption(picture, lines):
