@@ -43,7 +43,7 @@ CanvasRenderingContext2D.prototype.putImageData = function (...given) {
 """
 # As MediaPipe's documentation composes a coloured background.
 PEER_PAGE = """<!doctype html>
-<input id="photo_file" type="file">
+<input id="files" type="file">
 <canvas id="canvas" width="640" height="480"></canvas>
 <script src="/peer/selfie_segmentation.js"></script>
 <script>
@@ -64,7 +64,7 @@ PEER_PAGE = """<!doctype html>
     context.restore();
     window.drawn++;
   });
-  photo_file.onchange = async () => peer.send({ image: await createImageBitmap(photo_file.files[0]) });
+  files.onchange = async () => peer.send({ image: await createImageBitmap(files.files[0]) });
   async function start() {
     const video = document.createElement("video");
     video.srcObject = await navigator.mediaDevices.getUserMedia({
@@ -124,13 +124,14 @@ def measure(browser, address, seconds, ours):
     PeerHandler.sent = 0
     begin = time.perf_counter()
     page.goto(address)
-    page.set_input_files("#photo_file", EXAMPLE)
+    page.set_input_files("#files", EXAMPLE)
     while not page.evaluate("window.drawn"):
         page.wait_for_timeout(10)
     first, sent = time.perf_counter() - begin, PeerHandler.sent
 
     if ours:
-        page.locator("input[value=color]").check(force=True)
+        page.locator("input[value=replace]").check(force=True)
+        page.click("#color")
         page.locator("input[value=camera]").check(force=True)
         page.click("#start")
     else:
@@ -140,7 +141,7 @@ def measure(browser, address, seconds, ours):
     page.wait_for_timeout(1000 * seconds)
     frames = page.evaluate("window.drawn") - frames
     rate = frames / (time.perf_counter() - begin)
-    text = page.inner_text("#status") if ours else ""
+    text = page.text_content("#times") if ours else ""
     if not ours:
         text = (
             f"send() {page.evaluate('network.sort((a, b) => a - b)[network.length >> 1]'):.0f} ms"
@@ -150,17 +151,15 @@ def measure(browser, address, seconds, ours):
 
 
 def take_screenshot(browser, address, path):
-    """The example photo in the page, half of it with a blurred background."""
-    page = browser.new_page(viewport={"width": 960, "height": 700})
-    page.add_init_script(COUNT)
+    """A sample portrait in the page, half of it before a drawn background."""
+    page = browser.new_page(viewport={"width": 1120, "height": 700})
     page.goto(address)
-    page.set_input_files("#photo_file", EXAMPLE)
-    page.wait_for_selector("#download:not([disabled])")
-    page.locator("input[value=blur]").check(force=True)
-    page.locator("#split").fill("40")
-    while page.evaluate("window.drawn") < 2:
-        page.wait_for_timeout(50)
-    page.screenshot(path=path, full_page=True)
+    page.locator("input[value=replace]").check(force=True)
+    page.locator("input[value=garden]").check(force=True)
+    page.click("#samples button >> nth=0")
+    page.wait_for_selector("#save:not([disabled])")
+    page.mouse.move(0, 0)
+    page.screenshot(path=path)
 
 
 def parse_args(argv=None):
@@ -179,7 +178,7 @@ def main(argv=None):
     args = parse_args(argv)
     from playwright.sync_api import sync_playwright
 
-    handler = functools.partial(PeerHandler, model=args.model_path)
+    handler = functools.partial(PeerHandler, files=web.page_files(args.model_path))
     server = web.Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"

@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,7 @@ from conftest import draw_portrait
 import effects
 import predictor
 from apps.video import smoothing
+from apps.video.reading import read_film
 from apps.web import __main__ as web
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
 from images import read_image, read_mask
@@ -73,6 +76,7 @@ def get(model):
         ("/style.css", "text/css; charset=utf-8"),
         ("/worker.js?threads=1", "text/javascript; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
+        ("/samples/hat.jpg", "image/jpeg"),
         ("/model.json", "application/json"),
         ("/model.onnx", "application/octet-stream"),
     ],
@@ -118,7 +122,10 @@ def test_nothing_outside_the_page_is_served(get, tmp_path):
         f"/{climb.replace('/', '%2f')}",
         f"/{secret}",
         "/__main__.py",
+        "/package.json",
         "/node_modules",
+        "/runtime",
+        "/runtime/../package.json",
         "/missing.js",
     ):
         assert get(target)[0] == 404, target
@@ -210,6 +217,42 @@ def test_packages_are_installed_only_when_they_are_not_there(tmp_path, monkeypat
     package.write_text('{"version": "0.0.1"}')
     with pytest.raises(RuntimeError, match="needs npm"):
         web.install_packages(tmp_path)
+
+
+def test_the_page_is_built_whole_or_not_at_all(model, tmp_path, monkeypatch):
+    folder = tmp_path / "site" / "page"
+    monkeypatch.setattr(web, "RUNTIME", ("missing.mjs",))
+    with pytest.raises(FileNotFoundError, match=r"missing\.mjs"):
+        web.build(folder, model)
+    assert not list(folder.parent.iterdir())
+    monkeypatch.setattr(web, "RUNTIME", ())  # the packages are not there in a quick test
+    size = web.build(folder, model)
+    built = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    extra = {"LICENSE", "_headers", "samples/README.md"}
+    assert built == set(web.page_files(model)) | extra
+    assert size == sum((folder / name).stat().st_size for name in built)
+    assert (folder / "model.onnx").read_bytes() == b"the network"
+    index = (folder / "index.html").read_text()
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'self\';' in index
+    assert "Cross-Origin-Embedder-Policy: require-corp" in (folder / "_headers").read_text()
+
+
+def test_a_build_keeps_what_is_there(model, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note.txt").write_text("kept")
+    with pytest.raises(FileExistsError, match="mine is not empty and is kept: give a new folder"):
+        web.build(tmp_path / "mine", model)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
+
+
+def test_every_sample_is_credited():
+    credits = (web.FOLDER / "samples" / "README.md").read_text()
+    samples = sorted(web.FOLDER.glob("samples/*.jpg"))
+    assert len(samples) == 3
+    for sample in samples:
+        assert f"`{sample.name}`" in credits and sample.stat().st_size < 60_000
+        assert max(read_image(sample).shape) <= 480
+        assert f'src="samples/{sample.name}"' in (web.FOLDER / "index.html").read_text()
 
 
 def test_the_lock_file_fits_package_json():
@@ -422,7 +465,7 @@ def page(browser, address):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda line: line.type == "error" and problems.append(line.text))
     page.goto(address)
-    page.wait_for_selector("#runtime:not(:empty)", timeout=90_000)
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
     yield page
     context.close()
     assert not problems
@@ -444,14 +487,14 @@ def pictures(page, count, seconds=60):
 
 
 def open_example(page, path=EXAMPLE):
-    page.set_input_files("#photo_file", path)
-    page.wait_for_selector("#download:not([disabled])", timeout=60_000)
+    page.set_input_files("#files", path)
+    page.wait_for_selector("#save:not([disabled])", timeout=60_000)
 
 
 def save(page, path):
     """Download the picture that is shown; returns it as OpenCV reads it."""
     with page.expect_download() as download:
-        page.click("#download")
+        page.click("#save")
     download.value.save_as(path)
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
 
@@ -466,7 +509,11 @@ def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path, width):
     image = read_image(EXAMPLE)[:, :width]
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     open_example(page, tmp_path / "photo.png")
-    assert re.search(rf"% person · {width} × 512 · network .* ms", page.inner_text("#status"))
+    assert page.inner_text("#status") == f"photo.png, {width} × 512 pixels"
+    assert re.fullmatch(
+        r"The person takes \d+\.\d % of the photo\. Network \S+ ms, in all \S+ ms\.",
+        page.text_content("#times"),
+    )
     with pictures(page, 1):
         choose(page, "mask")
     save(page, tmp_path / "mask.png")
@@ -478,11 +525,14 @@ def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path, width):
 @pytest.mark.slow
 def test_every_mode_draws_the_whole_photo(page, tmp_path):
     open_example(page)
-    drawn = {"overlay": save(page, tmp_path / "overlay.png")}
-    for mode in ("cutout", "blur", "color", "background", "mask"):
+    drawn = {"cutout": save(page, tmp_path / "cutout.png")}  # it is the first
+    for mode in ("replace", "blur", "grey", "overlay", "mask"):
         with pictures(page, 1):
             choose(page, mode)
         drawn[mode] = save(page, tmp_path / f"{mode}.png")
+    assert list(drawn) == page.evaluate(
+        "[...document.querySelectorAll('[name=mode]')].map((radio) => radio.value)"
+    )
     photo = read_image(EXAMPLE)
     for mode, picture in drawn.items():
         assert picture.shape == (512, 512, 4), mode
@@ -490,32 +540,219 @@ def test_every_mode_draws_the_whole_photo(page, tmp_path):
         least, most = {"overlay": (0.2, 0.7), "mask": (0, 0.3)}.get(mode, (0.3, 0.9))
         assert least <= same <= most, mode
         assert ((picture[:, :, 3] == 0).mean() > 0.2) == (mode == "cutout"), mode
-    plain = np.all(drawn["color"][:, :, :3] == (0x5C, 0x7D, 0x3F), axis=2)
+
+
+@pytest.mark.slow
+def test_the_gallery_has_six_backgrounds_a_colour_and_a_photo(page, tmp_path):
+    open_example(page)
+    choose(page, "replace")
+    names = page.evaluate(
+        "[...document.querySelectorAll('[name=background]:not([hidden])')].map((e) => e.value)"
+    )
+    assert len(names) == 6
+    drawn = []
+    for name in names:
+        page.locator(f"input[value={name}]").check(force=True)
+        page.wait_for_timeout(500)
+        drawn.append(save(page, tmp_path / "drawn.png"))
+    means = np.array([picture[:64, :64, :3].mean(axis=(0, 1)) for picture in drawn])
+    apart = np.abs(means[:, None] - means).max(axis=2) + 255 * np.eye(6)
+    assert apart.min() > 5, "two are alike"
+
+    with pictures(page, 1):
+        page.click("#color")
+    plain = np.all(save(page, tmp_path / "plain.png")[:, :, :3] == (0x5C, 0x7D, 0x3F), axis=2)
     assert 0.2 < plain.mean() < 0.7
     own = np.full((30, 90, 3), (10, 20, 250), np.uint8)
     cv2.imwrite(str(tmp_path / "own.png"), own)
     with pictures(page, 1):
-        choose(page, "background")
-    with pictures(page, 1):
-        page.set_input_files("#background_file", tmp_path / "own.png")
+        page.set_input_files("#own_file", tmp_path / "own.png")
     mine = np.all(save(page, tmp_path / "mine.png")[:, :, :3] == (10, 20, 250), axis=2)
     assert (mine == plain).mean() > 0.999
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    page.set_input_files("#own_file", tmp_path / "broken.png")
+    page.wait_for_selector("#status.wrong")
+    assert page.inner_text("#status").startswith("broken.png is no picture this browser can read:")
+
+
+SCREENS = [(1280, 800), (390, 844), (844, 390)]
+
+
+@pytest.mark.slow
+def test_a_sample_fits_every_screen_and_moves_no_control(page):
+    boxes = {}
+    for photo in (False, True):
+        if photo:
+            page.click("#samples button >> nth=0")
+            page.wait_for_selector("#save:not([disabled])", timeout=60_000)
+        for width, height in SCREENS:
+            page.set_viewport_size({"width": width, "height": height})
+            box = {name: page.locator(f"#{name}").bounding_box() for name in ("controls", "save")}
+            assert boxes.setdefault(width, box) == box, "the controls have moved"
+            assert box["save"]["y"] + box["save"]["height"] <= height, "out of sight"
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            if photo:
+                figure, stage = (
+                    page.locator(f"#{name}").bounding_box() for name in ("figure", "stage")
+                )
+                assert figure["width"] == pytest.approx(figure["height"], abs=1)  # as the photo is
+                assert min(stage["width"] - figure["width"], stage["height"] - figure["height"]) < 1
+    assert page.inner_text("#status") == "Woman with a scarf.jpg, 480 × 480 pixels"
+
+
+@pytest.mark.slow
+def test_the_handle_begins_in_the_middle_and_stays_on_its_line(page):
+    open_example(page)
+    figure = page.locator("#figure").bounding_box()
+    middle = figure["y"] + figure["height"] / 2
+
+    def knob():
+        box = page.locator("#divider svg").bounding_box()
+        return box["x"] + box["width"] / 2 - figure["x"]
+
+    assert knob() == pytest.approx(figure["width"] / 2, abs=1)
+    page.mouse.move(figure["x"] + figure["width"] / 2, middle)
+    page.mouse.down()
+    for share in (0.2, 0.9, 0, 1):
+        page.mouse.move(figure["x"] + share * figure["width"], middle)
+        clip = page.evaluate("getComputedStyle(after).clipPath")
+        assert knob() == pytest.approx(share * figure["width"], abs=2)
+        left = re.fullmatch(r"inset\(0px 0px 0px ([\d.]+)(?:%|px)\)", clip)
+        assert left and float(left[1]) == pytest.approx(100 * share, abs=0.5), clip
+    page.mouse.up()
+
+
+@pytest.mark.slow
+def test_zoom_comes_closer_and_goes_back(page):
+    open_example(page)
+    scale = "getComputedStyle(result).transform.match(/[\\d.]+/)[0] * 1"
+    figure = page.locator("#figure").bounding_box()
+    for _ in range(2):
+        page.click("#closer")
+    assert page.evaluate(scale) == pytest.approx(2.25, abs=0.01)
+    page.click("#farther"), page.click("#farther")
+    assert page.evaluate(scale) == 1
+    page.mouse.move(figure["x"] + 5, figure["y"] + 5)
+    page.mouse.wheel(0, -300)
+    assert page.evaluate(scale) == pytest.approx(np.e, abs=0.01)
+    before = page.locator("#result").bounding_box()
+    assert before["x"] == pytest.approx(figure["x"] - 5 * (np.e - 1), abs=0.5), "not at the pointer"
+    page.mouse.down()  # far from the line: the picture moves, and not beyond its own edge
+    page.mouse.move(figure["x"] - 35, figure["y"] + 205)
+    page.mouse.up()
+    after = page.locator("#result").bounding_box()
+    assert after["x"] == pytest.approx(before["x"] - 40, abs=0.5)
+    assert after["y"] == pytest.approx(figure["y"], abs=0.5)
+    page.focus("#split")
+    page.keyboard.press("0")
+    assert page.evaluate(scale) == 1
+
+
+@pytest.mark.slow
+def test_every_format_and_the_clipboard_take_the_full_size(page, tmp_path):
+    photo = cv2.resize(read_image(EXAMPLE), (1500, 1200))
+    cv2.imwrite(str(tmp_path / "large.png"), photo)
+    open_example(page, tmp_path / "large.png")
+    cut = save(page, tmp_path / "cut.png")
+    assert cut.shape == (1200, 1500, 4)
+    for name, suffix in (("JPEG", "jpg"), ("WebP", "webp")):
+        page.select_option("#format", name)
+        with page.expect_download() as download:
+            page.click("#save")
+        assert download.value.suggested_filename == f"large_cutout.{suffix}"
+        download.value.save_as(tmp_path / f"a.{suffix}")
+        saved = cv2.imread(str(tmp_path / f"a.{suffix}"), cv2.IMREAD_UNCHANGED)
+        assert saved.shape == (1200, 1500, 3 if name == "JPEG" else 4)
+        nothing, person = cut[:, :, 3] == 0, cut[:, :, 3] == 255
+        assert np.abs(saved[:, :, :3].astype(int) - cut[:, :, :3])[person].mean() < 4
+        if name == "JPEG":
+            assert saved[nothing].mean() > 253, "not on white"
+        else:
+            assert saved[nothing][:, 3].max() < 5
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy")
+    page.wait_for_function(
+        "() => document.getElementById('status').textContent.startsWith('Copied')"
+    )
+    size = page.evaluate(
+        "async () => { const [item] = await navigator.clipboard.read();"
+        " const picture = await createImageBitmap(await item.getType('image/png'));"
+        " return [picture.width, picture.height] }"
+    )
+    assert size == [1500, 1200]
+
+
+@pytest.mark.slow
+def test_nobody_is_said_loudly_and_cannot_be_downloaded(page, tmp_path):
+    open_example(page)
+    cv2.imwrite(str(tmp_path / "wall.png"), np.full((300, 400, 3), 150, np.uint8))
+    page.set_input_files("#files", tmp_path / "wall.png")
+    page.wait_for_selector("#status.wrong")
+    assert page.inner_text("#status").startswith("Nobody found in this photo.")
+    assert page.is_disabled("#save") and page.is_disabled("#copy")
+    assert not page.is_visible("#divider") and page.is_visible("#original")
+    page.click("#strip button >> nth=0")  # back to somebody
+    page.wait_for_selector("#save:not([disabled])")
+    assert not page.is_visible("#status.wrong")
+
+
+@pytest.mark.slow
+def test_several_dropped_photos_become_a_strip(page, tmp_path):
+    paths = []
+    for width in (200, 300, 400):
+        paths.append(tmp_path / f"{width}.png")
+        cv2.imwrite(str(paths[-1]), read_image(EXAMPLE)[:, :width])
+    page.evaluate(
+        """async (files) => {
+          const transfer = new DataTransfer();
+          for (const [name, bytes] of files) {
+            transfer.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+          }
+          dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        }""",
+        [[path.name, list(path.read_bytes())] for path in paths],
+    )
+    page.wait_for_selector("#save:not([disabled])", timeout=60_000)
+    assert page.inner_text("#status") == "200.png, 200 × 512 pixels"
+    assert page.locator("#strip button").count() == 3
+    page.click("#strip button >> nth=2")
+    page.wait_for_function("() => document.getElementById('status').textContent.startsWith('400')")
+    assert page.locator("#strip [aria-current=true] img").get_attribute("alt") == "400.png"
+    names = []
+    page.on("download", lambda download: names.append(download.suggested_filename))
+    page.click("#save_all")
+    page.wait_for_selector("#save_all[disabled]")
+    end = time.monotonic() + 60
+    while len(names) < 3 and time.monotonic() < end:
+        page.wait_for_timeout(100)
+    assert names == ["200_cutout.png", "300_cutout.png", "400_cutout.png"]
+
+
+@pytest.mark.slow
+def test_a_finger_gets_words_of_its_own(browser, address):
+    context = browser.new_context(has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(address)
+    assert page.is_visible("text=Take a photo, or pick one of yours")
+    assert not page.is_visible("text=Drop photos here")
+    context.close()
 
 
 @pytest.mark.slow
 def test_keys_alone_do_it_all(page):
     open_example(page)
-    page.focus("input[value=overlay]")
+    page.focus("input[value=cutout]")
     with pictures(page, 1):
         page.keyboard.press("ArrowRight")
-    assert page.is_checked("input[value=cutout]")
+    assert page.is_checked("input[value=replace]")
     page.focus("#split")
     for _ in range(10):
         page.keyboard.press("ArrowRight")
-    assert page.evaluate("getComputedStyle(figure).getPropertyValue('--split')") == "5%"
+    assert page.evaluate("getComputedStyle(figure).getPropertyValue('--split')") == "55%"
     names = page.evaluate(
         "[...document.querySelectorAll('button, input, select')].filter(e => !e.labels?.length"
-        " && !e.ariaLabel && !e.textContent.trim()).map(e => e.outerHTML)"
+        " && !e.ariaLabel && !e.textContent.trim() && !e.querySelector('img')?.alt)"
+        ".map(e => e.outerHTML)"
     )
     assert names == []
 
@@ -524,7 +761,7 @@ def test_keys_alone_do_it_all(page):
 def test_a_broken_file_is_one_sentence_and_the_photo_stays(page, tmp_path):
     open_example(page)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 this is no photo")
-    page.set_input_files("#photo_file", tmp_path / "broken.jpg")
+    page.set_input_files("#files", tmp_path / "broken.jpg")
     page.wait_for_selector("#status.wrong")
     assert page.inner_text("#status").startswith("broken.jpg is no picture this browser can read:")
     assert page.is_visible("#result")
@@ -553,7 +790,8 @@ def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
         pass
     frame = 640 * 480 * 4
     assert resident(browser) - before < 80 * frame  # a leak keeps 100 at least
-    assert re.search(r"frames/s · 640 × 480 · network", page.inner_text("#status"))
+    assert page.inner_text("#status") == "Live."
+    assert re.search(r"frames/s of 640 × 480 pixels: network", page.text_content("#times"))
 
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
@@ -565,6 +803,34 @@ def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
     with pictures(page, 2):
         page.evaluate("delete document.hidden")
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+@pytest.mark.slow
+def test_the_camera_is_recorded_to_a_film(page, tmp_path):
+    choose(page, "camera")
+    choose(page, "grey")
+    with pictures(page, 2):
+        page.click("#start")
+    page.click("#record")
+    assert page.is_disabled("#size")
+    with pictures(page, 12):
+        pass
+    assert re.fullmatch(r"Stop · 0:\d\d", page.inner_text("#record"))
+    with page.expect_download() as download:
+        page.click("#record")
+    assert download.value.suggested_filename == "camera_grey.webm"
+    download.value.save_as(tmp_path / "film.webm")
+    frames = [image for _, image in read_film(tmp_path / "film.webm")]
+    assert len(frames) >= 6 and frames[0].shape == (480, 640, 3)
+    assert np.ptp(frames[-1].astype(int), axis=2).max() > 60, "no colour"
+    assert page.inner_text("#record") == "Record a film"
+
+    page.click("#record")  # a camera that is turned off ends its film
+    with pictures(page, 3):
+        pass
+    with page.expect_download():
+        page.click("#stop")
+    assert page.is_disabled("#record")
 
 
 @pytest.mark.slow
@@ -586,3 +852,35 @@ def test_a_camera_that_fails_is_one_sentence(page, error, sentence):
     page.click("#start")
     page.wait_for_selector("#status.wrong")
     assert page.inner_text("#status").startswith(sentence)
+
+
+@pytest.mark.slow
+def test_the_built_page_runs_on_any_host(browser, tmp_path):
+    """Below a folder of a server that knows nothing of it, and sends no header of ours."""
+    if not web.MODEL_PATH.is_file():
+        pytest.skip(f"{web.MODEL_PATH} is not there")
+    assert web.main(["--build", str(tmp_path / "site" / "page")]) == 0
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    handler.log_message = lambda *args: None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/page/"
+    page = browser.new_page()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    assert page.text_content("#runtime") == "Runs on the processor, 1 thread."
+    open_example(page)
+    assert save(page, tmp_path / "cut.png").shape == (512, 512, 4)
+    assert all(
+        url.startswith((address, f"blob:http://127.0.0.1:{server.server_port}")) for url in requests
+    )
+    refused = page.evaluate(
+        "() => new Promise((resolve) => { addEventListener('securitypolicyviolation',"
+        " (event) => resolve(event.effectiveDirective)); fetch('http://localhost:1/').catch("
+        "() => setTimeout(resolve, 2000, 'not refused')) })"
+    )
+    assert refused == "connect-src"
+    page.close()
+    server.shutdown()

@@ -1,10 +1,14 @@
-"""Serve the browser page on this machine only: `python -m apps.web`."""
+"""The browser page, on this machine only: `python -m apps.web`.
+
+`python -m apps.web --build DIR` writes the page as plain files that any web host can serve.
+"""
 
 import argparse
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import webbrowser
 from functools import partial
@@ -15,14 +19,25 @@ from urllib.parse import unquote, urlsplit
 from flags import command, make_parser, whole
 
 FOLDER = Path(__file__).resolve().parent
-MODEL_PATH = FOLDER.parents[1] / "weights" / "portraitnet.onnx"
-TYPES = {  # suffixes that are served; nothing else is
+ROOT = FOLDER.parents[1]
+MODEL_PATH = ROOT / "weights" / "portraitnet.onnx"
+PACKAGE = "node_modules/onnxruntime-web"
+RUNTIME = (  # of the package, what the worker loads: for the processor and for the graphics card
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+    "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm",
+)
+TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
     ".wasm": "application/wasm",
     ".onnx": "application/octet-stream",
 }
@@ -56,38 +71,45 @@ def parse_args(argv=None):
         default=True,
         help="show the page in the browser",
     )
+    add("--build", type=Path, metavar="DIR", help="write the page into this new folder instead")
     return parser.parse_args(argv)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD with files of the page and with the model, and nothing else.
+def page_files(model):
+    """Every file of the page: its address, without the first slash -> where it lies.
 
     Args:
         model: path of the ONNX file; its metadata lies beside it as .json.
+    """
+    own = [path for suffix in ("html", "css", "js", "svg") for path in FOLDER.glob(f"*.{suffix}")]
+    own += FOLDER.glob("samples/*.jpg")
+    files = {path.relative_to(FOLDER).as_posix(): path for path in own}
+    files |= {f"runtime/{name}": FOLDER / PACKAGE / "dist" / name for name in RUNTIME}
+    return files | {"model.onnx": model, "model.json": model.with_suffix(".json")}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD with the files it is given, and with nothing else.
+
+    Args:
+        files: address -> path, as `page_files` gives them.
     """
 
     protocol_version = "HTTP/1.1"
     timeout = 30  # seconds that a client may be silent
 
-    def __init__(self, *args, model, **kwargs):
-        self.model = model
+    def __init__(self, *args, files, **kwargs):
+        self.files = files
         super().__init__(*args, **kwargs)
 
     def file(self):
         """The file an address stands for, or None."""
         try:
-            return self.file_of(unquote(urlsplit(self.path).path))
-        except (OSError, ValueError):  # no address, or none that a file could have
+            address = unquote(urlsplit(self.path).path).removeprefix("/")
+        except ValueError:  # it is none
             return None
-
-    def file_of(self, address):
-        if address in ("/model.onnx", "/model.json"):
-            path = self.model.with_suffix(Path(address).suffix)
-        else:
-            path = (FOLDER / ("index.html" if address == "/" else address.lstrip("/"))).resolve()
-            if path.suffix not in TYPES or not path.is_relative_to(FOLDER):
-                return None
-        return path if path.is_file() else None
+        path = self.files.get(address or "index.html")
+        return path if path and path.is_file() else None
 
     def is_addressed(self):
         """Whether the browser meant this machine: a foreign name may be made to lead here."""
@@ -123,6 +145,12 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def check_model(model):
+    for path in (model, model.with_suffix(".json")):
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no {path}: make it with `python export.py`.")
+
+
 def make_server(model, port=0):
     """Listen on 127.0.0.1.
 
@@ -137,11 +165,9 @@ def make_server(model, port=0):
         FileNotFoundError: the model or its .json is missing.
         OSError: the port is in use.
     """
-    for path in (model, model.with_suffix(".json")):
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no {path}: make it with `python export.py`.")
+    check_model(model)
     try:
-        return Server(("127.0.0.1", port), partial(Handler, model=model))
+        return Server(("127.0.0.1", port), partial(Handler, files=page_files(model)))
     except OSError as error:
         raise OSError(f"Port {port} cannot be used ({error}): give another --port.") from None
 
@@ -153,9 +179,8 @@ def install_packages(folder=FOLDER):
         RuntimeError: there is no npm, or it failed.
     """
     locked = json.loads((folder / "package-lock.json").read_text())["packages"]
-    name = "node_modules/onnxruntime-web"
-    installed = folder / name / "package.json"
-    version = locked[name]["version"]
+    installed = folder / PACKAGE / "package.json"
+    version = locked[PACKAGE]["version"]
     if installed.is_file() and json.loads(installed.read_text())["version"] == version:
         return
     npm = shutil.which("npm")
@@ -174,9 +199,51 @@ def install_packages(folder=FOLDER):
         )
 
 
+def build(folder, model):
+    """Copy the page, the model and the runtime into a new folder that any web host can serve.
+
+    A host that reads `_headers` (Netlify, Cloudflare) gives the page several threads and the whole
+    of its policy; with any other the page itself brings the policy, and runs on one thread.
+
+    Returns:
+        bytes in the folder.
+
+    Raises:
+        FileExistsError: there is something in the folder already.
+        OSError: it cannot be written, or the model is missing.
+    """
+    check_model(model)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not empty and is kept: give a new folder.")
+    policy = HEADERS["Content-Security-Policy"].rpartition(";")[0]  # frame-ancestors: header only
+    files = page_files(model) | {"LICENSE": ROOT / "LICENSE"}
+    files["samples/README.md"] = FOLDER / "samples" / "README.md"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        page = Path(temporary) / "page"
+        for address, path in files.items():
+            (page / address).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, page / address)
+        index = page / "index.html"
+        meta = f'<head>\n    <meta http-equiv="Content-Security-Policy" content="{policy}" />'
+        index.write_text(index.read_text().replace("<head>", meta))
+        headers = [f"  {name}: {value}" for name, value in HEADERS.items()]
+        (page / "_headers").write_text("\n".join(["/*", *headers, ""]))
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        page.rename(folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 @command("apps.web")
 def main(argv=None):
     args = parse_args(argv)
+    if args.build:
+        check_model(args.model_path)  # before anything is installed
+        install_packages()
+        size = build(args.build, args.model_path)
+        print(f"{args.build}: the page, {size / 1e6:.0f} MB, ready for any web host.")
+        return 0
     server = make_server(args.model_path, args.port)
     install_packages()
     address = f"http://127.0.0.1:{server.server_port}/"

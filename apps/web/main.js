@@ -1,129 +1,124 @@
-// The page: what the visitor does goes to worker.js, what comes back is shown.
+// The page: photos, what is shown of them, and what the buttons do.
 // The address may say ?threads=1 and ?backend=wasm or webgpu.
 
-const $ = (id) => document.getElementById(id);
-const result = $("result");
-const context = result.getContext("2d");
+import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js";
+import { show, showWhole, split } from "./figure.js";
+import { look } from "./look.js";
+import { $, ask, busy, chosen, ms, say, source, unreadable } from "./page.js";
+import { copy, download, encode } from "./save.js";
 
-// The worker
+const READY = "Ready when you are.";
+const NOBODY = 0.001; // share of the photo, below which nobody was found
+const photos = []; // those in the strip: { file, name, tile }
+let opened = null; // the one that is shown, with { said, times, nobody }
+let turns = 0; // photos that were to be opened: only the last one counts
+let works = false; // one is being opened
 
-const worker = new Worker("worker.js", { type: "module" });
-const waiting = new Map();
-let last = 0;
-
-/** Let the worker do something; bitmaps in `values` go over to it. */
-function ask(name, values = {}) {
-  const transfer = values.bitmap ? [values.bitmap] : [];
-  worker.postMessage({ id: ++last, name, ...values }, transfer);
-  return new Promise((resolve, reject) => waiting.set(last, { resolve, reject }));
-}
-
-worker.onmessage = ({ data: { id, result: answer, error, progress } }) => {
-  if (progress !== undefined) return showProgress(progress);
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  if (error === undefined) resolve(answer);
-  else reject(new Error(error));
-};
-worker.onerror = () => say("This browser cannot run the page's worker: use a newer one.", true);
-
-// What is shown
-
-function say(text, wrong = false, live = "polite") {
-  $("status").ariaLive = live;
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
-}
-
-function showProgress(done) {
-  $("busy").style.setProperty("--done", done);
-  $("busy").setAttribute("aria-valuenow", Math.round(100 * done));
-}
-
-function busy(is) {
-  $("busy").hidden = !is;
-  $("busy").classList.add("endless"); // only the model's loading has a known length
-}
-
-const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
-const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
-const source = () => chosen("source");
-
-/** Effect and options as they are chosen now; without a background, replace takes the visitor's. */
-function look() {
-  const hex = $("color").value;
-  const color = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-  const mode = chosen("mode");
-  const blur = $("blur").value / 100;
-  if (mode === "color") return { mode: "replace", background: color };
-  return { mode: mode === "background" ? "replace" : mode, blur };
-}
-
-let photo = null; // { name, said } once one is open
-let camera = null; // the MediaStream while it is on
-let wishes = 0; // times that the camera was turned on or off: only the last one counts
+// What is shown when
 
 function arrange() {
-  const shown = source() === "photo" ? Boolean(photo) : Boolean(camera);
+  const photo = source() === "photo";
+  const shown = photo ? Boolean(opened) : Boolean(camera.stream);
+  const nobody = photo && Boolean(opened?.nobody);
+  const parted = photo && !nobody;
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
-  $("choose").hidden = source() !== "photo";
-  $("start").hidden = source() !== "camera";
-  $("invitation").textContent =
-    source() === "photo" ? "Drop a photo here, paste one, or" : "See yourself, live:";
-  for (const part of [$("original"), $("split"), $("divider")]) part.hidden = source() !== "photo";
-  $("figure").style.setProperty("--split", source() === "photo" ? `${$("split").value}%` : "0%");
-  $("download").disabled = !shown;
-  $("another").disabled = !photo;
-  $("stop").disabled = !camera;
+  $("zoom").hidden = !shown;
+  $("before").hidden = !photo;
+  $("split").hidden = $("divider").hidden = !parted;
+  const share = parted ? `${$("split").value}%` : nobody ? "100%" : "0%";
+  $("figure").style.setProperty("--split", share);
+  $("strip").hidden = !photo || photos.length < 2;
+  $("save").textContent = photo ? "Download" : "Take a photo";
+  $("save").disabled = $("copy").disabled = !shown || nobody || works;
+  $("save_all").disabled = works;
+  $("record").disabled = $("stop").disabled = !camera.stream;
+  $("size").disabled = $("device").disabled = Boolean(camera.recorder);
   for (const part of document.querySelectorAll("[data-mode], [data-source]")) {
     const fits = (part.dataset.mode ?? chosen("mode")) === chosen("mode");
     part.hidden = !fits || (part.dataset.source ?? source()) !== source();
   }
   $("devices").hidden ||= $("device").options.length < 2;
+  $("record").hidden ||= !canRecord();
+  $("copy").hidden = !window.ClipboardItem;
+  $("save_all").hidden ||= photos.length < 2;
 }
 
-function show({ pixels, width, height }) {
-  if (result.width !== width || result.height !== height) Object.assign(result, { width, height });
-  context.putImageData(new ImageData(pixels, width, height), 0, 0);
+// Photos
+
+/** Put files into the strip and open the first of them. */
+function take(files) {
+  const added = [...files].map((file) => {
+    const tile = document.createElement("button");
+    const photo = { file, name: file.name.replace(/\.[^.]*$/, ""), tile };
+    photo.url = URL.createObjectURL(file);
+    tile.append(Object.assign(new Image(), { src: photo.url, alt: file.name, decoding: "async" }));
+    tile.type = "button";
+    tile.onclick = () => open(photo);
+    return photo;
+  });
+  if (!added.length) return;
+  document.querySelector('input[name="source"][value="photo"]').checked = true;
+  stopCamera();
+  photos.push(...added);
+  $("strip").append(...added.map(({ tile }) => tile));
+  open(added[0]);
 }
 
-const unreadable = ({ name }) =>
-  `${name} is no picture this browser can read: choose a JPEG, PNG or WebP.`;
+function forget(photo) {
+  photos.splice(photos.indexOf(photo), 1);
+  photo.tile.remove();
+  URL.revokeObjectURL(photo.url);
+}
 
-// Photo
-
-async function openPhoto(file) {
+async function open(photo) {
   if (!(await ready)) return;
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file);
+    bitmap = await createImageBitmap(photo.file);
   } catch {
-    return say(unreadable(file), true);
+    forget(photo);
+    arrange();
+    return say(unreadable(photo.file), true);
   }
-  const { width, height } = bitmap;
+  const turn = ++turns;
+  works = true;
+  arrange();
   busy(true);
-  say(`Finding the person in ${file.name} …`);
+  say("Finding the person …");
   try {
-    const { share, network, total } = await ask("open", { bitmap });
-    URL.revokeObjectURL($("original").src);
-    $("original").src = URL.createObjectURL(file);
-    const person = share < 0.001 ? "No person found" : `${(100 * share).toFixed(1)} % person`;
-    const said = `${person} · ${width} × ${height} · network ${ms(network)}, in all ${ms(total)}`;
-    photo = { name: file.name.replace(/\.[^.]*$/, ""), said };
-    $("split").value = 0;
-    await drawPhoto();
+    const found = await ask("open", { bitmap });
+    if (turn === turns) await present(photo, found);
   } catch (error) {
     say(error.message, true);
   }
+  if (turn !== turns) return;
+  works = false;
   busy(false);
+  arrange();
+}
+
+async function present(photo, { share, width, height, network, total }) {
+  opened = photo;
+  opened.nobody = share < NOBODY;
+  opened.said = opened.nobody
+    ? "Nobody found in this photo. Try one with a person larger, or in better light."
+    : `${photo.file.name}, ${width} × ${height} pixels`;
+  const found = `The person takes ${(100 * share).toFixed(1)} % of the photo`;
+  opened.times = `${found}. Network ${ms(network)}, in all ${ms(total)}.`;
+  for (const { tile } of photos) tile.ariaCurrent = tile === photo.tile;
+  await Object.assign(new Image(), { src: photo.url }).decode(); // so that it appears at once
+  await draw();
+  $("original").src = photo.url;
+  showWhole();
+  split(50);
 }
 
 let drawing = null;
 let stale = false;
 
 /** Draw the photo with the present look; while one drawing runs, only the last wish is kept. */
-async function drawPhoto() {
+async function draw() {
   stale = true;
   drawing ??= (async () => {
     while (stale) {
@@ -133,179 +128,77 @@ async function drawPhoto() {
     }
   })().finally(() => (drawing = null));
   await drawing;
-  if (source() === "photo") say(photo.said);
+  if (source() === "photo") tell();
   arrange();
 }
 
-// Camera
-
-const CAMERA_ERRORS = {
-  NotAllowedError: "The camera was not allowed: allow it for this page in the browser's address bar.",
-  NotFoundError: "No camera was found: connect one and try again.",
-  NotReadableError: "The camera cannot be read: another program may be using it.",
-};
-const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
-
-const stop = (stream) => stream.getTracks().forEach((track) => track.stop());
-
-async function startCamera() {
-  if (!(await ready)) return;
-  if (!navigator.mediaDevices) {
-    return say("This browser gives no camera to this address: use http://127.0.0.1.", true);
-  }
-  const [width, height] = $("size").value.split(" × ").map(Number);
-  const wanted = { width: { ideal: width }, height: { ideal: height } };
-  if ($("device").value) wanted.deviceId = { exact: $("device").value };
-  stopCamera();
-  const wish = wishes;
-  say("Waiting for the camera …");
-  try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    if (wish !== wishes || document.hidden) return stop(stream);
-    camera = stream;
-    video.srcObject = stream;
-    await video.play();
-  } catch (error) {
-    if (wish !== wishes) return;
-    stopCamera();
-    return say(CAMERA_ERRORS[error.name] ?? `The camera failed: ${error.message}`, true);
-  }
-  camera.getVideoTracks()[0].onended = () => {
-    stopCamera();
-    say("The camera is gone: connect it and turn it on again.", true);
-  };
-  await listCameras();
-  runCamera(camera);
+function tell() {
+  $("times").textContent = opened?.times ?? "";
+  say(opened?.said ?? READY, opened?.nobody);
 }
 
-async function listCameras() {
-  const present = camera.getVideoTracks()[0].getSettings().deviceId;
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  const cameras = devices.filter(({ kind }) => kind === "videoinput");
-  $("device").replaceChildren(
-    ...cameras.map(({ deviceId, label }, i) => {
-      return new Option(label || `Camera ${i + 1}`, deviceId, false, deviceId === present);
-    }),
-  );
-}
-
-async function runCamera(stream) {
-  await ask("start");
-  let frames = 0;
-  let since = performance.now();
-  let slow = { network: 0, total: 0 };
-  while (camera === stream) {
-    try {
-      const drawn = await ask("frame", {
-        bitmap: await createImageBitmap(video),
-        mirror: $("mirror").checked,
-        look: look(),
-      });
-      if (camera !== stream) return;
-      show(drawn);
-      if ($("figure").hidden) arrange();
-      frames++;
-      slow.network += drawn.network;
-      slow.total += drawn.total;
-      const passed = performance.now() - since;
-      if (passed > 1000) {
-        const rate = ((1000 * frames) / passed).toFixed(1);
-        const size = `${drawn.width} × ${drawn.height}`;
-        const times = `network ${ms(slow.network / frames)}, in all ${ms(slow.total / frames)}`;
-        say(`${rate} frames/s · ${size} · ${times}`, false, "off"); // not read out each second
-        [frames, since, slow] = [0, performance.now(), { network: 0, total: 0 }];
-      }
-    } catch (error) {
-      stopCamera();
-      return say(`The camera stopped: ${error.message}`, true);
-    }
-    await new Promise(requestAnimationFrame);
-  }
-}
-
-function stopCamera() {
-  wishes++;
-  if (camera) stop(camera);
-  camera = null;
-  video.srcObject = null;
-  if (source() === "camera") say("The camera is off.");
-  arrange();
-}
-
-let paused = false;
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden && camera) {
-    paused = true;
-    stopCamera();
-  } else if (!document.hidden && paused) {
-    paused = false;
-    if (source() === "camera") startCamera();
-  }
-});
-
-// What the visitor does
-
-$("choose").onclick = $("another").onclick = () => $("photo_file").click();
-$("choose_background").onclick = () => $("background_file").click();
-$("start").onclick = startCamera;
-$("stop").onclick = stopCamera;
-$("device").onchange = $("size").onchange = () => camera && startCamera();
-
-$("photo_file").onchange = ({ target }) => {
-  if (target.files.length) openPhoto(target.files[0]);
-  target.value = ""; // so that the same file can be chosen again
-};
-
-$("background_file").onchange = async ({ target }) => {
-  const [file] = target.files;
-  target.value = "";
-  if (!file) return;
-  try {
-    await ask("background", { bitmap: await createImageBitmap(file) });
-  } catch {
-    return say(unreadable(file), true);
-  }
-  redraw();
-};
+const failed = (error) => say(error.message, true);
 
 function redraw() {
   arrange();
-  if (source() === "photo" && photo) drawPhoto().catch((error) => say(error.message, true));
+  if (source() === "photo" && opened) draw().catch(failed);
 }
 
-$("modes").onchange = redraw;
-$("blur").oninput = $("color").oninput = redraw;
-$("split").oninput = arrange;
+// What the visitor does
+
+$("choose").onclick = $("another").onclick = () => $("files").click();
+$("start").onclick = () => ready.then((is) => is && startCamera());
+$("stop").onclick = stopCamera;
+$("record").onclick = record;
+$("device").onchange = $("size").onchange = () => camera.stream && startCamera();
+$("look").oninput = redraw;
+camera.changed = arrange;
+
+$("files").onchange = ({ target }) => {
+  take(target.files);
+  target.value = ""; // so that the same file can be chosen again
+};
+
+for (const sample of document.querySelectorAll("#samples button")) {
+  sample.onclick = async () => {
+    const { src, alt } = sample.firstElementChild;
+    const blob = await (await fetch(src)).blob();
+    take([new File([blob], `${alt}.jpg`, { type: blob.type })]);
+  };
+}
 
 $("sources").onchange = () => {
   if (source() === "photo") {
     stopCamera();
-    say(photo ? photo.said : READY);
+    tell();
     redraw();
   } else {
-    arrange();
+    $("times").textContent = "";
     say("The camera is off.");
+    arrange();
   }
 };
 
-$("download").onclick = () => {
-  result.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${source() === "photo" ? photo.name : "camera"}_${chosen("mode")}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-  });
-};
-
-function takeFiles(files) {
-  if (!files.length) return;
-  document.querySelector('input[name="source"][value="photo"]').checked = true;
-  stopCamera();
-  openPhoto(files[0]);
+async function save() {
+  const type = $("format").value;
+  const name = `${source() === "photo" ? opened.name : "camera"}_${chosen("mode")}`;
+  download(await encode($("result"), type), `${name}.${type === "image/jpeg" ? "jpg" : type.slice(6)}`);
 }
 
-addEventListener("paste", ({ clipboardData }) => takeFiles(clipboardData.files));
+$("save").onclick = () => save().catch(failed);
+$("save_all").onclick = async () => {
+  for (const photo of [...photos]) {
+    await open(photo);
+    if (opened === photo && !photo.nobody) await save().catch(failed);
+  }
+};
+$("copy").onclick = () =>
+  copy($("result")).then(
+    () => say("Copied: paste it where you want it."),
+    ({ message }) => say(`The browser did not let it be copied: ${message}`, true),
+  );
+
+addEventListener("paste", ({ clipboardData }) => take(clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
   $("stage").classList.add("over");
@@ -316,12 +209,11 @@ addEventListener("dragleave", ({ relatedTarget }) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   $("stage").classList.remove("over");
-  takeFiles(event.dataTransfer.files);
+  take(event.dataTransfer.files);
 });
 
 // The beginning
 
-const READY = "Ready: choose a photo, or turn the camera on.";
 const query = new URLSearchParams(location.search);
 const threads = query.has("threads") ? Number(query.get("threads")) : undefined;
 

@@ -1,6 +1,7 @@
 // Everything heavy, away from the page: the network, and what is made of its answer.
 // The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
 
+import { BACKGROUNDS } from "./backgrounds.js";
 import { dropDoubtful, EFFECTS, THRESHOLD } from "./effects.js";
 import {
   guidedUpsample,
@@ -13,13 +14,14 @@ import {
 } from "./pixels.js";
 import { smoother } from "./smoothing.js";
 
-const RUNTIME = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
+const RUNTIME = new URL("./runtime/", import.meta.url).href;
 const IMAGE_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
 const CAMERA_COLOR_SIDE = 160; // less, for the sake of frames per second
 
 let ort, session, metadata;
 let opened = null; // { image, probability, small }
-let background = { bitmap: null, image: null }; // the visitor's, and scaled as it was last wanted
+let own = null; // the visitor's background, a bitmap
+let background = null; // { name, image }: the one that was wanted last, at the size it was wanted
 let smooth = null;
 
 const commands = { load, open, draw, background: openBackground, start, frame };
@@ -105,8 +107,8 @@ async function segment(image, smoothed = (_, probability) => probability) {
 
 let canvas = null;
 
-/** A bitmap's pixels, over white; `place` draws it, by default as it is. */
-function read(bitmap, width, height, place = (context) => context.drawImage(bitmap, 0, 0)) {
+/** What `draw` puts on a white canvas of this size. */
+function read(width, height, draw) {
   canvas ??= new OffscreenCanvas(width, height);
   if (canvas.width !== width || canvas.height !== height) {
     Object.assign(canvas, { width, height });
@@ -115,7 +117,7 @@ function read(bitmap, width, height, place = (context) => context.drawImage(bitm
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
-  place(context);
+  draw(context);
   return ofImageData(context.getImageData(0, 0, width, height));
 }
 
@@ -124,7 +126,7 @@ async function open({ bitmap }) {
   const start = performance.now();
   let image;
   try {
-    image = read(bitmap, width, height);
+    image = read(width, height, (context) => context.drawImage(bitmap, 0, 0));
   } catch {
     throw new Error(`A photo of ${width} × ${height} is too large for this browser.`);
   } finally {
@@ -134,40 +136,37 @@ async function open({ bitmap }) {
   opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > THRESHOLD;
-  return { share: person / (width * height), network, total: performance.now() - start };
+  return { share: person / (width * height), width, height, network, total: performance.now() - start };
 }
 
 function openBackground({ bitmap }) {
-  background.bitmap?.close();
-  background = { bitmap, image: null };
+  own?.close();
+  own = bitmap;
+  background = null;
 }
 
-/** The visitor's background, scaled until it covers (width, height); a plain one before that. */
-function backgroundFor({ width, height }) {
-  if (background.image?.width !== width || background.image?.height !== height) {
-    const { bitmap } = background;
-    background.image = read(bitmap, width, height, (context) => {
-      if (!bitmap) return studio(context, width, height);
-      const ratio = Math.max(width / bitmap.width, height / bitmap.height);
-      const [w, h] = [bitmap.width * ratio, bitmap.height * ratio];
-      context.imageSmoothingQuality = "high";
-      context.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
-    });
+/** The visitor's background, scaled until it covers (width, height). */
+function drawOwn(context, width, height) {
+  const ratio = Math.max(width / own.width, height / own.height);
+  const [w, h] = [own.width * ratio, own.height * ratio];
+  context.imageSmoothingQuality = "high";
+  context.drawImage(own, (width - w) / 2, (height - h) / 2, w, h);
+}
+
+/** RGBA values of a background of this name, of the image's size. */
+function backgroundOf(name, { width, height }) {
+  const { image } = background ?? {};
+  if (background?.name !== name || image.width !== width || image.height !== height) {
+    const draw = name === "own" ? drawOwn : BACKGROUNDS[name];
+    background = { name, image: read(width, height, (context) => draw(context, width, height)) };
   }
   return background.image.data;
 }
 
-function studio(context, width, height) {
-  const radius = Math.hypot(width, height) / 2;
-  const light = context.createRadialGradient(width / 2, height / 2, 0, width / 2, height / 2, radius);
-  light.addColorStop(0, "#c9d3dc");
-  light.addColorStop(1, "#5a6b7b");
-  context.fillStyle = light;
-  context.fillRect(0, 0, width, height);
-}
-
 function paint({ image, probability, small }, { mode, ...options }) {
-  if (mode === "replace") options.background ??= backgroundFor(image);
+  if (mode === "replace" && typeof options.background === "string") {
+    options.background = backgroundOf(options.background, image);
+  }
   const pixels = EFFECTS[mode](image, probability, { ...options, small });
   return { pixels, width: image.width, height: image.height };
 }
@@ -186,7 +185,7 @@ function start() {
 async function frame({ bitmap, mirror, look }) {
   const { width, height } = bitmap;
   const start = performance.now();
-  const image = read(bitmap, width, height, (context) => {
+  const image = read(width, height, (context) => {
     if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
     context.drawImage(bitmap, 0, 0);
   });
