@@ -13,7 +13,7 @@ from images import cv2
 THRESHOLD = 0.5  # a pixel is person where its probability is above
 OVERLAY_COLOR = (80, 200, 80)  # BGR
 # The network is never quite sure: up to CLEAR it means background, from SOLID on person.
-CLEAR, SOLID = 0.25, 0.75
+CLEAR, SOLID = 0.33, 0.67
 # A person's blob holds this share of the view and has this mean probability (where that exceeds
 # THRESHOLD; the least on EG1800's validation photos was .29 and .84).
 PERSON_SHARE, PERSON_MEAN = 0.003, 0.75

@@ -16,9 +16,12 @@ from transforms import SIZE, to_batch
 from transforms.geometry import resize, view_shape
 
 MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # what train.py's best became
-GUIDE_SIDE = 256  # longer side at which the guided filter is fitted, pixels
-GUIDE_RADIUS = 0.015  # of its window, as a share of the longer side
-GUIDE_EPSILON = 1e-3  # luma variance (0..1 squared) below which a window counts as flat
+GUIDE_SIDE = 128  # longer side at which the guided filter is fitted, pixels
+GUIDE_RADIUS = 0.03  # of its window, as a share of the longer side
+GUIDE_EPSILON = 1e-3  # variance of a colour (0..1 squared) below which a window counts as flat
+REACH = 0.015  # of the diagonal: how near the boundary is where the filter has a say
+FLAT, STEEP = 0.1, 0.5  # change of the probability within REACH: none of the filter, all of it
+TILE = 8  # side of the squares in which it is applied, pixels of GUIDE_SIDE
 
 
 class Predictor:
@@ -116,9 +119,10 @@ class Predictor:
 def guided_upsample(probability: Probability, image: Image) -> Probability:
     """Bring a view's probability to the photo's size so that its edges follow the photo's.
 
-    A guided filter: in every window the probability is fitted as a * luma + b, which keeps an edge
-    where the photo has one. Fitted at GUIDE_SIDE pixels and applied at full size, so that the cost
-    of a large photo is two resizes. benchmarks/refine_quality.py measures it.
+    A guided filter: in every window the probability is fitted as a . (blue, green, red) + b, which
+    keeps an edge where the photo has one. Fitted at GUIDE_SIDE pixels and applied at full size,
+    near the mask's boundary alone: elsewhere it would only print the photo's texture on the mask.
+    benchmarks/refine_quality.py measures it.
 
     Args:
         probability: (h, w) float32 0..1, the network's answer.
@@ -127,27 +131,96 @@ def guided_upsample(probability: Probability, image: Image) -> Probability:
     Returns:
         (H, W) float32, 0..1.
 
-    Source: He and Sun, "Fast Guided Filter", arXiv 1505.00996, with the luma as guide.
+    Source: He, Sun and Tang, "Guided Image Filtering", PAMI 2013, section 3.4 (a colour guide), and
+        He and Sun, "Fast Guided Filter", arXiv 1505.00996. The nearness to the boundary and the
+        squared odds are our own.
     """
     height, width = image.shape[:2]
     ratio = min(1, GUIDE_SIDE / max(height, width))
-    small = max(1, round(height * ratio)), max(1, round(width * ratio))
-    luma = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    guide = cv2.resize(luma, small[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    probability = cv2.resize(probability, small[::-1])
+    small_height, small_width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    probability = cv2.resize(probability, (small_width, small_height))
+    # The network is less sure of its boundary than it might be: the odds are squared.
+    person, background = probability**2, (1 - probability) ** 2
+    probability = person / (person + background)
+    near = nearness(probability)
+    *slopes, offset = (near * plane for plane in color_fit(small_guide(image, ratio), probability))
+    # A pixel is (blue, green, red, 255): the offset is a slope of the fourth.
+    fit = cv2.merge([*slopes, offset + (1 - near) * probability]) / np.float32(255)
 
-    window = (2 * max(1, round(GUIDE_RADIUS * max(small))) + 1,) * 2
+    refined = cv2.resize(probability, (width, height))
+    scale_x, scale_y = width / small_width, height / small_height
+    for top, bottom, left, right in tiles_of(cv2.dilate(near, np.ones((3, 3))) > 0):
+        rows = slice(int(np.ceil(top * scale_y)), int(np.ceil(bottom * scale_y)))
+        columns = slice(int(np.ceil(left * scale_x)), int(np.ceil(right * scale_x)))
+        pixels = cv2.cvtColor(image[rows, columns], cv2.COLOR_BGR2BGRA)
+        # As `cv2.resize` of the whole fit would fill this part.
+        x, y = (columns.start + 0.5) / scale_x - 0.5, (rows.start + 0.5) / scale_y - 0.5
+        matrix = np.array([[1 / scale_x, 0, x], [0, 1 / scale_y, y]])
+        how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+        value = cv2.warpAffine(fit, matrix, pixels.shape[1::-1], **how)
+        value *= pixels
+        np.clip(value @ np.ones(4, np.float32), 0, 1, out=refined[rows, columns])
+    return refined
+
+
+def small_guide(image, ratio):
+    """The photo shrunk by `ratio`, float32 0..1; of a large one, for speed, not every pixel."""
+    size = [max(1, round(length * ratio)) for length in image.shape[1::-1]]
+    if max(image.shape) > 8 * GUIDE_SIDE:
+        image = cv2.resize(image, [4 * length for length in size])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA) / np.float32(255)
+
+
+def nearness(probability):
+    """(h, w) float32: 1 at the mask's boundary, 0 from REACH away on and where nothing changes."""
+    reach = max(1, round(REACH * float(np.hypot(*probability.shape))))
+    around = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    change = cv2.morphologyEx(probability, cv2.MORPH_GRADIENT, around)
+    near = np.clip((change - FLAT) / (STEEP - FLAT), 0, 1)
+    return cv2.blur(near, (3, 3), borderType=cv2.BORDER_REFLECT)
+
+
+def color_fit(guide, probability):
+    """Slopes of blue, green and red, and the offset, that fit the probability around each pixel.
+
+    Args:
+        guide: (h, w, 3) float32 0..1.
+        probability: (h, w) float32 0..1.
+
+    Returns:
+        list of 4 (h, w) float32.
+    """
+    window = (2 * max(1, round(GUIDE_RADIUS * max(probability.shape))) + 1,) * 2
 
     def mean(plane):
         return cv2.boxFilter(plane, -1, window, borderType=cv2.BORDER_REFLECT)
 
-    mean_guide, mean_probability = mean(guide), mean(probability)
-    variance = mean(guide * guide) - mean_guide**2
-    slope = (mean(guide * probability) - mean_guide * mean_probability) / (variance + GUIDE_EPSILON)
-    offset = mean(mean_probability - slope * mean_guide)
-    slope = mean(slope) / 255  # the photo's luma counts 0..255
+    b, g, r = colors = cv2.split(guide)
+    means, level = [mean(color) for color in colors], mean(probability)
+    against = [mean(c * probability) - m * level for c, m in zip(colors, means)]
 
-    slope, offset = (cv2.resize(plane, (width, height)) for plane in (slope, offset))
-    refined = cv2.multiply(slope, luma, dst=slope, dtype=cv2.CV_32F)
-    refined += offset
-    return np.clip(refined, 0, 1, out=refined)
+    def covariance(i, j):
+        return mean(colors[i] * colors[j]) - means[i] * means[j] + GUIDE_EPSILON * (i == j)
+
+    bb, bg, br, gg, gr, rr = (
+        covariance(*pair) for pair in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
+    )
+    # The symmetric 3x3 system is solved by its adjugate: far quicker than np.linalg.solve.
+    rows = [
+        [gg * rr - gr * gr, br * gr - bg * rr, bg * gr - br * gg],
+        [br * gr - bg * rr, bb * rr - br * br, bg * br - bb * gr],
+        [bg * gr - br * gg, bg * br - bb * gr, bb * gg - bg * bg],
+    ]
+    determinant = bb * rows[0][0] + bg * rows[0][1] + br * rows[0][2]
+    slopes = [sum(a * c for a, c in zip(row, against)) / determinant for row in rows]
+    offset = level - sum(slope * m for slope, m in zip(slopes, means))
+    return [mean(plane) for plane in (*slopes, offset)]
+
+
+def tiles_of(near):
+    """Squares in which `near` (h, w) bool holds anywhere: (top, bottom, left, right) in pixels."""
+    height, width = near.shape
+    tiles = np.logical_or.reduceat(near, np.arange(0, height, TILE), axis=0)
+    tiles = np.logical_or.reduceat(tiles, np.arange(0, width, TILE), axis=1)
+    for top, left in (TILE * np.argwhere(tiles)).tolist():
+        yield top, min(top + TILE, height), left, min(left + TILE, width)

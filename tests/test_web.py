@@ -270,6 +270,7 @@ def test_the_lock_file_fits_package_json():
     [
         ("pixels.js", geometry, ["GRID", "MOST_ELONGATED", "AREA_WEIGHT"]),
         ("pixels.js", predictor, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON"]),
+        ("pixels.js", predictor, ["REACH", "FLAT", "STEEP"]),
         ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", effects, ["THRESHOLD", "PERSON_SHARE", "PERSON_MEAN"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),

@@ -6,8 +6,8 @@
 import { boxMean, limited, luma, neighbours, picture, resize, stretchedRows } from "./pixels.js";
 
 export const THRESHOLD = 0.5; // a pixel is person above it: effects.py, as all of these
-export const CLEAR = 0.25; // up to it background, from SOLID on person: effects.py
-export const SOLID = 0.75;
+export const CLEAR = 0.33; // up to it background, from SOLID on person: effects.py
+export const SOLID = 0.67;
 export const PERSON_SHARE = 0.003; // a person's blob, as a share of the view: effects.py
 export const PERSON_MEAN = 0.75;
 const OVERLAY_COLOR = [80, 200, 80];

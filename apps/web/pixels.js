@@ -4,9 +4,12 @@
 export const GRID = 32; // these four: transforms/geometry.py
 export const MOST_ELONGATED = 2;
 export const AREA_WEIGHT = 0.25;
-export const GUIDE_SIDE = 256; // these three: predictor.py
-export const GUIDE_RADIUS = 0.015;
+export const GUIDE_SIDE = 128; // these six: predictor.py
+export const GUIDE_RADIUS = 0.03;
 export const GUIDE_EPSILON = 1e-3;
+export const REACH = 0.015;
+export const FLAT = 0.1;
+export const STEEP = 0.5;
 
 /** Python's round(): halves go to the even number. */
 export function round(value) {
@@ -226,7 +229,7 @@ export function luma({ width, height, data }) {
 }
 
 /**
- * A probability brought to the image's size, its edges following the image's:
+ * A probability brought to the image's size, its edges following the image's near its boundary:
  * predictor.guided_upsample.
  *
  * @param probability picture of one channel, 0..1, the network's answer for the image's view
@@ -235,35 +238,114 @@ export function luma({ width, height, data }) {
  */
 export function guidedUpsample(probability, image) {
   const { width, height } = image;
-  const small = limited(image, GUIDE_SIDE);
-  const grey = luma(image);
-  const guides = resize(grey, ...small).data;
-  const probabilities = interpolate(probability, ...small).data;
-  const moments = picture(small[0], small[1], 4); // guide, probability, and both times the guide
-  for (let i = 0; i < guides.length; i++) {
-    const guide = round(guides[i]) / 255;
-    moments.data[4 * i] = guide;
-    moments.data[4 * i + 1] = probabilities[i];
-    moments.data[4 * i + 2] = guide * guide;
-    moments.data[4 * i + 3] = guide * probabilities[i];
+  const size = limited(image, GUIDE_SIDE);
+  const answer = interpolate(probability, ...size);
+  answer.data = answer.data.map((value) => value ** 2 / (value ** 2 + (1 - value) ** 2));
+  const near = nearness(answer);
+  const fit = colorFit(smallGuide(image, size), answer).data;
+  for (let i = 0, to = 0; i < near.length; i++, to += 4) {
+    for (let c = 0; c < 3; c++) fit[to + c] *= near[i] / 255; // the image counts 0..255
+    fit[to + 3] = near[i] * fit[to + 3] + (1 - near[i]) * answer.data[i];
   }
-  const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(...small)));
-  const means = boxMean(moments, radius).data;
-  const fit = picture(small[0], small[1], 2); // slope and offset
-  for (let i = 0; i < guides.length; i++) {
-    const [guide, mean] = [means[4 * i], means[4 * i + 1]];
-    const variance = means[4 * i + 2] - guide * guide;
-    const slope = (means[4 * i + 3] - guide * mean) / (variance + GUIDE_EPSILON);
-    fit.data[2 * i] = slope / 255; // the image's luma counts 0..255
-    fit.data[2 * i + 1] = mean - slope * guide;
-  }
+
   const result = picture(width, height, 1);
-  let to = 0;
-  for (const row of stretchedRows(boxMean(fit, radius), width, height)) {
+  const columns = neighbours(size[0], width);
+  const rows = neighbours(size[1], height);
+  const narrow = new Float32Array(4 * size[0]);
+  const sloping = new Uint8Array(size[0]); // elsewhere the image does not count
+  for (let y = 0, to = 0; y < height; y++) {
+    const above = rows.first[y] * size[0];
+    const below = rows.second[y] * size[0];
+    for (let i = 0; i < narrow.length; i++) {
+      const top = fit[4 * above + i];
+      narrow[i] = top + rows.fraction[y] * (fit[4 * below + i] - top);
+    }
+    for (let i = 0; i < sloping.length; i++) sloping[i] = near[above + i] + near[below + i] > 0;
     for (let x = 0; x < width; x++, to++) {
-      const value = row[2 * x] * grey.data[to] + row[2 * x + 1];
-      result.data[to] = Math.min(1, Math.max(0, value));
+      const left = 4 * columns.first[x];
+      const right = 4 * columns.second[x];
+      const along = columns.fraction[x];
+      let value = narrow[left + 3] + along * (narrow[right + 3] - narrow[left + 3]);
+      if (sloping[left / 4] + sloping[right / 4] > 0) {
+        for (let c = 0; c < 3; c++) {
+          const slope = narrow[left + c] + along * (narrow[right + c] - narrow[left + c]);
+          value += slope * image.data[4 * to + c];
+        }
+      }
+      result.data[to] = value < 0 ? 0 : value > 1 ? 1 : value;
     }
   }
   return result;
+}
+
+/** The image shrunk, in whole numbers; of a large one not every pixel counts. */
+function smallGuide(image, [width, height]) {
+  const large = Math.max(image.width, image.height) > 8 * GUIDE_SIDE;
+  const guide = resize(large ? interpolate(image, 4 * width, 4 * height) : image, width, height);
+  guide.data = guide.data.map(round);
+  return guide;
+}
+
+/** 1 at the boundary of a probability, 0 from REACH away on: predictor.nearness. */
+function nearness({ width, height, data }) {
+  const reach = Math.max(1, round(REACH * Math.hypot(width, height)));
+  const range = (middle, length) => [Math.max(0, middle - reach), Math.min(length, middle + reach + 1)];
+  const near = picture(width, height, 1);
+  for (let y = 0, to = 0; y < height; y++) {
+    const [top, bottom] = range(y, height);
+    for (let x = 0; x < width; x++, to++) {
+      const [left, right] = range(x, width);
+      let [least, most] = [1, 0];
+      for (let v = top; v < bottom; v++) {
+        for (let i = v * width + left; i < v * width + right; i++) {
+          if (data[i] < least) least = data[i];
+          if (data[i] > most) most = data[i];
+        }
+      }
+      near.data[to] = Math.min(1, Math.max(0, (most - least - FLAT) / (STEEP - FLAT)));
+    }
+  }
+  return boxMean(near, 1).data;
+}
+
+// What `colorFit` averages: three colours and the probability, the probability times each colour,
+// and the products of these pairs of colours.
+const PAIRS = [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]];
+const MOMENTS = 4 + 3 + PAIRS.length;
+
+/** Slopes of red, green and blue (0..1) and the offset: predictor.color_fit. */
+function colorFit(guide, { width, height, data }) {
+  const moments = picture(width, height, MOMENTS);
+  for (let i = 0, to = 0; i < data.length; i++, to += MOMENTS) {
+    for (let c = 0; c < 3; c++) {
+      moments.data[to + c] = guide.data[4 * i + c] / 255;
+      moments.data[to + 4 + c] = moments.data[to + c] * data[i];
+    }
+    moments.data[to + 3] = data[i];
+    PAIRS.forEach(([a, b], k) => {
+      moments.data[to + 7 + k] = moments.data[to + a] * moments.data[to + b];
+    });
+  }
+  const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(width, height)));
+  const means = boxMean(moments, radius).data;
+  const fit = picture(width, height, 4);
+  for (let i = 0, from = 0; i < data.length; i++, from += MOMENTS) {
+    const mean = (k) => means[from + k];
+    const [x, y, z] = [0, 1, 2].map((c) => mean(4 + c) - mean(c) * mean(3));
+    const [rr, rg, rb, gg, gb, bb] = PAIRS.map(
+      ([a, b], k) => mean(7 + k) - mean(a) * mean(b) + (a === b ? GUIDE_EPSILON : 0),
+    );
+    // The symmetric 3x3 system is solved by its adjugate.
+    const [ra, ga, ba] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
+    const determinant = rr * ra + rg * ga + rb * ba;
+    const mixed = rg * rb - rr * gb;
+    const slopes = [
+      (ra * x + ga * y + ba * z) / determinant,
+      (ga * x + (rr * bb - rb * rb) * y + mixed * z) / determinant,
+      (ba * x + mixed * y + (rr * gg - rg * rg) * z) / determinant,
+    ];
+    const offset = slopes.reduce((rest, slope, c) => rest - slope * mean(c), mean(3));
+    fit.data.set([...slopes, offset], 4 * i);
+  }
+  return boxMean(fit, radius);
 }
