@@ -19,8 +19,7 @@ MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # what train.py's best became
 GUIDE_SIDE = 128  # longer side at which the guided filter is fitted, pixels
 GUIDE_RADIUS = 0.03  # of its window, as a share of the longer side
 GUIDE_EPSILON = 1e-3  # variance of a colour (0..1 squared) below which a window counts as flat
-REACH = 0.015  # of the diagonal: how near the boundary is where the filter has a say
-FLAT, STEEP = 0.1, 0.5  # change of the probability within REACH: none of the filter, all of it
+FLAT = 0.05  # a probability that changes less from pixel to pixel of GUIDE_SIDE is left as it is
 TILE = 8  # side of the squares in which it is applied, pixels of GUIDE_SIDE
 
 
@@ -121,7 +120,8 @@ def guided_upsample(probability: Probability, image: Image) -> Probability:
 
     A guided filter: in every window the probability is fitted as a . (blue, green, red) + b, which
     keeps an edge where the photo has one. Fitted at GUIDE_SIDE pixels and applied at full size,
-    near the mask's boundary alone: elsewhere it would only print the photo's texture on the mask.
+    where the probability changes. It stays between the least and the greatest probability of the
+    pixels of GUIDE_SIDE around, lest the photo's texture prints itself on the mask.
     benchmarks/refine_quality.py measures it.
 
     Args:
@@ -132,8 +132,8 @@ def guided_upsample(probability: Probability, image: Image) -> Probability:
         (H, W) float32, 0..1.
 
     Source: He, Sun and Tang, "Guided Image Filtering", PAMI 2013, section 3.4 (a colour guide), and
-        He and Sun, "Fast Guided Filter", arXiv 1505.00996. The nearness to the boundary and the
-        squared odds are our own.
+        He and Sun, "Fast Guided Filter", arXiv 1505.00996. The bounds and the squared odds are our
+        own.
     """
     height, width = image.shape[:2]
     ratio = min(1, GUIDE_SIDE / max(height, width))
@@ -142,14 +142,16 @@ def guided_upsample(probability: Probability, image: Image) -> Probability:
     # The network is less sure of its boundary than it might be: the odds are squared.
     person, background = probability**2, (1 - probability) ** 2
     probability = person / (person + background)
-    near = nearness(probability)
-    *slopes, offset = (near * plane for plane in color_fit(small_guide(image, ratio), probability))
     # A pixel is (blue, green, red, 255): the offset is a slope of the fourth.
-    fit = cv2.merge([*slopes, offset + (1 - near) * probability]) / np.float32(255)
+    fit = cv2.merge(color_fit(small_guide(image, ratio), probability)) / np.float32(255)
+    around = np.ones((3, 3), np.uint8)
+    least, most = cv2.erode(probability, around), cv2.dilate(probability, around)
+    bounds = cv2.merge([least, most])
+    changing = cv2.dilate(most - least, around) > FLAT
 
     refined = cv2.resize(probability, (width, height))
     scale_x, scale_y = width / small_width, height / small_height
-    for top, bottom, left, right in tiles_of(cv2.dilate(near, np.ones((3, 3))) > 0):
+    for top, bottom, left, right in tiles_of(changing):
         rows = slice(int(np.ceil(top * scale_y)), int(np.ceil(bottom * scale_y)))
         columns = slice(int(np.ceil(left * scale_x)), int(np.ceil(right * scale_x)))
         pixels = cv2.cvtColor(image[rows, columns], cv2.COLOR_BGR2BGRA)
@@ -159,7 +161,9 @@ def guided_upsample(probability: Probability, image: Image) -> Probability:
         how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
         value = cv2.warpAffine(fit, matrix, pixels.shape[1::-1], **how)
         value *= pixels
-        np.clip(value @ np.ones(4, np.float32), 0, 1, out=refined[rows, columns])
+        bound = cv2.warpAffine(bounds, matrix, pixels.shape[1::-1], **how)
+        value = value @ np.ones(4, np.float32)
+        np.clip(value, bound[:, :, 0], bound[:, :, 1], out=refined[rows, columns])
     return refined
 
 
@@ -169,15 +173,6 @@ def small_guide(image, ratio):
     if max(image.shape) > 8 * GUIDE_SIDE:
         image = cv2.resize(image, [4 * length for length in size])
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA) / np.float32(255)
-
-
-def nearness(probability):
-    """(h, w) float32: 1 at the mask's boundary, 0 from REACH away on and where nothing changes."""
-    reach = max(1, round(REACH * float(np.hypot(*probability.shape))))
-    around = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    change = cv2.morphologyEx(probability, cv2.MORPH_GRADIENT, around)
-    near = np.clip((change - FLAT) / (STEEP - FLAT), 0, 1)
-    return cv2.blur(near, (3, 3), borderType=cv2.BORDER_REFLECT)
 
 
 def color_fit(guide, probability):
@@ -217,10 +212,10 @@ def color_fit(guide, probability):
     return [mean(plane) for plane in (*slopes, offset)]
 
 
-def tiles_of(near):
+def tiles_of(changing):
     """Squares in which `near` (h, w) bool holds anywhere: (top, bottom, left, right) in pixels."""
-    height, width = near.shape
-    tiles = np.logical_or.reduceat(near, np.arange(0, height, TILE), axis=0)
+    height, width = changing.shape
+    tiles = np.logical_or.reduceat(changing, np.arange(0, height, TILE), axis=0)
     tiles = np.logical_or.reduceat(tiles, np.arange(0, width, TILE), axis=1)
     for top, left in (TILE * np.argwhere(tiles)).tolist():
         yield top, min(top + TILE, height), left, min(left + TILE, width)

@@ -270,7 +270,7 @@ def test_the_lock_file_fits_package_json():
     [
         ("pixels.js", geometry, ["GRID", "MOST_ELONGATED", "AREA_WEIGHT"]),
         ("pixels.js", predictor, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON"]),
-        ("pixels.js", predictor, ["REACH", "FLAT", "STEEP"]),
+        ("pixels.js", predictor, ["FLAT"]),
         ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", effects, ["THRESHOLD", "PERSON_SHARE", "PERSON_MEAN"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
@@ -397,8 +397,9 @@ def test_javascript_computes_what_python_does(portrait):
 
     probability = predictor.guided_upsample(answer, image)
     ours = made("probability", np.float32, height, width)
-    difference = np.abs(ours - probability)  # the guide is one grey level off here and there
-    assert difference.max() < 0.02 and difference.mean() < 1e-3
+    difference = np.abs(ours - probability)  # the guide is one grey level off here and there,
+    # and what hardly changes Python may filter all the same, in the tiles of what does.
+    assert difference.max() < predictor.FLAT and difference.mean() < 1e-3
     mask = made("mask", np.uint8, height, width, 4)
     assert (mask[:, :, 0] // 255 != effects.mask_of(probability)).mean() < 1e-3
 

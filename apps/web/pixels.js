@@ -4,12 +4,10 @@
 export const GRID = 32; // these four: transforms/geometry.py
 export const MOST_ELONGATED = 2;
 export const AREA_WEIGHT = 0.25;
-export const GUIDE_SIDE = 128; // these six: predictor.py
+export const GUIDE_SIDE = 128; // these four: predictor.py
 export const GUIDE_RADIUS = 0.03;
 export const GUIDE_EPSILON = 1e-3;
-export const REACH = 0.015;
-export const FLAT = 0.1;
-export const STEEP = 0.5;
+export const FLAT = 0.05;
 
 /** Python's round(): halves go to the even number. */
 export function round(value) {
@@ -229,7 +227,7 @@ export function luma({ width, height, data }) {
 }
 
 /**
- * A probability brought to the image's size, its edges following the image's near its boundary:
+ * A probability brought to the image's size, its edges following the image's:
  * predictor.guided_upsample.
  *
  * @param probability picture of one channel, 0..1, the network's answer for the image's view
@@ -241,41 +239,66 @@ export function guidedUpsample(probability, image) {
   const size = limited(image, GUIDE_SIDE);
   const answer = interpolate(probability, ...size);
   answer.data = answer.data.map((value) => value ** 2 / (value ** 2 + (1 - value) ** 2));
-  const near = nearness(answer);
   const fit = colorFit(smallGuide(image, size), answer).data;
-  for (let i = 0, to = 0; i < near.length; i++, to += 4) {
-    for (let c = 0; c < 3; c++) fit[to + c] *= near[i] / 255; // the image counts 0..255
-    fit[to + 3] = near[i] * fit[to + 3] + (1 - near[i]) * answer.data[i];
-  }
+  const [least, most] = extremes(answer);
+  const spread = picture(...size, 1, most.map((value, i) => value - least[i]));
+  const [, changes] = extremes(spread);
 
   const result = picture(width, height, 1);
   const columns = neighbours(size[0], width);
   const rows = neighbours(size[1], height);
-  const narrow = new Float32Array(4 * size[0]);
-  const sloping = new Uint8Array(size[0]); // elsewhere the image does not count
+  const narrow = picture(size[0], 1, 7).data; // slopes and offset, least, most, plain answer
+  const changing = new Uint8Array(size[0]);
   for (let y = 0, to = 0; y < height; y++) {
     const above = rows.first[y] * size[0];
     const below = rows.second[y] * size[0];
-    for (let i = 0; i < narrow.length; i++) {
-      const top = fit[4 * above + i];
-      narrow[i] = top + rows.fraction[y] * (fit[4 * below + i] - top);
+    const between = (values, top, bottom) => values[top] + rows.fraction[y] * (values[bottom] - values[top]);
+    for (let x = 0; x < size[0]; x++) {
+      const [top, bottom] = [above + x, below + x];
+      for (let c = 0; c < 4; c++) narrow[7 * x + c] = between(fit, 4 * top + c, 4 * bottom + c);
+      narrow[7 * x + 4] = between(least, top, bottom);
+      narrow[7 * x + 5] = between(most, top, bottom);
+      narrow[7 * x + 6] = between(answer.data, top, bottom);
+      changing[x] = Math.max(changes[top], changes[bottom]) > FLAT;
     }
-    for (let i = 0; i < sloping.length; i++) sloping[i] = near[above + i] + near[below + i] > 0;
     for (let x = 0; x < width; x++, to++) {
-      const left = 4 * columns.first[x];
-      const right = 4 * columns.second[x];
+      const left = 7 * columns.first[x];
+      const right = 7 * columns.second[x];
       const along = columns.fraction[x];
-      let value = narrow[left + 3] + along * (narrow[right + 3] - narrow[left + 3]);
-      if (sloping[left / 4] + sloping[right / 4] > 0) {
-        for (let c = 0; c < 3; c++) {
-          const slope = narrow[left + c] + along * (narrow[right + c] - narrow[left + c]);
-          value += slope * image.data[4 * to + c];
-        }
+      if (changing[columns.first[x]] + changing[columns.second[x]] === 0) {
+        result.data[to] = narrow[left + 6] + along * (narrow[right + 6] - narrow[left + 6]);
+        continue;
       }
-      result.data[to] = value < 0 ? 0 : value > 1 ? 1 : value;
+      let value = narrow[left + 3] + along * (narrow[right + 3] - narrow[left + 3]);
+      for (let c = 0; c < 3; c++) {
+        const slope = narrow[left + c] + along * (narrow[right + c] - narrow[left + c]);
+        value += (slope / 255) * image.data[4 * to + c];
+      }
+      const low = narrow[left + 4] + along * (narrow[right + 4] - narrow[left + 4]);
+      const high = narrow[left + 5] + along * (narrow[right + 5] - narrow[left + 5]);
+      result.data[to] = value < low ? low : value > high ? high : value;
     }
   }
   return result;
+}
+
+/** The least and the greatest value of the 3x3 pixels around each. */
+function extremes({ width, height, data }) {
+  const [least, most] = [data.slice(), data.slice()];
+  for (let y = 0, i = 0; y < height; y++) {
+    const [top, bottom] = [Math.max(0, y - 1), Math.min(height - 1, y + 1)];
+    for (let x = 0; x < width; x++, i++) {
+      const [left, right] = [Math.max(0, x - 1), Math.min(width - 1, x + 1)];
+      for (let v = top; v <= bottom; v++) {
+        for (let u = left; u <= right; u++) {
+          const value = data[v * width + u];
+          if (value < least[i]) least[i] = value;
+          if (value > most[i]) most[i] = value;
+        }
+      }
+    }
+  }
+  return [least, most];
 }
 
 /** The image shrunk, in whole numbers; of a large one not every pixel counts. */
@@ -286,66 +309,45 @@ function smallGuide(image, [width, height]) {
   return guide;
 }
 
-/** 1 at the boundary of a probability, 0 from REACH away on: predictor.nearness. */
-function nearness({ width, height, data }) {
-  const reach = Math.max(1, round(REACH * Math.hypot(width, height)));
-  const range = (middle, length) => [Math.max(0, middle - reach), Math.min(length, middle + reach + 1)];
-  const near = picture(width, height, 1);
-  for (let y = 0, to = 0; y < height; y++) {
-    const [top, bottom] = range(y, height);
-    for (let x = 0; x < width; x++, to++) {
-      const [left, right] = range(x, width);
-      let [least, most] = [1, 0];
-      for (let v = top; v < bottom; v++) {
-        for (let i = v * width + left; i < v * width + right; i++) {
-          if (data[i] < least) least = data[i];
-          if (data[i] > most) most = data[i];
-        }
-      }
-      near.data[to] = Math.min(1, Math.max(0, (most - least - FLAT) / (STEEP - FLAT)));
-    }
-  }
-  return boxMean(near, 1).data;
-}
-
-// What `colorFit` averages: three colours and the probability, the probability times each colour,
-// and the products of these pairs of colours.
-const PAIRS = [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]];
-const MOMENTS = 4 + 3 + PAIRS.length;
+const MOMENTS = 13; // of `colorFit`: r g b p, rp gp bp, rr rg rb gg gb bb
 
 /** Slopes of red, green and blue (0..1) and the offset: predictor.color_fit. */
 function colorFit(guide, { width, height, data }) {
   const moments = picture(width, height, MOMENTS);
-  for (let i = 0, to = 0; i < data.length; i++, to += MOMENTS) {
-    for (let c = 0; c < 3; c++) {
-      moments.data[to + c] = guide.data[4 * i + c] / 255;
-      moments.data[to + 4 + c] = moments.data[to + c] * data[i];
+  for (let i = 0, to = 0; i < data.length; i++) {
+    const r = guide.data[4 * i] / 255;
+    const g = guide.data[4 * i + 1] / 255;
+    const b = guide.data[4 * i + 2] / 255;
+    const p = data[i];
+    for (const value of [r, g, b, p, r * p, g * p, b * p, r * r, r * g, r * b, g * g, g * b, b * b]) {
+      moments.data[to++] = value;
     }
-    moments.data[to + 3] = data[i];
-    PAIRS.forEach(([a, b], k) => {
-      moments.data[to + 7 + k] = moments.data[to + a] * moments.data[to + b];
-    });
   }
   const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(width, height)));
   const means = boxMean(moments, radius).data;
   const fit = picture(width, height, 4);
-  for (let i = 0, from = 0; i < data.length; i++, from += MOMENTS) {
-    const mean = (k) => means[from + k];
-    const [x, y, z] = [0, 1, 2].map((c) => mean(4 + c) - mean(c) * mean(3));
-    const [rr, rg, rb, gg, gb, bb] = PAIRS.map(
-      ([a, b], k) => mean(7 + k) - mean(a) * mean(b) + (a === b ? GUIDE_EPSILON : 0),
-    );
+  for (let i = 0; i < data.length; i++) {
+    const at = MOMENTS * i;
+    const [r, g, b, p] = [means[at], means[at + 1], means[at + 2], means[at + 3]];
+    const [rp, gp, bp] = [means[at + 4], means[at + 5], means[at + 6]];
+    const [x, y, z] = [rp - r * p, gp - g * p, bp - b * p];
+    const rr = means[at + 7] - r * r + GUIDE_EPSILON;
+    const rg = means[at + 8] - r * g;
+    const rb = means[at + 9] - r * b;
+    const gg = means[at + 10] - g * g + GUIDE_EPSILON;
+    const gb = means[at + 11] - g * b;
+    const bb = means[at + 12] - b * b + GUIDE_EPSILON;
     // The symmetric 3x3 system is solved by its adjugate.
     const [ra, ga, ba] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
-    const determinant = rr * ra + rg * ga + rb * ba;
     const mixed = rg * rb - rr * gb;
-    const slopes = [
-      (ra * x + ga * y + ba * z) / determinant,
-      (ga * x + (rr * bb - rb * rb) * y + mixed * z) / determinant,
-      (ba * x + mixed * y + (rr * gg - rg * rg) * z) / determinant,
-    ];
-    const offset = slopes.reduce((rest, slope, c) => rest - slope * mean(c), mean(3));
-    fit.data.set([...slopes, offset], 4 * i);
+    const determinant = rr * ra + rg * ga + rb * ba;
+    const red = (ra * x + ga * y + ba * z) / determinant;
+    const green = (ga * x + (rr * bb - rb * rb) * y + mixed * z) / determinant;
+    const blue = (ba * x + mixed * y + (rr * gg - rg * rg) * z) / determinant;
+    fit.data[4 * i] = red;
+    fit.data[4 * i + 1] = green;
+    fit.data[4 * i + 2] = blue;
+    fit.data[4 * i + 3] = p - red * r - green * g - blue * b;
   }
   return boxMean(fit, radius);
 }
