@@ -68,6 +68,7 @@ def add_result_flags(group):
     add("--save_mask", action="store_true", help="write the 0/255 mask too: photo_mask.png")
     add("--skip_existing", action="store_true", help="pass over photos whose result exists")
     add("--json", action="store_true", help="print a line of JSON for each photo")
+    add("--require_person", action="store_true", help="exit code 3 where a photo shows nobody")
 
 
 def add_network_flags(group):
@@ -173,6 +174,8 @@ def report(outcome, args, log):
             tqdm.write(
                 f"{results[0]}: {outcome.result:.1%} person, {milliseconds:.0f} ms", file=log
             )
+        if outcome.result == 0:
+            tqdm.write(f"predict.py: {path}: nobody was found in it.", file=sys.stderr)
     if args.json:
         tqdm.write(json.dumps(facts), file=sys.stdout)
 
@@ -204,15 +207,17 @@ def main(argv=None):
         print("Seven times as fast: `pip install -r requirements-apps.txt`.", file=log)
 
     refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]
-    failed, count = 0, len(tasks) + len(refused)
+    failed, empty, count = 0, 0, len(tasks) + len(refused)
     with tqdm(total=count, unit="photo", disable=count < 2 or rank > 0) as bar:
         for outcome in chain(refused, predict(tasks, predictor, args)):
             report(outcome, args, log)
             failed += outcome.error is not None
+            empty += outcome.result == 0
             bar.update()
     if failed:
         print(f"predict.py: {failed} of {count} photos failed.", file=sys.stderr)
-    return 1 if failed else 0
+        return 1
+    return 3 if empty and args.require_person else 0
 
 
 if __name__ == "__main__":

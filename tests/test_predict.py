@@ -325,3 +325,23 @@ def test_paddle_alone_is_told_what_is_faster(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(predict, "Predictor", lambda *args, **flags: paddle)
     assert predict.main([str(photo)]) == 0
     assert "Seven times as fast: `pip install -r requirements-apps.txt`" in capsys.readouterr().out
+
+
+def test_nobody_is_told_and_is_an_error_only_where_a_person_is_required(
+    model_path, tmp_path, capsys, monkeypatch
+):
+    photos = draw(tmp_path / "me.png"), draw(tmp_path / "wall.png", height=61)
+    whole = Predictor.restore
+
+    def nobody_on_the_wall(self, probability, image):
+        return whole(self, probability * (len(image) != 61), image)
+
+    monkeypatch.setattr(Predictor, "restore", nobody_on_the_wall)
+    assert run(model_path, *photos) == 0
+    told = capsys.readouterr()
+    assert told.err.count("nobody was found") == 1
+    assert f"{photos[1]}: nobody was found in it." in told.err and "0.0% person" in told.out
+    assert run(model_path, *photos, "--require_person") == 3
+    assert run(model_path, photos[0], "--require_person") == 0
+    missing = tmp_path / "none.png"
+    assert run(model_path, *photos, missing, "--require_person") == 1
