@@ -24,7 +24,7 @@ with warnings.catch_warnings():  # Paddle asks all who import it to install a co
 
 from backends import load, runner
 from dataset import PortraitDataset
-from files import whole_file, write_json
+from files import check_writable, whole_file, write_json
 from flags import MISTAKES, command, make_parser, whole
 from images import read_image
 from metrics import score
@@ -250,6 +250,10 @@ def write_metadata(path, metadata, files):
 def main(argv=None):
     args = parse_args(argv)
     args.output = args.output or args.model_path.parent
+    for name in args.formats:  # before the work for them
+        for file in FORMATS[name].files:
+            path = args.output / f"{args.model_path.stem}{file}"
+            check_writable(path, keep=[args.model_path, *args.photos])
     views = read_views(args.photos, args.size)
     model = load_model(args.model_path)
     metadata = describe(args)
