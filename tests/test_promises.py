@@ -160,4 +160,3 @@ def test_run_time_packages_are_five():
     lines = (ROOT / "requirements.txt").read_text().split()
     names = sorted(re.split(r"[=<>~]", line)[0] for line in lines)
     assert names == ["numpy", "opencv-python", "paddlepaddle", "tqdm", "visualdl"]
-    assert sys.version_info >= (3, 10)
