@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -23,7 +24,8 @@ import export
 import label
 import predict
 import train
-from files import whole_file
+from dataset import PhotoCache, decode
+from files import whole_file, write_whole
 from models.weights import read_state
 
 ROOT = Path(__file__).parent.parent
@@ -224,3 +226,62 @@ def test_a_failed_save_keeps_the_last_one(tmp_path, capsys):
     assert "File too large" in capsys.readouterr().err
     assert (tmp_path / "full" / "resume.pdstate").read_bytes() == before
     assert not partials(tmp_path)
+
+
+def test_the_cache_keeps_no_half_photo(tmp_path):
+    photo = tmp_path / "a.png"
+    cv2.imwrite(str(photo), draw_portrait(np.random.default_rng(0))[0])
+    cache = PhotoCache(tmp_path / "cache")
+    with file_limit(200, tmp_path):
+        assert np.array_equal(cache.photo(str(photo)), decode(str(photo)))
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    named, sync = [], os.fsync
+
+    def noting(number):
+        named.append((tmp_path / "a").exists())
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write_whole(tmp_path / "a", b"data")
+    assert named == [False] and (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no Linux")
+def test_workers_end_with_their_training(tmp_path):
+    root = draw_data_root(tmp_path / "drawn", train=64, val=2)
+    flags = [
+        *SMALL,
+        "--epoch",
+        "90",
+        "--data_root",
+        str(root),
+        "--num_workers",
+        "1",
+        "--cache_dir=",
+    ]
+    command = [sys.executable, "train.py", *flags, "--output", str(tmp_path / "out")]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.time() + 60
+    while not (tmp_path / "out" / "resume.pdstate").exists():
+        assert time.time() < deadline and process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    while not (workers := children.read_text().split()):  # anew in each epoch
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    deadline = time.time() + 5
+    while any(state_of(pid) not in ("gone", "Z") for pid in workers):
+        assert time.time() < deadline, f"{workers} outlive their training"
+        time.sleep(0.02)
+
+
+def state_of(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "gone"
