@@ -171,9 +171,8 @@ def report(outcome, args, log):
         facts = {"photo": str(path), "results": [str(result) for result in results]}
         facts |= {"person": round(outcome.result, 4), "milliseconds": round(milliseconds, 1)}
         if not args.json:
-            tqdm.write(
-                f"{results[0]}: {outcome.result:.1%} person, {milliseconds:.0f} ms", file=log
-            )
+            name = "stdout" if results[0] == PIPE else results[0]
+            tqdm.write(f"{name}: {outcome.result:.1%} person, {milliseconds:.0f} ms", file=log)
         if outcome.result == 0:
             tqdm.write(f"predict.py: {path}: nobody was found in it.", file=sys.stderr)
     if args.json:
@@ -204,7 +203,8 @@ def main(argv=None):
     predictor = Predictor(args.model_path, args.backend, refine=args.refine)
     print(f"{predictor.model_path} with {predictor.backend}", file=log)
     if args.model_path in MODELS and args.backend == AUTO and predictor.backend == "paddle":
-        print("Seven times as fast: `pip install -r requirements-apps.txt`.", file=log)
+        told = "`pip install -r requirements-apps.txt` makes it about seven times as fast."
+        print(f"Paddle runs the network; {told}", file=log)
 
     refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]
     failed, empty, count = 0, 0, len(tasks) + len(refused)
