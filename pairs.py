@@ -180,8 +180,8 @@ def find_pairs(data_root, split, seed=0):
     if not pairs:
         present = " and ".join(s for s in SPLITS if listed[s])
         raise FileNotFoundError(
-            f"No {split} photos in {where}: there are {present or 'no'} photos; choose such a "
-            f"split, or add {OFFICIAL_LIST.format(split)} or {PAIR_LIST.format(split)}."
+            f"No {split} photos in {where}: there are {present or 'no'} photos; choose "
+            f"one with --split, or add {OFFICIAL_LIST.format(split)} or {PAIR_LIST.format(split)}."
         )
     missing = [path for pair in pairs for path in pair[:2] if not os.path.exists(path)]
     if missing:

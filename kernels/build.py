@@ -72,6 +72,8 @@ def _build_once(folder):
     # Whoever comes second waits for the first one's build; the lock goes with its process.
     with lock(f"{folder}.lock", wait=True):
         if not folder.exists():
+            told = "Building the C++ kernels for training, once: half a minute ..."
+            print(told, file=sys.stderr, flush=True)
             _build(folder)
 
 
