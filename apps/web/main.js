@@ -17,19 +17,19 @@ let works = false; // one is being opened
 // What is shown when
 
 function arrange() {
-  const photo = source() === "photo";
-  const shown = photo ? Boolean(opened) : Boolean(camera.stream);
-  const nobody = photo && Boolean(opened?.nobody);
-  const parted = photo && !nobody;
+  const still = source() === "photo";
+  const shown = Boolean(still ? opened : camera.stream);
+  const nobody = Boolean(still && opened?.nobody);
+  const parted = still && !nobody;
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
   $("zoom").hidden = !shown;
-  $("before").hidden = !photo;
+  $("before").hidden = !still;
   $("split").hidden = $("divider").hidden = !parted;
   const share = parted ? `${$("split").value}%` : nobody ? "100%" : "0%";
   $("figure").style.setProperty("--split", share);
-  $("strip").hidden = !photo || photos.length < 2;
-  $("save").textContent = photo ? "Download" : "Take a photo";
+  $("strip").hidden = !still || photos.length < 2;
+  $("save").textContent = still ? "Download" : "Take a photo";
   $("save").disabled = $("copy").disabled = !shown || nobody || works;
   $("save_all").disabled = works;
   $("record").disabled = $("stop").disabled = !camera.stream;
@@ -187,10 +187,13 @@ async function save() {
 
 $("save").onclick = () => save().catch(failed);
 $("save_all").onclick = async () => {
-  for (const photo of [...photos]) {
+  const all = [...photos];
+  let saved = 0;
+  for (const photo of all) {
     await open(photo);
-    if (opened === photo && !photo.nobody) await save().catch(failed);
+    if (opened === photo && !photo.nobody) await save().then(() => saved++, failed);
   }
+  if (saved < all.length) say(`${saved} of ${all.length} downloaded: nobody is in the others.`, true);
 };
 $("copy").onclick = () =>
   copy($("result")).then(
