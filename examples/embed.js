@@ -39,12 +39,14 @@ export async function person(ort, session, image) {
   return { h, w, height, width, probability: answer.probability.data };
 }
 
+/** 0 up to .33, 1 from .67 on, for the network is never quite sure. */
+export const opacity = (p) => Math.min(1, Math.max(0, (p - 0.33) / (0.67 - 0.33)));
+
 /** An image, video or canvas -> a canvas with the person alone. */
 export async function cutOut(ort, session, image) {
   const { h, w, height, width, probability } = await person(ort, session, image);
   const mask = new ImageData(w, h);
-  // The network is never quite sure: below 1/4 is background, above 3/4 is person.
-  probability.forEach((p, i) => { mask.data[4 * i + 3] = 255 * (2 * p - 0.5); });
+  probability.forEach((p, i) => { mask.data[4 * i + 3] = 255 * opacity(p); });
   const small = new OffscreenCanvas(w, h);
   small.getContext('2d').putImageData(mask, 0, 0);
   const canvas = Object.assign(document.createElement('canvas'), { width, height });

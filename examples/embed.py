@@ -33,10 +33,13 @@ def person(session, image):
     return cv2.resize(probability[0], (width, height))
 
 
+def opacity(probability):
+    """0 up to .33, 1 from .67 on, for the network is never quite sure."""
+    return np.clip((probability - 0.33) / (0.67 - 0.33), 0, 1)
+
+
 if __name__ == "__main__":
     image = cv2.imread(sys.argv[1])
-    probability = person(onnxruntime.InferenceSession("weights/portraitnet.onnx"), image)
-    alpha = np.clip(
-        2 * probability - 0.5, 0, 1
-    )  # the network is never quite sure: cut its ends off
-    cv2.imwrite(sys.argv[2], np.dstack([image, 255 * alpha]).astype(np.uint8))
+    session = onnxruntime.InferenceSession("weights/portraitnet.onnx")
+    alpha = 255 * opacity(person(session, image))
+    cv2.imwrite(sys.argv[2], np.dstack([image, alpha]).astype(np.uint8))

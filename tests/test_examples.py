@@ -17,6 +17,7 @@ import paddle
 import pytest
 
 from benchmarks.web_speed import CHROMIUM, FLAGS
+from effects import matte
 from images import read_image
 from models import PortraitNet
 from predictor import MODEL_PATH, Predictor
@@ -28,6 +29,7 @@ EMBED, PORTRAIT = ROOT / "examples" / "embed.py", ROOT / "examples" / "portrait.
 ONNX = MODEL_PATH.with_suffix(".onnx")
 NODE, RUNTIME = shutil.which("node"), ROOT / "apps" / "web" / "node_modules" / "onnxruntime-web"
 SHAPES = [(h, w) for h in (1, 64, 333, 640, 1080) for w in (17, 64, 480, 641, 1920)]
+LEVELS = np.linspace(0, 1, 21, dtype=np.float32)
 
 pytestmark = pytest.mark.skipif(not ONNX.is_file(), reason="no weights in weights/")
 
@@ -62,6 +64,10 @@ def test_embed_has_predictors_views(embed):
         assert embed["view_shape"](*shape) == view_shape(*shape, SIZE), shape
 
 
+def test_embed_has_our_opacity(embed):
+    assert np.allclose(embed["opacity"](LEVELS), matte(LEVELS), atol=1e-6)
+
+
 def test_embed_cuts_the_person_out(embed, tmp_path):
     command = [sys.executable, str(EMBED), str(PORTRAIT), str(tmp_path / "cutout.png")]
     subprocess.run(command, check=True, cwd=ROOT)
@@ -71,14 +77,17 @@ def test_embed_cuts_the_person_out(embed, tmp_path):
 
 
 @pytest.mark.skipif(NODE is None, reason="needs Node.js")
-def test_embed_js_has_predictors_views():
+def test_embed_js_has_predictors_views_and_our_opacity():
     url = json.dumps((ROOT / "examples" / "embed.js").as_uri())
-    code = f"""const {{ viewShape }} = await import({url});
-        console.log(JSON.stringify({json.dumps(SHAPES)}.map((s) => viewShape(...s))))"""
+    code = f"""const {{ viewShape, opacity }} = await import({url});
+        const views = {json.dumps(SHAPES)}.map((shape) => viewShape(...shape));
+        console.log(JSON.stringify([views, {json.dumps(LEVELS.tolist())}.map(opacity)]))"""
     command = [NODE, "--input-type=module", "-e", code]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [list(view_shape(*shape, SIZE)) for shape in SHAPES]
+    views, opacities = json.loads(done.stdout)
+    assert views == [list(view_shape(*shape, SIZE)) for shape in SHAPES]
+    assert np.allclose(opacities, matte(LEVELS), atol=1e-6)
 
 
 @pytest.mark.slow
