@@ -267,7 +267,7 @@ def matting_scores(
     return {
         "absolute_error": float(np.abs(error).mean()),
         "squared_error": float(np.square(error).mean()),
-        "gradient_error": float(np.square(slopes(alpha) - slopes(truth)).mean()),
+        "gradient_error": gradient_error(alpha, truth),
         "connectivity_error": connectivity_error(alpha, truth),
         "halo": float(alpha[outside].mean()) if outside.any() else 0.0,
         "smoke": float(smoke(alpha, inside) > SMOKY),
@@ -299,6 +299,11 @@ def slopes(alpha: Probability) -> Probability:
         cv2.sepFilter2D(alpha, cv2.CV_32F, x, y, borderType=cv2.BORDER_REPLICATE) for x, y in sides
     )
     return cv2.magnitude(*along)
+
+
+def gradient_error(alpha: Probability, truth: Mask | Probability) -> float:
+    """Mean squared difference of two soft masks' slopes."""
+    return float(np.square(slopes(alpha) - slopes(np.asarray(truth, np.float32))).mean())
 
 
 def connectivity_error(alpha: Probability, truth: Probability) -> float:

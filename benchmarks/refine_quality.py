@@ -1,9 +1,11 @@
-"""How far the guided filter moves the mask's boundary towards the true one, and what it costs.
+"""How well each way of bringing a mask to the photo's size follows the true one, and its cost.
 
     python -m benchmarks.refine_quality --data_root EG1800/
 
-prints a table of boundary scores at the photos' own size for bilinear and bicubic upsampling and
-for `predictor.guided_upsample`, over one pass of the network.
+prints a table of scores (as in metrics.py) at the photos' own size, over one pass of the network:
+bilinear and bicubic upsampling, the guided filter with the luma as guide, which was the default
+until 2026-11-24, and `predictor.guided_upsample`, which is the default. --pictures FOLDER writes
+the cut-outs of every way, side by side, to be looked at.
 """
 
 import time
@@ -15,36 +17,73 @@ from tqdm import tqdm
 
 from benchmarks.table import heading, row
 from dataset import PortraitDataset
-from effects import mask_of
+from effects import drop_doubtful, mask_of, matte, replace
 from flags import make_parser
-from metrics import boundary_f_score, boundary_iou, confusion, person_iou
+from images import write_image
+from metrics import boundary_f_score, boundary_iou, confusion, gradient_error, person_iou
 from predictor import MODEL_PATH, Predictor, guided_upsample
+from sheets import contact_sheet
 from transforms import SIZE
 from transforms.geometry import resize, view_shape
+
+SCORES = {  # heading -> function of a probability and the true mask; in per cent
+    "boundary IoU": lambda probability, mask: boundary_iou(mask_of(probability), mask),
+    "boundary F": lambda probability, mask: boundary_f_score(mask_of(probability), mask),
+    "person IoU": lambda probability, mask: person_iou(confusion(mask_of(probability), mask)),
+    "abs. error": lambda probability, mask: np.abs(probability - mask).mean(),
+    "of the matte": lambda probability, mask: np.abs(matte(probability) - mask).mean(),
+    "its gradient error": lambda probability, mask: gradient_error(matte(probability), mask),
+}
+SIZES = {"CPU ms at 1280x720": (720, 1280), "at 3000x4000": (4000, 3000)}  # height, width
+TIMED = 12  # photos, stretched to these sizes
+WALL = (90, 160, 60)  # BGR, behind the cut-outs
+
+
+def luma_guided(probability, image, side=256, share=0.015, epsilon=1e-3):
+    """A guided filter with one guide, the luma: He and Sun, "Fast Guided Filter", 2015."""
+    height, width = image.shape[:2]
+    ratio = min(1, side / max(height, width))
+    small = max(1, round(width * ratio)), max(1, round(height * ratio))
+    luma = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    guide = cv2.resize(luma, small, interpolation=cv2.INTER_AREA) / np.float32(255)
+    probability = cv2.resize(probability, small)
+    window = (2 * max(1, round(share * max(small))) + 1,) * 2
+
+    def mean(plane):
+        return cv2.boxFilter(plane, -1, window, borderType=cv2.BORDER_REFLECT)
+
+    levels = mean(guide), mean(probability)
+    slope = mean(guide * probability) - levels[0] * levels[1]
+    slope /= mean(guide * guide) - levels[0] ** 2 + epsilon
+    offset = mean(levels[1] - slope * levels[0])
+    slope, offset = (cv2.resize(plane, (width, height)) for plane in (mean(slope) / 255, offset))
+    refined = cv2.multiply(slope, luma, dst=slope, dtype=cv2.CV_32F)
+    refined += offset
+    return np.clip(refined, 0, 1, out=refined)
+
 
 METHODS = {  # name -> function of a view's probability and the photo
     "bilinear": lambda probability, image: cv2.resize(probability, image.shape[1::-1]),
     "bicubic": lambda probability, image: cv2.resize(
         probability, image.shape[1::-1], interpolation=cv2.INTER_CUBIC
     ).clip(0, 1),
-    "guided": guided_upsample,
+    "guided by luma": luma_guided,
+    "guided by colour": guided_upsample,
 }
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Boundary scores of three ways to bring a mask to the photo's size.",
+        "Scores of several ways to bring a mask to the photo's size.",
         example="python -m benchmarks.refine_quality --data_root EG1800/",
     )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="one or more data folders (docs/data.md)")
     add("--split", choices=["train", "val", "test"], default="val", help="which photos")
     add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
-    add(
-        "--true_mask",
-        action="store_true",
-        help="upsample the true mask, reduced to the photo's view, instead of the network's",
-    )
+    true_mask = "upsample the true mask, reduced to the photo's view, instead of the network's"
+    add("--true_mask", action="store_true", help=true_mask)
+    add("--pictures", type=Path, help="folder for every way's cut-out of every photo")
     return parser.parse_args(argv)
 
 
@@ -55,7 +94,16 @@ def reduced(mask):
 
 def network_answer(predictor, image):
     """image (H, W, 3) uint8 -> (h, w) float32 probability of its view."""
-    return predictor.run([predictor.prepare(image)])[0]
+    return drop_doubtful(predictor.run([predictor.prepare(image)])[0])
+
+
+def timed(upsample, answer, image):
+    """CPU milliseconds for an image stretched to each of SIZES."""
+    for height, width in SIZES.values():
+        large = cv2.resize(image, (width, height))
+        start = time.process_time()
+        upsample(answer, large)
+        yield 1000 * (time.process_time() - start)
 
 
 def main(argv=None):
@@ -64,24 +112,28 @@ def main(argv=None):
     dataset = PortraitDataset(args.data_root, args.split)
     predictor = None if args.true_mask else Predictor(args.model_path)
     scores = {name: [] for name in METHODS}
+    milliseconds = {name: [] for name in METHODS}
     for index in tqdm(range(len(dataset))):
         image, mask = dataset.photo(index)
         answer = reduced(mask) if args.true_mask else network_answer(predictor, image)
+        cut_outs = []
         for name, upsample in METHODS.items():
-            start = time.perf_counter()
-            prediction = mask_of(upsample(answer, image))
-            milliseconds = 1000 * (time.perf_counter() - start)
-            iou = person_iou(confusion(prediction, mask))
-            edges = boundary_iou(prediction, mask), boundary_f_score(prediction, mask)
-            scores[name].append((100 * edges[0], 100 * edges[1], 100 * iou, milliseconds))
+            probability = upsample(answer, image)
+            scores[name].append([100 * score(probability, mask) for score in SCORES.values()])
+            if index < TIMED:
+                milliseconds[name].append(list(timed(upsample, answer, image)))
+            if args.pictures:
+                cut_outs.append((name, replace(image, probability, WALL)))
+        if args.pictures:
+            path = args.pictures / f"{Path(dataset.pairs[index].image_path).stem}.png"
+            write_image(path, contact_sheet(cut_outs, columns=len(cut_outs)))
     source = "the true mask" if args.true_mask else args.model_path
     print(f"{len(dataset)} photos ({args.split}), {source}")
-    print(heading(["upsampling", "boundary IoU", "boundary F", "person IoU", "ms"]))
-    for name, rows in scores.items():
-        boundary, contour, iou, _ = np.mean(rows, axis=0)
-        milliseconds = np.median(rows, axis=0)[3]
-        values = f"{boundary:.2f}", f"{contour:.2f}", f"{iou:.2f}", f"{milliseconds:.1f}"
-        print(row([name, *values]))
+    print(heading(["upsampling", *SCORES, *SIZES]))
+    for name in METHODS:
+        means, medians = np.mean(scores[name], axis=0), np.median(milliseconds[name], axis=0)
+        values = [f"{mean:.2f}" for mean in means]
+        print(row([name, *values, *(f"{median:.1f}" for median in medians)]))
 
 
 if __name__ == "__main__":
