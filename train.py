@@ -30,7 +30,6 @@ from dataset import (
 )
 from files import write_json, write_whole
 from flags import STOPPED, command, make_parser, real, whole
-from losses import portrait_loss
 from metrics import SELECTION, THRESHOLD, batch_counts, mean_iou, pixel_accuracy, score
 from models import PortraitNet, count_parameters
 from models.weights import MOST_WIDTH, load_pretrained, save_atomically
@@ -229,7 +228,7 @@ def forward(model, sample, args):
     # On a CPU our kernels do it inside the blocks; Paddle's casts would only add work.
     with paddle.amp.auto_cast(enable=args.amp and not batch.place.is_cpu_place()):
         mask_logits, edge_logits = model(batch)
-    terms = portrait_loss(
+    terms = kernels.portrait_loss(
         mask_logits.astype("float32"),
         edge_logits.astype("float32"),
         paddle.to_tensor(mask),

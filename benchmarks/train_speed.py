@@ -63,7 +63,6 @@ def run_paddle(args):
     import paddle
 
     import kernels
-    from losses import portrait_loss
     from models import PortraitNet
 
     if args.run != "stock":
@@ -81,7 +80,7 @@ def run_paddle(args):
     mask, edge = paddle.randint(0, 2, [2, args.batch_size, args.size, args.size])
     for _ in range(args.steps + 2):
         start = clock()
-        terms = portrait_loss(
+        terms = kernels.portrait_loss(
             *model(batch),
             mask,
             edge,

@@ -2,6 +2,7 @@
 // PyLayers of kernels/__init__.py, so these operators have no gradient of their own.
 #include "dense.h"
 #include "depthwise.h"
+#include "loss.h"
 #include "paddle/extension.h"
 #include "pointwise.h"
 
@@ -284,6 +285,22 @@ std::vector<Tensor> HeadsBackward(const Tensor& first, const paddle::optional<Te
   return {dx, dweight};
 }
 
+// The terms of the loss, (4,): mask, edge, consistency, total; and the total's gradients.
+std::vector<Tensor> LossForward(const Tensor& mask_logits, const Tensor& mask,
+                                const paddle::optional<Tensor>& edge_logits,
+                                const paddle::optional<Tensor>& edge, float edge_weight,
+                                float consistency_weight, float temperature, int threads) {
+  const auto shape = mask_logits.shape();
+  const int64_t photos = mask.shape()[0];
+  const Loss loss{photos, int(shape[0] / photos), int(shape[2]), int(shape[3]), edge_weight,
+                  consistency_weight, temperature};
+  Tensor terms = empty({Loss::TERMS}), dmask = empty(shape), dedge = edge ? empty(shape) : empty({1});
+  loss.run(data<float>(mask_logits), edge ? data<float>(*edge_logits) : nullptr, data<float>(mask),
+           edge ? data<float>(*edge) : nullptr, data<float>(terms), data<float>(dmask),
+           data<float>(dedge), threads);
+  return {terms, dmask, dedge};
+}
+
 // Moves each of `means` towards its value, in place: mean += weight * (value - mean).
 std::vector<Tensor> Average(const std::vector<Tensor>& means, const std::vector<Tensor>& values,
                             float weight) {
@@ -301,6 +318,13 @@ PD_BUILD_OP(portraitnet_average)
     .Outputs({"nothing"})
     .Attrs({"weight: float"})
     .SetKernelFn(PD_KERNEL(Average));
+
+PD_BUILD_OP(portraitnet_loss)
+    .Inputs({"mask_logits", "mask", paddle::Optional("edge_logits"), paddle::Optional("edge")})
+    .Outputs({"terms", "dmask", "dedge"})
+    .Attrs({"edge_weight: float", "consistency_weight: float", "temperature: float",
+            "threads: int"})
+    .SetKernelFn(PD_KERNEL(LossForward));
 
 PD_BUILD_OP(portraitnet_conv_forward)
     .Inputs({"x", paddle::Optional("norm"), "weight", "gamma", "beta", "running_mean",
