@@ -184,7 +184,7 @@ def _replace_forwards(model, half):
         elif isinstance(layer, D_block):
             replace(layer, _d_block_forward, half=half)
         elif isinstance(layer, Upsample):
-            replace(layer, _upsample_forward)
+            replace(layer, _upsample_forward, half=half, half_out=half and layer is model.up1)
 
 
 def _network_forward(self, batch):
@@ -213,8 +213,8 @@ def _d_block_forward(self, x, half=False):
     return chain(x, list(self.block), F.relu, half, shortcut)
 
 
-def _upsample_forward(self, x):
-    return UpsampleFunction.apply(x, self.weight)
+def _upsample_forward(self, x, half=False, half_out=False):
+    return UpsampleFunction.apply(x, self.weight, half, half_out)
 
 
 def chain(x, layers, activation, half, residual=None):
@@ -290,9 +290,9 @@ class UpsampleFunction(PyLayer):
     """The 4x4 stride-2 transposed convolution: (N, H, W, C) -> (N, 2H, 2W, C)."""
 
     @staticmethod
-    def forward(ctx, x, weight):
-        ctx.saved, ctx.wanted = (x, weight), select_wanted(x, weight)
-        return _operators.upsample_forward(x, weight, _threads)[0]
+    def forward(ctx, x, weight, half=False, half_out=False):
+        ctx.saved, ctx.wanted = (x, weight, half), select_wanted(x, weight)
+        return _operators.upsample_forward(x, weight, half, half_out, _threads)[0]
 
     @staticmethod
     def backward(ctx, dy):

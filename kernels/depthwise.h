@@ -39,7 +39,7 @@ void depthwise_forward(const X* x, const Norm& norm, const float* weight, const 
   const std::vector<float> taps = transpose(weight, channels, 9);
   const int padded = grid.width + 2;
   parallel(threads, [&](int task) {
-    RowRing ring(scratch(3 * int64_t(padded) * channels), 3, padded, channels);
+    RowRing<float> ring(scratch(3 * int64_t(padded) * channels), 3, padded, channels);
     const auto make = [&](int64_t row, float* out) {
       fill(grid.width, channels, activated(x + row * in_row, norm), out);
     };
@@ -116,7 +116,7 @@ void depthwise_backward(const Y* dz, const Y* y, const Gradient& gradient, const
   Partials partials(size_t(9) * channels);
   const int padded = out_width + 2;
   parallel(threads, [&](int task) {
-    RowRing ring(scratch(3 * int64_t(padded) * channels), 3, padded, channels);
+    RowRing<float> ring(scratch(3 * int64_t(padded) * channels), 3, padded, channels);
     const auto make = [&](int64_t row, float* out) {
       fill(out_width, channels, raw_gradient(dz + row * out_row, y + row * out_row, gradient), out);
     };

@@ -19,17 +19,33 @@ inline Float8 multiply_add(Float8 sum, BFloat16Pair a, Float8 line) {
 }
 #endif
 
-// c (ROWS x VECTORS*lanes) = or += a (ROWS x k) times b (k x VECTORS*lanes); c stays in registers.
-template <int ROWS, int VECTORS, class V, class E>
-void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
-          float* c, int64_t c_row, bool add) {
-  V sum[ROWS][VECTORS] = {};
-  if (add) {
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
-      for (int v = 0; v < VECTORS; ++v) sum[r][v] = load<V>(c + r * c_row + v * LANES<V>);
+// Where a product goes, and what its sums begin with. `finish` gets a tile as it leaves the
+// registers: sums[r] are columns j, j + 1, ... of row i + r.
+struct Matrix {
+  float* c;
+  int64_t pitch;
+  bool add;  // to what is there
+  template <class V>
+  V begin(int64_t i, int j) const {
+    return add ? load<V>(c + i * pitch + j) : V{};
   }
+  template <class V, int ROWS>
+  void finish(const V (&sums)[ROWS], int64_t i, int j) const {
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) store(c + (i + r) * pitch + j, sums[r]);
+  }
+};
+
+// `out` (ROWS x VECTORS*lanes, at i, j) gets a (ROWS x k) times b (k x VECTORS*lanes); its sums stay
+// in registers.
+template <int ROWS, int VECTORS, class V, class E, class Out>
+void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
+          const Out& out, int64_t i, int j) {
+  V sum[VECTORS][ROWS];
+#pragma GCC unroll 3
+  for (int v = 0; v < VECTORS; ++v)
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) sum[v][r] = out.template begin<V>(i + r, j + v * LANES<V>);
   for (int p = 0; p < k; ++p) {
     V line[VECTORS];
 #pragma GCC unroll 3
@@ -38,46 +54,55 @@ void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
       for (int v = 0; v < VECTORS; ++v)
-        sum[r][v] = multiply_add(sum[r][v], a[r * a_row + p * a_col], line[v]);
+        sum[v][r] = multiply_add(sum[v][r], a[r * a_row + p * a_col], line[v]);
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
-    for (int v = 0; v < VECTORS; ++v) store(c + r * c_row + v * LANES<V>, sum[r][v]);
+  for (int v = 0; v < VECTORS; ++v) out.finish(sum[v], i, j + v * LANES<V>);
 }
 
 // The rows of one panel of VECTORS*lanes columns.
-template <int VECTORS, class V, class E>
+template <int VECTORS, class V, class E, class Out>
 void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
-           float* c, int64_t c_row, bool add) {
+           const Out& out, int j) {
   int64_t i = 0;
   for (; i + TILE_ROWS <= m; i += TILE_ROWS)
-    tile<TILE_ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row,
-                                add);
+    tile<TILE_ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
   for (; i + 4 <= m; i += 4)
-    tile<4, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
+    tile<4, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
   for (; i + 2 <= m; i += 2)
-    tile<2, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
-  if (i < m)
-    tile<1, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, add);
+    tile<2, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
+  if (i < m) tile<1, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
 }
 
-// c (m x n) = or += a (m x k) b (k x n), of floats or of pairs, which make two steps of k in one.
-// n is a multiple of 8. a's strides are free, so that a
-// transposed matrix and the overlapping windows of a convolution are read where they stand; rows of
-// b and c are contiguous.
-template <class E>
+// `out` (m x n) gets a (m x k) times b (k x n), of floats or of pairs, which make two steps of k in
+// one. n is a multiple of 8. a's strides are free, so that a transposed matrix and the overlapping
+// windows of a convolution are read where they stand; rows of b are contiguous.
+template <class E, class Out>
 void gemm(int64_t m, int n, int k, const E* a, int64_t a_row, int64_t a_col, const E* b,
-          int64_t b_row, float* c, int64_t c_row, bool add) {
+          int64_t b_row, const Out& out) {
   constexpr int LANE = LANES<Wide>;
   int j = 0;
   for (; j + 3 * LANE <= n; j += 3 * LANE)
-    panel<3, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+    panel<3, Wide>(m, k, a, a_row, a_col, b + j, b_row, out, j);
   for (; j + 2 * LANE <= n; j += 2 * LANE)
-    panel<2, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
-  for (; j + LANE <= n; j += LANE)
-    panel<1, Wide>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
-  for (; j < n; j += 8) panel<1, Float8>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, add);
+    panel<2, Wide>(m, k, a, a_row, a_col, b + j, b_row, out, j);
+  for (; j + LANE <= n; j += LANE) panel<1, Wide>(m, k, a, a_row, a_col, b + j, b_row, out, j);
+  for (; j < n; j += 8) panel<1, Float8>(m, k, a, a_row, a_col, b + j, b_row, out, j);
 }
+
+// (k, n) as the right factor of a product.
+inline void make_factor(const float* matrix, int k, int n, std::vector<float>& out) {
+  out.assign(matrix, matrix + size_t(k) * n);
+}
+#ifdef __AVX512BF16__
+inline void make_factor(const float* matrix, int k, int n, std::vector<BFloat16Pair>& out) {
+  out.resize(size_t(k) / 2 * n);
+  for (int p = 0; p < k / 2; ++p)
+    each_vector(n, [&, from = matrix + size_t(2 * p) * n](auto vector, int c) {
+      using V = decltype(vector);
+      store_pairs(&out[size_t(p) * n + c], load<V>(from + c), load<V>(from + n + c));
+    });
+}
+#endif
 
 }  // namespace portraitnet

@@ -73,6 +73,18 @@ void fill(int64_t pixels, int channels, Value value, BFloat16* rows, BFloat16Pai
 }
 #endif
 
+// The rows themselves, or pairs of them in `memory`: factors of a sum over pixels.
+template <class T, class X>
+const typename Factor<T>::type* pixel_factors(const X* rows, int64_t pixels, int channels,
+                                              typename Factor<T>::type* memory) {
+  if constexpr (PACK<T> == 1) {
+    return rows;
+  } else {
+    fill(pixels, channels, activated(rows, Norm()), static_cast<T*>(nullptr), memory);
+    return memory;
+  }
+}
+
 // Per task and channel two sums in double, of sums of a few rows in float.
 struct Sums {
   int channels;
@@ -114,42 +126,65 @@ void accumulate(float* sum, V value) {
   store(sum, load<V>(sum) + value);
 }
 
-// Stores the raw outputs that `product` holds, and adds up them and their squares for BatchNorm's
-// mean and variance.
+// Where a product goes that is a convolution's raw output: stored, and added up with its squares
+// for BatchNorm's mean and variance.
 template <class T>
-void store_moments(const float* product, int64_t pixels, T* raw, int task, Sums& sums) {
-  const int channels = sums.channels;
-  RowSums rows(channels);
-  float *one = rows.one, *two = rows.two;
-  for (int64_t i = 0; i < pixels * channels; i += channels)
-    each_vector(channels, [=](auto vector, int c) {
-      const auto value = load<decltype(vector)>(product + i + c);
-      if ((const void*)product != raw) store(raw + i + c, value);
-      accumulate(one + c, value);
-      accumulate(two + c, value * value);
-    });
-  rows.flush(task, sums);
-}
+struct RawOutput {
+  T* raw;
+  int channels;
+  float *one, *two;  // RowSums
+  template <class V>
+  V begin(int64_t, int) const {
+    return V{};
+  }
+  template <class V, int ROWS>
+  void finish(const V (&sums)[ROWS], int64_t i, int c) const {
+    V first = load<V>(one + c), second = load<V>(two + c);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      store(raw + (i + r) * channels + c, sums[r]);
+      first += sums[r];
+      second += sums[r] * sums[r];
+    }
+    store(one + c, first), store(two + c, second);
+  }
+};
 
-// dz = dx where the activation let the value pass, else 0; sums of dz and dz * (raw - mean) for
-// BatchNorm's backward. `value` is the activated one: strictly between the limits where the
-// activation was open.
+// Where the gradient of an activated value goes, by way of dz, its gradient before the activation:
+// the same where that let it pass, else 0. Sums of dz and dz * (raw - mean) for BatchNorm's
+// backward. `value` is the activated one: strictly between the limits where the activation was open.
 template <class Value, class T>
-void store_gradient(const float* dx, Value value, const T* raw, int64_t pixels, const Norm& norm,
-                    T* dz, int task, Sums& sums) {
-  const int channels = sums.channels;
-  const float *mean = norm.mean, low = norm.low, high = norm.high;
-  RowSums rows(channels);
-  float *one = rows.one, *two = rows.two;
-  for (int64_t i = 0; i < pixels * channels; i += channels)
-    each_vector(channels, [=](auto vector, int c) {
-      using V = decltype(vector);
-      const V passed = where_between(value(vector, i, c), low, high, load<V>(dx + i + c));
-      store(dz + i + c, passed);
-      accumulate(one + c, passed);
-      accumulate(two + c, passed * (load<V>(raw + i + c) - load<V>(mean + c)));
-    });
-  rows.flush(task, sums);
+struct PassedGradient {
+  Value value;
+  const T* raw;
+  T* dz;
+  int channels;
+  const float* mean;
+  float low, high;
+  float *one, *two;  // RowSums
+  template <class V>
+  V begin(int64_t, int) const {
+    return V{};
+  }
+  template <class V, int ROWS>
+  void finish(const V (&gradients)[ROWS], int64_t i, int c) const {
+    V first = load<V>(one + c), second = load<V>(two + c);
+    const V center = load<V>(mean + c);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const int64_t at = (i + r) * channels;
+      const V passed = where_between(value(V{}, at, c), low, high, gradients[r]);
+      store(dz + at + c, passed);
+      first += passed;
+      second += passed * (load<V>(raw + at + c) - center);
+    }
+    store(one + c, first), store(two + c, second);
+  }
+};
+template <class Value, class T>
+PassedGradient<Value, T> passed_gradient(Value value, const T* raw, T* dz, const Norm& norm,
+                                         RowSums& rows, int channels) {
+  return {value, raw, dz, channels, norm.mean, norm.low, norm.high, rows.one, rows.two};
 }
 
 // The end of a chain of convolutions: out = activation(normalised raw + residual).
@@ -178,6 +213,7 @@ void finish_backward(const float* dout, const float* out, const T* raw, const No
   const float low = norm.low, high = norm.high;
   const int64_t chunk = chunk_pixels(3 * channels);
   parallel(threads, [&](int task) {
+    RowSums rows(channels);
     const Range range = task_range(pixels, task);
     for (int64_t p = range.begin; p < range.end; p += chunk) {
       const int64_t count = std::min(chunk, range.end - p), start = p * channels;
@@ -185,7 +221,14 @@ void finish_backward(const float* dout, const float* out, const T* raw, const No
       const auto reached = [=](auto vector, int64_t i, int c) __attribute__((always_inline)) {
         return load<decltype(vector)>(value + i + c);
       };
-      store_gradient(from, reached, raw + start, count, norm, dz + start, task, sums);
+      const auto out = passed_gradient(reached, raw + start, dz + start, norm, rows, channels);
+      for (int64_t i = 0; i < count; ++i)
+        each_vector(channels, [=](auto vector, int c) {
+          using V = decltype(vector);
+          const V gradient[1] = {load<V>(from + i * channels + c)};
+          out.finish(gradient, i, c);
+        });
+      rows.flush(task, sums);
       if (!dresidual) continue;
       const auto passed = [=](auto vector, int64_t i, int c) __attribute__((always_inline)) {
         return where_between(reached(vector, i, c), low, high,

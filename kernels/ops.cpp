@@ -236,21 +236,31 @@ std::vector<Tensor> FinishBackward(const Tensor& dout, const Tensor& out, const 
   return {dz, sums_tensor(sums), dresidual};
 }
 
-std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, int threads) {
+// The products are of bfloat16 where the heads' input, or what the upsampling passes on, is stored
+// so, or if `half`.
+std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, bool half, bool half_out,
+                                    int threads) {
   const auto shape = x.shape();
-  Tensor y = empty({shape[0], 2 * shape[1], 2 * shape[2], shape[3]});
-  Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.forward(
-      x.data<float>(), weight.data<float>(), y.data<float>(), threads);
+  Tensor y = empty({shape[0], 2 * shape[1], 2 * shape[2], shape[3]},
+                   half_out ? paddle::DataType::BFLOAT16 : paddle::DataType::FLOAT32);
+  with_types(half_out, half, [&](auto y_type, auto type) {
+    using Y = decltype(y_type);
+    Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.forward<decltype(type)>(
+        data<float>(x), data<float>(weight), data<Y>(y), threads);
+  });
   return {y};
 }
 
 std::vector<Tensor> UpsampleBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
-                                     int threads) {
+                                     bool half, int threads) {
   const auto shape = x.shape();
   Tensor dx = empty(shape), dweight = empty(weight.shape());
-  Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.backward(
-      dy.data<float>(), x.data<float>(), weight.data<float>(), dx.data<float>(),
-      dweight.data<float>(), threads);
+  with_types(is_half(dy), half, [&](auto y_type, auto type) {
+    using Y = decltype(y_type);
+    Upsample{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.backward<decltype(type)>(
+        data<Y>(dy), data<float>(x), data<float>(weight), data<float>(dx), data<float>(dweight),
+        threads);
+  });
   return {dx, dweight};
 }
 
@@ -263,8 +273,10 @@ std::vector<Tensor> HeadsForward(const Tensor& x, const Tensor& weight,
     out.push_back(empty({shape[0], count, shape[1], shape[2]}));
     logits.push_back(out.back().data<float>());
   }
-  Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.forward(
-      x.data<float>(), weight.data<float>(), logits, threads);
+  with_types(is_half(x), false, [&](auto type, auto) {
+    Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.forward(
+        data<decltype(type)>(x), data<float>(weight), logits, threads);
+  });
   if (out.size() == 1) out.push_back(empty({1}));
   return out;
 }
@@ -278,10 +290,12 @@ std::vector<Tensor> HeadsBackward(const Tensor& first, const paddle::optional<Te
     dlogits.push_back(second->data<float>());
     counts.push_back(int(second->shape()[1]));
   }
-  Tensor dx = empty(shape), dweight = empty(weight.shape());
-  Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.backward(
-      dlogits, x.data<float>(), weight.data<float>(), dx.data<float>(), dweight.data<float>(),
-      threads);
+  Tensor dx = empty(shape, x.dtype()), dweight = empty(weight.shape());
+  with_types(is_half(x), false, [&](auto type, auto) {
+    using T = decltype(type);
+    Heads{shape[0], int(shape[1]), int(shape[2]), int(shape[3]), counts}.backward(
+        dlogits, data<T>(x), data<float>(weight), data<T>(dx), data<float>(dweight), threads);
+  });
   return {dx, dweight};
 }
 
@@ -356,13 +370,13 @@ PD_BUILD_OP(portraitnet_finish_backward)
 PD_BUILD_OP(portraitnet_upsample_forward)
     .Inputs({"x", "weight"})
     .Outputs({"y"})
-    .Attrs({"threads: int"})
+    .Attrs({"half: bool", "half_out: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(UpsampleForward));
 
 PD_BUILD_OP(portraitnet_upsample_backward)
     .Inputs({"dy", "x", "weight"})
     .Outputs({"dx", "dweight"})
-    .Attrs({"threads: int"})
+    .Attrs({"half: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(UpsampleBackward));
 
 PD_BUILD_OP(portraitnet_heads_forward)

@@ -7,32 +7,75 @@ namespace portraitnet {
 
 // The last `count` rows that were asked for, each made once by `make(row, destination)`, with a
 // column of zeros left and right.
+template <class T>
 class RowRing {
  public:
-  // `memory` holds count * padded_width * channels floats.
-  RowRing(float* memory, int count, int padded_width, int channels)
+  static size_t size(int count, int padded_width, int channels) {
+    return size_t(count) * padded_width * channels;
+  }
+  // `memory` holds size(...) values.
+  RowRing(T* memory, int count, int padded_width, int channels)
       : memory_(memory),
         size_(int64_t(padded_width) * channels),
         channels_(channels),
         rows_(count, -1) {
-    std::memset(memory, 0, count * size_ * sizeof(float));
+    std::memset(memory, 0, count * size_ * sizeof(T));
   }
   // `row` of image `image`, null outside of the image.
   template <class Make>
-  const float* get(int64_t image, int row, int height, Make make) {
+  const T* get(int64_t image, int row, int height, Make make) {
     if (row < 0 || row >= height) return nullptr;
     const int slot = row % int(rows_.size());
-    float* start = memory_ + slot * size_;
+    T* start = memory_ + slot * size_;
     if (rows_[slot] != image * height + row)
       make(rows_[slot] = image * height + row, start + channels_);
     return start;
   }
 
  private:
-  float* memory_;
+  T* memory_;
   int64_t size_;
   int channels_;
   std::vector<int64_t> rows_;
+};
+
+// The same rows, and what a sum over their pixels takes for factors: for bfloat16, beside each value
+// that of `step` columns further right, so that the row needs as many more columns of zeros.
+template <class T>
+class FactorRing {
+ public:
+  typedef typename Factor<T>::type Pack;
+  struct Row {
+    const T* values;
+    const Pack* factors;
+  };
+  static size_t size(int count, int padded_width, int channels) {  // floats
+    return 2 * RowRing<T>::size(count, padded_width, channels);
+  }
+  FactorRing(float* memory, int count, int padded_width, int channels, int step)
+      : values_(reinterpret_cast<T*>(memory), count, padded_width, channels),
+        factors_(reinterpret_cast<Pack*>(memory) + values_.size(count, padded_width, channels),
+                 count, padded_width, channels),
+        count_(int64_t(padded_width - step) * channels),
+        step_(int64_t(step) * channels),
+        channels_(channels) {}
+  template <class Make>
+  Row get(int64_t image, int row, int height, Make make) {
+    const T* values = values_.get(image, row, height, make);
+    if constexpr (PACK<T> == 1)
+      return {values, values};
+    else
+      return {values, factors_.get(image, row, height, [&](int64_t, Pack* out) {
+                for (int64_t i = 0; i < count_; ++i)
+                  out[i - channels_].bits = values[i].bits | uint32_t(values[i + step_].bits) << 16;
+              })};
+  }
+
+ private:
+  RowRing<T> values_;
+  RowRing<Pack> factors_;
+  int64_t count_, step_;
+  int channels_;
 };
 
 }  // namespace portraitnet
