@@ -86,15 +86,26 @@ void store(BFloat16* to, V value) {
   const auto bits = narrow(value);
   std::memcpy(to, &bits, sizeof(bits));
 }
-inline void store_pairs(BFloat16Pair* to, Wide first, Wide second) {
-  const __m512i low = _mm512_cvtepu16_epi32(narrow(first));
-  const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(second)), 16);
-  _mm512_storeu_si512(to, _mm512_or_si512(low, high));
+// Two vectors as one, and their values by turns.
+inline __m512i narrow(Wide first, Wide second) {
+  return (__m512i)_mm512_cvtne2ps_pbh(second, first);
 }
-inline void store_pairs(BFloat16Pair* to, Float8 first, Float8 second) {
-  const __m256i low = _mm256_cvtepu16_epi32(narrow(first));
-  const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow(second)), 16);
-  _mm256_storeu_si256((__m256i*)to, _mm256_or_si256(low, high));
+inline __m256i narrow(Float8 first, Float8 second) {
+  return (__m256i)_mm256_cvtne2ps_pbh(second, first);
+}
+constexpr uint16_t TURNS16[] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+constexpr uint16_t TURNS8[] = {0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
+inline void store_pairs(BFloat16Pair* to, __m512i both) {
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_loadu_si512(TURNS16), both));
+}
+inline void store_pairs(BFloat16Pair* to, __m256i both) {
+  const __m256i order = _mm256_loadu_si256((const __m256i*)TURNS8);
+  _mm256_storeu_si256((__m256i*)to, _mm256_permutexvar_epi16(order, both));
+}
+template <class V>
+void store_pairs(BFloat16Pair* to, V first, V second) {
+  store_pairs(to, narrow(first, second));
 }
 #endif
 

@@ -36,8 +36,8 @@ struct Matrix {
   }
 };
 
-// `out` (ROWS x VECTORS*lanes, at i, j) gets a (ROWS x k) times b (k x VECTORS*lanes); its sums stay
-// in registers.
+// `out` (ROWS x VECTORS*lanes, at i, j) gets a (ROWS x k) times b (k x VECTORS*lanes), summed in
+// registers.
 template <int ROWS, int VECTORS, class V, class E, class Out>
 void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
           const Out& out, int64_t i, int j) {

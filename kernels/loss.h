@@ -10,11 +10,12 @@ namespace portraitnet {
 template <class V>
 V exponential(V x) {
   typedef int Bits __attribute__((vector_size(sizeof(V))));
-  constexpr float LOG2 = 0.693147180559945, LOG2_HIGH = 0.693359375;  // of few bits: n * it is exact
+  // The high part of log 2 has few bits, so that n times it is exact.
+  constexpr double LOG2 = 0.693147180559945, LOG2_HIGH = 0.693359375;
   constexpr float ROUND = 3 << 22;  // a float above 2^23 holds whole numbers, in its lowest bits
   x = x < -87.f ? V{} - 87.f : x;
-  const V shifted = x * (1 / LOG2) + ROUND, n = shifted - ROUND;
-  const V r = x - n * LOG2_HIGH + n * float(LOG2_HIGH - 0.693147180559945);
+  const V shifted = x * float(1 / LOG2) + ROUND, n = shifted - ROUND;
+  const V r = x - n * float(LOG2_HIGH) + n * float(LOG2_HIGH - LOG2);
   V sum = V{} + 1.f;
 #pragma GCC unroll 7
   for (int k = 7; k > 0; --k) sum = sum * r * (1.f / k) + 1.f;
@@ -128,7 +129,8 @@ struct Loss {
     terms[MASK] = total[MASK] / mask_count;
     terms[EDGE] = total[EDGE] / edge_count;
     terms[CONSISTENCY] = total[CONSISTENCY] / pixels * temperature * temperature;
-    terms[TOTAL] = terms[MASK] + edge_weight * terms[EDGE] + consistency_weight * terms[CONSISTENCY];
+    terms[TOTAL] =
+        terms[MASK] + edge_weight * terms[EDGE] + consistency_weight * terms[CONSISTENCY];
   }
 };
 

@@ -64,10 +64,13 @@ void fill(int64_t pixels, int channels, Value value, BFloat16* rows, BFloat16Pai
     each_vector(channels, [=](auto vector, int c) {
       using V = decltype(vector);
       const V first = value(vector, i, c), second = both ? value(vector, i + channels, c) : V{};
-      store_pairs(pairs + i / 2 + c, first, second);
+      const auto bits = narrow(first, second);
+      store_pairs(pairs + i / 2 + c, bits);
       if (!rows) return;
-      store(rows + i + c, first);
-      if (both) store(rows + i + channels + c, second);
+      std::memcpy(rows + i + c, &bits, sizeof(bits) / 2);
+      if (both)
+        std::memcpy(rows + i + channels + c, (const char*)&bits + sizeof(bits) / 2,
+                    sizeof(bits) / 2);
     });
   }
 }
@@ -152,7 +155,7 @@ struct RawOutput {
 
 // Where the gradient of an activated value goes, by way of dz, its gradient before the activation:
 // the same where that let it pass, else 0. Sums of dz and dz * (raw - mean) for BatchNorm's
-// backward. `value` is the activated one: strictly between the limits where the activation was open.
+// backward. `value` is the activated one: strictly between the limits where that was open.
 template <class Value, class T>
 struct PassedGradient {
   Value value;

@@ -308,7 +308,8 @@ std::vector<Tensor> LossForward(const Tensor& mask_logits, const Tensor& mask,
   const int64_t photos = mask.shape()[0];
   const Loss loss{photos, int(shape[0] / photos), int(shape[2]), int(shape[3]), edge_weight,
                   consistency_weight, temperature};
-  Tensor terms = empty({Loss::TERMS}), dmask = empty(shape), dedge = edge ? empty(shape) : empty({1});
+  Tensor terms = empty({Loss::TERMS}), dmask = empty(shape);
+  Tensor dedge = edge ? empty(shape) : empty({1});
   loss.run(data<float>(mask_logits), edge ? data<float>(*edge_logits) : nullptr, data<float>(mask),
            edge ? data<float>(*edge) : nullptr, data<float>(terms), data<float>(dmask),
            data<float>(dedge), threads);

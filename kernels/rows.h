@@ -67,7 +67,8 @@ class FactorRing {
     else
       return {values, factors_.get(image, row, height, [&](int64_t, Pack* out) {
                 for (int64_t i = 0; i < count_; ++i)
-                  out[i - channels_].bits = values[i].bits | uint32_t(values[i + step_].bits) << 16;
+                  out[i - channels_].bits =
+                      values[i].bits | uint32_t(values[i + step_].bits) << 16;
               })};
   }
 

@@ -12,6 +12,7 @@ import paddle
 import pytest
 
 import kernels
+import losses
 from kernels import build
 from models import D_block, InvertedResidual, MobileNetV2, PortraitNet
 from models.mobilenetv2 import STAGES, STEM
@@ -177,6 +178,31 @@ def test_decoder_block_in_bfloat16(operators, input_c, output_c, height, width):
 
 
 @needs_bfloat16
+@pytest.mark.parametrize("height, width", [(1, 1), (4, 6), (3, 7)])
+@pytest.mark.parametrize("channels", [8, 24])
+@pytest.mark.parametrize("half_out", [False, True])
+def test_upsampling_in_bfloat16(operators, channels, height, width, half_out):
+    def fast(layer, x, half):
+        y = kernels._upsample_forward(layer, x, half, half_out)
+        assert y.dtype == (paddle.bfloat16 if half_out else paddle.float32)
+        return y.astype("float32")
+
+    assert_passes_within_bfloat16(fast, Upsample(channels), [2, channels, height, width])
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("height, width", [(1, 1), (4, 6), (3, 9)])
+@pytest.mark.parametrize("n_class", [1, 2])
+def test_head_in_bfloat16(operators, n_class, height, width):
+    """One logit, as an odd number of them: the last pair of gradients is half empty."""
+
+    def fast(head, x, half):
+        return kernels._head_forward(head, x.astype("bfloat16")).transpose([0, 2, 3, 1])
+
+    assert_passes_within_bfloat16(fast, PortraitNet(n_class).mask_head, [2, 8, height, width])
+
+
+@needs_bfloat16
 def test_network_in_bfloat16_stays_near(operators):
     """Every tensor that leaves a block is float32, and near what float32 gives."""
     paddle.seed(0)
@@ -190,6 +216,47 @@ def test_network_in_bfloat16_stays_near(operators):
     )
     for ours, truth in zip(*results):
         assert ours.dtype == np.float32 and distance(ours, truth) < 0.1
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(
+    "copies, edge_weight, consistency_weight, temperature",
+    [(1, 0, 0, 1), (1, 0.1, 0, 1), (2, 0.1, 0, 1), (2, 0.3, 0.7, 1), (2, 0, 2, 3)],
+)
+def test_loss_equals_stock(
+    operators, copies, edge_weight, consistency_weight, temperature, soft, monkeypatch
+):
+    paddle.seed(0)
+    shape = [3, 5, 24]
+    logits = 6 * paddle.randn([2, copies * 3, 2, 5, 24])
+    mask = paddle.rand(shape) if soft else paddle.randint(0, 2, shape)
+    edge = paddle.randint(0, 2, shape)
+    mask[0, 0, :5], edge[1, 1, 3:9] = 255, 255  # do not count
+    stock_loss, results = losses.portrait_loss, []
+    monkeypatch.setattr(losses, "portrait_loss", None)  # ours must not fall back on it
+    for loss in (kernels.portrait_loss, stock_loss):
+        pair = [each.clone().detach() for each in logits]
+        for each in pair:
+            each.stop_gradient = False
+        terms = loss(*pair, mask, edge, edge_weight, consistency_weight, temperature)
+        (3 * terms["total"]).backward()
+        gradients = [each.grad.numpy() for each in pair if each.grad is not None]
+        results.append(({name: term.item() for name, term in terms.items()}, gradients))
+    (ours, our_gradients), (stock, stock_gradients) = results
+    assert ours == pytest.approx(stock, rel=1e-5)
+    assert len(our_gradients) == len(stock_gradients) == 1 + bool(edge_weight)
+    for fast, slow in zip(our_gradients, stock_gradients):
+        np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5 * np.abs(slow).max())
+
+
+def test_loss_leaves_to_stock_what_it_cannot(operators):
+    mask = paddle.ones([1, 4, 8], "int64")
+    with pytest.raises(ValueError, match="the edge term needs the edges"):
+        kernels.portrait_loss(paddle.zeros([1, 2, 4, 8]), None, mask, None, 0.1, 0, 1)
+    for logits in (paddle.zeros([1, 3, 4, 8]), paddle.zeros([1, 2, 4, 7])):
+        label = mask[:, :, : logits.shape[-1]]
+        terms = kernels.portrait_loss(logits, None, label, None, 0, 0, 1)
+        assert terms["total"].item() == pytest.approx(np.log(logits.shape[1]), rel=1e-6)
 
 
 def test_average_moves_by_its_weight(operators):
