@@ -12,5 +12,5 @@ output=${2:-output}
 python check.py --data_root "$data" || true  # EG1800 has three oddities that do no harm
 python train.py --epoch 60 --lr 0.001 --batch_size 32 --data_root "$data" --output "$output"
 python evaluate.py --model_path "$output/best.pdparams" --batch_size 32 --split val --data_root "$data" --save_dir "$output"
-python export.py --model_path "$output/best.pdparams" --formats onnx
 python predict.py examples/portrait.jpg --mode cutout --model_path "$output/best.pdparams" -o "$output/portrait.png"
+python export.py --model_path "$output/best.pdparams" --formats onnx  # needs requirements-dev.txt
