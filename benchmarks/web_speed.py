@@ -152,7 +152,7 @@ def measure(browser, address, seconds, ours):
 
 def take_screenshot(browser, address, path):
     """A sample portrait in the page, half of it before a drawn background."""
-    page = browser.new_page(viewport={"width": 1120, "height": 700})
+    page = browser.new_page(viewport={"width": 1000, "height": 620})
     page.goto(address)
     page.locator("input[value=replace]").check(force=True)
     page.locator("input[value=garden]").check(force=True)
