@@ -104,6 +104,9 @@ def test_a_training_that_is_killed_again_and_again_ends_the_same(tmp_path, monke
         lines = (tmp_path / folder / "log.jsonl").read_text().splitlines()
         lines = [json.loads(line) for line in lines]
         logs.append([(line["epoch"], line["loss"], line["val"]) for line in lines])
+    for one, other in zip(*logs):
+        assert one[:2] == other[:2], "the training differs"
+        assert one[2] == other[2], "the validation differs"
     assert logs[0] == logs[1] and [epoch for epoch, _, _ in logs[0]] == list(range(30))
     for name in [f"model_{epoch}.pdparams" for epoch in range(30)] + ["best.pdparams"]:
         one, other = (read_state(tmp_path / folder / name) for folder in ("whole", "killed"))

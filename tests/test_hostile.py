@@ -387,3 +387,15 @@ def test_ctrl_c_ends_a_command_in_one_line(model_path, tmp_path):
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and told.splitlines()[-1].startswith("predict.py: Stopped")
     assert "Traceback" not in told and not leftovers(tmp_path)
+
+
+def test_sums_of_an_onnx_file_are_checked(tmp_path, capsys):
+    shipped = ROOT / "weights" / "portraitnet.onnx"
+    if not shipped.exists():
+        pytest.skip("no weights in weights/")
+    shutil.copy(shipped, tmp_path / "net.onnx")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  net.onnx\n")
+    photo = tmp_path / "a.png"
+    cv2.imwrite(str(photo), draw_portrait(np.random.default_rng(0))[0])
+    assert predict.main([str(photo), "--model_path", str(tmp_path / "net.onnx")]) == 1
+    assert "SHA-256 differs" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""Memory and rate of a long run, by time: python -m benchmarks.soak photos --count 20000
+
+Runs the real command on drawn photos, reads its progress bar and its memory, draws both as SVG, and
+ends with 1 if the last quarter needs over 3 % more memory than the second one.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from files import write_whole
+from flags import command, make_parser, whole
+from images import cv2, write_image
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 0.03  # growth of the median memory from the second quarter to the last
+WIDTH, HEIGHT = 640, 200  # of a curve, pixels
+KINDS = "photos", "frames", "training"
+
+
+def drawn(rng):
+    """A photo (480, 640, 3) uint8 with a blob on it, and its mask."""
+    mask = np.zeros((480, 640), np.uint8)
+    center = tuple(map(int, rng.integers((200, 200), (440, 280))))
+    cv2.ellipse(mask, center, (90, 150), 0, 0, 360, 255, -1)
+    image = cv2.resize(rng.integers(0, 200, (12, 16, 3), np.uint8), (640, 480))
+    image[mask > 0] = rng.integers(0, 256, 3)
+    return image, mask
+
+
+def prepare(kind, count, folder):
+    """Write what the command reads; its words after `python`."""
+    pairs = [drawn(np.random.default_rng(i)) for i in range(8)]
+    out = str(folder / "out")
+    if kind == "frames":
+        from apps.video.writing import open_writer
+
+        film = folder / "film.mp4"
+        with open_writer(film, (480, 640, 3), 25) as write:
+            for i in range(count):
+                write(i / 25, pairs[i // 25 % 8][0])
+        return ["-m", "apps.video", str(film), "--output", out]
+    for i, (image, mask) in enumerate(pairs):
+        write_image(folder / "in" / f"photo{i}.jpg", image)
+        write_image(folder / "in" / f"mask{i}.png", mask)
+    if kind == "photos":
+        (folder / "many").mkdir()
+        for i in range(count):
+            (folder / "many" / f"{i:06}.jpg").hardlink_to(folder / "in" / f"photo{i % 8}.jpg")
+        return ["predict.py", str(folder / "many"), "--output", out]
+    lines = [f"photo{i % 8}.jpg mask{i % 8}.png\n" for i in range(32 * count)]
+    (folder / "in" / "train_list.txt").write_text("".join(lines))
+    (folder / "in" / "val_list.txt").write_text(lines[0])
+    training = ["--epoch", "1", "--log_iter", "50", "--cache_dir", str(folder / "cache")]
+    return ["train.py", "--data_root", str(folder / "in"), "--output", out, *training]
+
+
+def measure(words, count):
+    """Run a command; rows of (seconds, items done, MB of memory) as its bar goes on."""
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    start, rows, told = time.perf_counter(), [], b""
+    while piece := process.stderr.read1():
+        told = (told + piece)[-1000:]
+        found = re.findall(rb"(\d+)/(\d+) \[", told)
+        if found and int(found[-1][1]) == count:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            memory = int((re.search(r"VmRSS:\s+(\d+)", status) or [0, 0])[1]) / 1000
+            if memory:
+                rows.append((time.perf_counter() - start, int(found[-1][0]), memory))
+    if process.wait():
+        raise RuntimeError(told.decode(errors="replace").strip().splitlines()[-1])
+    return np.array(rows)
+
+
+def curve(seconds, values, label, top):
+    """One curve from 0 to its largest value, with its ends written beside it."""
+    x = 60 + (WIDTH - 70) * seconds / seconds[-1]
+    y = top + HEIGHT - 25 - (HEIGHT - 55) * values / values.max()
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
+    style = 'font-family="sans-serif" font-size="13" fill="#888"'
+    return f"""<text x="60" y="{top + 18}" {style}>{label}</text>
+<text x="5" y="{top + 34}" {style}>{values.max():.0f}</text>
+<text x="5" y="{top + HEIGHT - 22}" {style}>0</text>
+<text x="{WIDTH - 60}" y="{top + HEIGHT - 6}" {style}>{seconds[-1]:.0f} s</text>
+<polyline points="{points}" fill="none" stroke="#27c" stroke-width="1.5"/>"""
+
+
+def draw(rows, kind):
+    """SVG of memory and rate by time."""
+    steps = rows[:: max(1, len(rows) // 200)]
+    rates = np.diff(steps[:, 1]) / np.maximum(np.diff(steps[:, 0]), 1e-3)
+    smooth = np.convolve(rates, np.ones(9) / 9, "valid") if len(rates) > 9 else rates
+    times = steps[len(steps) - len(smooth) :, 0]
+    curves = curve(rows[:: max(1, len(rows) // 400), 0], rows[:: max(1, len(rows) // 400), 2],
+                   f"{kind}: memory, MB", 0)  # fmt: skip
+    curves += "\n" + curve(times, smooth, f"{kind} or iterations a second", HEIGHT)
+    size = f'width="{WIDTH}" height="{2 * HEIGHT}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{curves}\n</svg>\n'
+
+
+def parse_args(argv=None):
+    parser = make_parser(
+        "Memory and rate of a long run, by time.",
+        "python -m benchmarks.soak photos --count 20000 --output docs/soak_photos.svg",
+    )
+    add = parser.add_argument
+    add("kind", choices=KINDS, help="what is done over and over")
+    add("--count", type=whole(40), default=20_000, help="photos, frames, or steps of 32 photos")
+    add("--output", type=Path, help="SVG to write (default: soak_KIND.svg)")
+    return parser.parse_args(argv)
+
+
+@command("soak")
+def main(argv=None):
+    args = parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        words = prepare(args.kind, args.count, Path(folder))
+        rows = measure(words, args.count)
+    write_whole(args.output or Path(f"soak_{args.kind}.svg"), draw(rows, args.kind).encode())
+    quarters = np.searchsorted(rows[:, 1], args.count * np.arange(1, 4) / 4)
+    second, last = np.median(rows[quarters[0] : quarters[1], 2]), np.median(rows[quarters[2] :, 2])
+    rate = (rows[-1, 1] - rows[0, 1]) / (rows[-1, 0] - rows[0, 0])
+    growth = last / second - 1
+    print(
+        f"{args.count} {args.kind}: {second:.0f} MB in the second quarter, {last:.0f} MB in the "
+        f"last ({growth:+.1%}), {rate:.2f} a second"
+    )
+    return 1 if growth > LIMIT else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
