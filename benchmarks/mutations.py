@@ -167,7 +167,7 @@ MUTATIONS = [
         "flags.py",
         "            except KeyboardInterrupt:",
         "            except ZeroDivisionError:",
-        "tests/test_flags.py",
+        "tests/test_hostile.py -k ctrl_c",
     ),
     Mutation(
         "a film cut short is told",
