@@ -274,12 +274,16 @@ def test_workers_end_with_their_training(tmp_path):
         assert time.time() < deadline and process.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.02)
     while not (workers := children.read_text().split()):  # anew in each epoch
+        assert time.time() < deadline, "no worker was started"
         time.sleep(0.001)
     process.kill()
     process.wait()
     deadline = time.time() + 5
-    while any(state_of(pid) not in ("gone", "Z") for pid in workers):
-        assert time.time() < deadline, f"{workers} outlive their training"
+    while left := [pid for pid in workers if state_of(pid) not in ("gone", "Z")]:
+        if time.time() > deadline:
+            for pid in left:
+                os.kill(int(pid), 9)
+            pytest.fail(f"{left} outlive their training")
         time.sleep(0.02)
 
 
