@@ -593,12 +593,12 @@ def test_a_sample_fits_every_screen_and_moves_no_control(page):
             assert boxes.setdefault(width, box) == box, "the controls have moved"
             assert box["save"]["y"] + box["save"]["height"] <= height, "out of sight"
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            inside = "empty" if not photo else "figure"
+            inner, stage = (page.locator(f"#{name}").bounding_box() for name in (inside, "stage"))
+            assert inner["height"] <= stage["height"] + 1, "it stands out"
             if photo:
-                figure, stage = (
-                    page.locator(f"#{name}").bounding_box() for name in ("figure", "stage")
-                )
-                assert figure["width"] == pytest.approx(figure["height"], abs=1)  # as the photo is
-                assert min(stage["width"] - figure["width"], stage["height"] - figure["height"]) < 1
+                assert inner["width"] == pytest.approx(inner["height"], abs=1)  # as the photo is
+                assert min(stage["width"] - inner["width"], stage["height"] - inner["height"]) < 1
     assert page.inner_text("#status") == "Woman with a scarf.jpg, 480 × 480 pixels"
 
 
