@@ -100,7 +100,7 @@ def draw(rows, kind):
     times = steps[len(steps) - len(smooth) :, 0]
     curves = curve(rows[:: max(1, len(rows) // 400), 0], rows[:: max(1, len(rows) // 400), 2],
                    f"{kind}: memory, MB", 0)  # fmt: skip
-    curves += "\n" + curve(times, smooth, f"{kind} or iterations a second", HEIGHT)
+    curves += "\n" + curve(times, smooth, f"{kind} a second", HEIGHT)
     size = f'width="{WIDTH}" height="{2 * HEIGHT}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{curves}\n</svg>\n'
 

@@ -44,7 +44,7 @@ def test_right_masks_score_high_and_inverted_ones_low(drawn):
 def test_batch_size_changes_nothing(drawn):
     dataset = PortraitDataset(str(drawn[0]), "test")
     one, all_ = (evaluate.evaluate(ColorPredictor(), dataset, n)[0].summary() for n in (1, 5))
-    assert one == all_
+    assert one == pytest.approx(all_, rel=1e-6)  # OpenCV rounds as memory lies
 
 
 def test_command_prints_and_writes_every_score(drawn, tmp_path, capsys):
