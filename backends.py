@@ -27,9 +27,10 @@ from transforms import SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
 AUTO = "auto"
+LITE_SIZE = 160  # pixels; see `Network`
 # Name -> how the name of its ONNX file in weights/ ends, size of its views (`Network`; None for the
 # file's own). "lite" is "full" in INT8 with half the pixels: less time than MediaPipe takes.
-MODELS = {"full": (".onnx", None), "lite": ("_int8.onnx", 160)}
+MODELS = {"full": (".onnx", None), "lite": ("_int8.onnx", LITE_SIZE)}
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
+import backends
 import effects
 import predictor
 from apps.video import smoothing
@@ -273,6 +274,7 @@ def test_the_lock_file_fits_package_json():
         ("pixels.js", predictor, ["FLAT"]),
         ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", effects, ["THRESHOLD", "PERSON_SHARE", "PERSON_MEAN"]),
+        ("worker.js", backends, ["LITE_SIZE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
     ],
 )

@@ -17,6 +17,7 @@ import { smoother } from "./smoothing.js";
 const RUNTIME = new URL("./runtime/", import.meta.url).href;
 const IMAGE_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
 const CAMERA_COLOR_SIDE = 160; // less, for the sake of frames per second
+const LITE_SIZE = 160; // of a frame's view, for the same reason: "lite" of backends.py
 
 let ort, session, metadata;
 let opened = null; // { image, probability, small }
@@ -96,8 +97,8 @@ async function run(view) {
 const shrink = (image, side) => resize(image, ...limited(image, side));
 
 /** Where the person is in an image, its view, and the milliseconds that the network took. */
-async function segment(image, smoothed = (_, probability) => probability) {
-  const view = prepare(image, metadata);
+async function segment(image, size, smoothed = (_, probability) => probability) {
+  const view = prepare(image, { size });
   const start = performance.now();
   const answer = await run(view);
   const network = performance.now() - start;
@@ -132,7 +133,7 @@ async function open({ bitmap }) {
   } finally {
     bitmap.close();
   }
-  const { probability, network } = await segment(image);
+  const { probability, network } = await segment(image, metadata.size);
   opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > THRESHOLD;
@@ -190,7 +191,8 @@ async function frame({ bitmap, mirror, look }) {
     context.drawImage(bitmap, 0, 0);
   });
   bitmap.close();
-  const { probability, view, network } = await segment(image, smooth);
+  const size = Math.min(LITE_SIZE, metadata.size);
+  const { probability, view, network } = await segment(image, size, smooth);
   const small = shrink(view, CAMERA_COLOR_SIDE);
   return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
 }
