@@ -90,8 +90,7 @@ def check_writable(path: str | Path, keep: Iterable[str | Path] = ()) -> None:
         ValueError: it is one of `keep`.
     """
     path = Path(path)
-    if os.path.realpath(path) in map(os.path.realpath, keep):
-        raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
+    refuse_inputs(path, keep)
     try:
         there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
         tempfile.TemporaryFile(dir=there).close()
@@ -101,6 +100,14 @@ def check_writable(path: str | Path, keep: Iterable[str | Path] = ()) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def refuse_inputs(path: Path, keep: Iterable[str | Path]) -> None:
+    """Raise ValueError if a file that is to be written is one of `keep`, under whatever name."""
+    for kept in map(Path, keep):
+        linked = path.exists() and kept.exists() and path.samefile(kept)
+        if linked or os.path.realpath(path) == os.path.realpath(kept):
+            raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
+
+
 def check_sha256(path: Path) -> None:
     """Check a file against a SHA256SUMS file beside it, in any form that sha256sum writes.
 
@@ -108,7 +115,8 @@ def check_sha256(path: Path) -> None:
         OSError: the file cannot be read.
         ValueError: its sum is another, or a line is not one of sha256sum.
     """
-    data, sums = path.read_bytes(), path.parent / "SHA256SUMS"
+    path.open("rb").close()
+    sums = path.parent / "SHA256SUMS"
     if not sums.is_file():
         return
     for line in filter(str.strip, sums.read_text(errors="surrogateescape").splitlines()):
@@ -116,7 +124,9 @@ def check_sha256(path: Path) -> None:
         if match is None:
             raise ValueError(f"{sums} has the line {line!r}: write it anew with sha256sum.")
         name, expected = match[2] or match[3], (match[1] or match[4]).lower()
-        if Path(name) == Path(path.name) and hashlib.sha256(data).hexdigest() != expected:
+        if Path(name) != Path(path.name):
+            continue
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise ValueError(
                 f"{path} is not the file that {sums} names (SHA-256 differs); download it again."
             )

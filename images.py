@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from files import write_whole
+from files import refuse_inputs, write_whole
 
 try:
     import cv2  # every other module takes it from here, for the sake of this sentence
@@ -233,8 +233,7 @@ def write_image(path: str | Path, image: Image, keep: Iterable[str | Path] = ())
         ValueError: `path` is one of `keep`, or the format of its suffix cannot hold the picture.
     """
     path = Path(path)
-    if path.exists() and any(Path(k).exists() and path.samefile(k) for k in keep):
-        raise ValueError(f"{path} is an input and is not overwritten: choose another output.")
+    refuse_inputs(path, keep)
     write_whole(path, encode_image(path, image))
 
 

@@ -213,7 +213,7 @@ def color_fit(guide, probability):
 
 
 def tiles_of(changing):
-    """Squares in which `near` (h, w) bool holds anywhere: (top, bottom, left, right) in pixels."""
+    """Squares with a pixel of `changing` (h, w) bool: (top, bottom, left, right), pixels."""
     height, width = changing.shape
     tiles = np.logical_or.reduceat(changing, np.arange(0, height, TILE), axis=0)
     tiles = np.logical_or.reduceat(tiles, np.arange(0, width, TILE), axis=1)
