@@ -317,7 +317,7 @@ def load_batches(samples, steps, epoch, strength, num_workers):
         yield from (load_batch(samples, *job) for job in jobs)
         return
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(num_workers, context, worker_init, (samples,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, worker_init, (samples, os.getpid())) as pool:
         yield from window(pool, worker_batch, jobs, depth=2 * num_workers + 1)
 
 
@@ -327,7 +327,7 @@ def load_batch(samples, view_shape, indices, epoch, strength):
     return [np.stack(arrays) for arrays in zip(*drawn)]
 
 
-def worker_init(samples):
+def worker_init(samples, training):
     """A worker is one thread, leaves Ctrl-C to the training, and ends with it, come what may."""
     global _worker_samples
     _worker_samples = samples  # by the fork, once; with every job it would be pickled
@@ -336,6 +336,8 @@ def worker_init(samples):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != training:  # it ended before it could be asked for
+            os._exit(1)
 
 
 def worker_batch(job):
