@@ -99,7 +99,15 @@ def jpeg(image: Image, quality: int) -> Image:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-class RandomHSV:
+class Texture:
+    """Changes an image, (H, W, 3) uint8 BGR, by `change` with probability `prob`."""
+
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
+        rng = rng or np.random.default_rng()
+        return self.change(image, rng) if rng.random() < self.prob else image
+
+
+class RandomHSV(Texture):
     """`hsv` with strengths from `hue`, `saturation` and `value`.
 
     The recipe turns no hue; its slight turn here is our addition and stands for coloured light.
@@ -109,81 +117,71 @@ class RandomHSV:
     def __init__(self, prob=0.5, hue=(-8, 8), saturation=(1.0, 1.0), value=(1.0, 1.0)):
         self.prob, self.hue, self.saturation, self.value = prob, hue, saturation, value
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        if rng.random() >= self.prob:
-            return image
-        strengths = [rng.uniform(*limits) for limits in (self.hue, self.saturation, self.value)]
-        return hsv(image, *strengths)
+    def change(self, image, rng):
+        return hsv(image, *(rng.uniform(*r) for r in (self.hue, self.saturation, self.value)))
 
 
-class RandomBrightness:
+class RandomBrightness(Texture):
     """`brightness` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.4, 1.6)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return brightness(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return brightness(image, rng.uniform(*self.factor))
 
 
-class RandomContrast:
+class RandomContrast(Texture):
     """`contrast` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.6, 1.4)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return contrast(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return contrast(image, rng.uniform(*self.factor))
 
 
-class RandomSaturation:
+class RandomSaturation(Texture):
     """`saturation` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.4, 1.6)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return saturation(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return saturation(image, rng.uniform(*self.factor))
 
 
-class RandomSharpness:
+class RandomSharpness(Texture):
     """`sharpness` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.8, 1.2)):
         self.prob, self.factor = prob, factor
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return sharpness(image, rng.uniform(*self.factor)) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return sharpness(image, rng.uniform(*self.factor))
 
 
-class RandomBlur:
+class RandomBlur(Texture):
     """`blur` with one of `kernels`, odd sizes in pixels."""
 
     def __init__(self, prob=0.5, kernels=(3, 5)):
         self.prob, self.kernels = prob, kernels
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return blur(image, int(rng.choice(self.kernels))) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return blur(image, int(rng.choice(self.kernels)))
 
 
-class RandomNoise:
+class RandomNoise(Texture):
     """`noise` of a standard deviation from `sigma`, 0..255 scale."""
 
     def __init__(self, prob=0.5, sigma=(0.0, 10.0)):
         self.prob, self.sigma = prob, sigma
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return noise(image, rng.uniform(*self.sigma), rng) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return noise(image, rng.uniform(*self.sigma), rng)
 
 
-class RandomLight:
+class RandomLight(Texture):
     """`light` with each of its strengths drawn evenly, `gamma` on a log scale.
 
     Args:
@@ -196,21 +194,17 @@ class RandomLight:
     def __init__(self, prob=0.5, gamma=2.2, cast=0.2, slope=0.6):
         self.prob, self.gamma, self.cast, self.slope = prob, gamma, cast, slope
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        if rng.random() >= self.prob:
-            return image
+    def change(self, image, rng):
         gamma = self.gamma ** rng.uniform(-1, 1)
         gains = rng.uniform(1 - self.cast, 1 + self.cast, 3)
         return light(image, gamma, gains, rng.uniform(0, self.slope), rng.uniform(0, 2 * np.pi))
 
 
-class RandomJpeg:
+class RandomJpeg(Texture):
     """`jpeg` of a quality from `quality`."""
 
     def __init__(self, prob=0.5, quality=(30, 80)):
         self.prob, self.quality = prob, quality
 
-    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
-        rng = rng or np.random.default_rng()
-        return jpeg(image, int(rng.integers(*self.quality))) if rng.random() < self.prob else image
+    def change(self, image, rng):
+        return jpeg(image, int(rng.integers(*self.quality)))

@@ -220,30 +220,42 @@ def _moved(image, mask, matrix):
     return moved, threshold(share)
 
 
-class RandomHorizontalFlip:
-    """Mirrors with probability `prob`.
+class Deformation:
+    """Moves image and mask with probability `prob`, by what `draw` draws.
 
-    Like the other two: calling it draws and applies it to image and mask of any shape;
-    `matrix(view_shape, rng, strength)` only draws, so that a data set can join several in one warp.
-    `strength`, 0..1, is the share of the ranges in use; mirroring knows none.
+    A data set takes the `matrix` alone, to join several of them in one warp.
     """
-
-    def __init__(self, prob=0.5):
-        self.prob = prob
 
     def matrix(
         self, view_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
     ) -> NDArray[np.float64]:
-        return flip_matrix(view_shape[1]) if rng.random() < self.prob else np.eye(3)
+        """The (3, 3) matrix of one draw; the identity where it is not applied.
+
+        Args:
+            view_shape: (height, width) of what is moved.
+            strength: share of the ranges in use, 0..1.
+        """
+        if rng.random() >= self.prob:
+            return np.eye(3)
+        return self.draw(*view_shape, rng, strength)
 
     def __call__(
         self, image: Image, mask: Mask, rng: np.random.Generator | None = None
     ) -> tuple[Image, Mask]:
-        rng = rng or np.random.default_rng()
-        return flip(image, mask) if rng.random() < self.prob else (image, mask)
+        return _moved(image, mask, self.matrix(mask.shape, rng or np.random.default_rng()))
 
 
-class RandomRotation:
+class RandomHorizontalFlip(Deformation):
+    """Mirrors left and right; `strength` means nothing to it."""
+
+    def __init__(self, prob=0.5):
+        self.prob = prob
+
+    def draw(self, height, width, rng, strength):
+        return flip_matrix(width)
+
+
+class RandomRotation(Deformation):
     """Turns about the centre and scales.
 
     Args:
@@ -261,26 +273,13 @@ class RandomRotation:
             )
         self.prob, self.angle, self.scale = prob, angle, scale
 
-    def _draw(self, rng, strength=1.0):
-        least, most = strength * np.log(self.scale)
-        angle = strength * self.angle
-        return rng.uniform(-angle, angle), float(np.exp(rng.uniform(least, most)))
-
-    def matrix(
-        self, view_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
-    ) -> NDArray[np.float64]:
-        if rng.random() >= self.prob:
-            return np.eye(3)
-        return rotation_matrix(*view_shape, *self._draw(rng, strength))
-
-    def __call__(
-        self, image: Image, mask: Mask, rng: np.random.Generator | None = None
-    ) -> tuple[Image, Mask]:
-        rng = rng or np.random.default_rng()
-        return rotate(image, mask, *self._draw(rng)) if rng.random() < self.prob else (image, mask)
+    def draw(self, height, width, rng, strength):
+        degrees = rng.uniform(-strength * self.angle, strength * self.angle)
+        scale = np.exp(rng.uniform(*(strength * np.log(self.scale))))
+        return rotation_matrix(height, width, degrees, float(scale))
 
 
-class RandomTranslate:
+class RandomTranslate(Deformation):
     """Shifts in x and y.
 
     Args:
@@ -293,21 +292,6 @@ class RandomTranslate:
     def __init__(self, prob=1.0, shift=0.25):
         self.prob, self.shift = prob, shift
 
-    def _draw(self, height, width, rng, strength=1.0):
+    def draw(self, height, width, rng, strength):
         x, y = strength * rng.uniform(-self.shift, self.shift, 2)
-        return x * width, y * height
-
-    def matrix(
-        self, view_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
-    ) -> NDArray[np.float64]:
-        if rng.random() >= self.prob:
-            return np.eye(3)
-        return translation_matrix(*self._draw(*view_shape, rng, strength))
-
-    def __call__(
-        self, image: Image, mask: Mask, rng: np.random.Generator | None = None
-    ) -> tuple[Image, Mask]:
-        rng = rng or np.random.default_rng()
-        if rng.random() >= self.prob:
-            return image, mask
-        return translate(image, mask, *self._draw(*mask.shape, rng))
+        return translation_matrix(x * width, y * height)
