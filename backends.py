@@ -74,9 +74,6 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
             views of that size; None for DEFAULT.
         backend: name in BACKENDS, or "auto": the fastest one that is installed and runs the file.
 
-    Returns:
-        Choice.
-
     Raises:
         ValueError: unknown backend, name or format, or the backend does not run such a file.
     """
@@ -125,9 +122,6 @@ def load(
         model_path, backend: a Choice's path and backend.
         size: see `Network`; None for the file's own, SIZE for one that does not tell.
         threads: that the network may use, None for the runtime's choice.
-
-    Returns:
-        Network.
 
     Raises:
         OSError, ValueError: no such file; not to be read; damaged; not of this network.

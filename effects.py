@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from images import cv2
+from transforms.geometry import resize
 
 THRESHOLD = 0.5  # a pixel is person where its probability is above
 OVERLAY_COLOR = (80, 200, 80)  # BGR
@@ -129,10 +130,10 @@ def blur(
         return image.copy()
     small = _limit(image, max(image.shape) * min(1, BLUR_SIGMA / sigma))
     sigma *= max(small.shape) / max(image.shape)
-    weight = 1 - _like(alpha, small)
+    weight = 1 - resize(alpha, *small.shape[:2])
     # Deep inside the person no background is near: there the photo itself counts, a little.
     background = _mean(small, weight, lambda plane: cv2.GaussianBlur(plane, (0, 0), sigma))
-    background = _like(np.rint(background).astype(np.uint8), image)
+    background = resize(np.rint(background).astype(np.uint8), *image.shape[:2])
     return _blend(person_colors(image, alpha, side), background, alpha)
 
 
@@ -178,9 +179,7 @@ def fill(background: np.ndarray, height: int, width: int) -> np.ndarray:
     rows, columns = max(1, round(height / ratio)), max(1, round(width / ratio))
     top, left = (background.shape[0] - rows) // 2, (background.shape[1] - columns) // 2
     part = background[top : top + rows, left : left + columns]
-    return cv2.resize(
-        part, (width, height), interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-    )
+    return resize(part, height, width)
 
 
 def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
@@ -203,7 +202,7 @@ def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) 
     and they are weighted by alpha ** PURITY, for the rim of a network's mask is wide.
     """
     small = _limit(image, side).astype(np.float32)
-    small_alpha = _like(alpha, small)
+    small_alpha = resize(alpha, *small.shape[:2])
     person = background = small
     for share in (FAR, NEAR):
         window = (2 * max(1, round(share * max(small.shape))) + 1,) * 2
@@ -221,7 +220,8 @@ def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) 
         return picture.reshape(-1, 3).take(mixed, axis=0).astype(np.float32)
 
     person_mean, background = (
-        pick(_like(np.rint(plane).astype(np.uint8), image)) for plane in (person_mean, background)
+        pick(resize(np.rint(plane).astype(np.uint8), *image.shape[:2]))
+        for plane in (person_mean, background)
     )
     weight = alpha.reshape(-1, 1).take(mixed, axis=0)
     colors = image.copy()
@@ -247,16 +247,7 @@ def _limit(picture, side):
     if ratio >= 1:
         return picture
     height, width = (max(1, round(length * ratio)) for length in picture.shape[:2])
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _like(picture, other):
-    """Resize a picture to the height and width of another."""
-    height, width = other.shape[:2]
-    shrinks = height < picture.shape[0]
-    return cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    return resize(picture, height, width)
 
 
 def _blend(front, back, weight):

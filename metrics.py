@@ -443,9 +443,6 @@ def score(
         matting: of `Scores`.
         failed: given the index and error of each photo that cannot be read, and the others are
             scored; where None, the first such error ends it.
-
-    Returns:
-        Scores.
     """
     scores = Scores(matting)
     for start in range(0, len(dataset), batch_size):
