@@ -36,14 +36,15 @@ def parse_args(argv=None):
     add = parser.add_argument_group("data").add_argument
     roots = "data folders (docs/data.md); else those that the checkpoint was trained on, or EG1800/"
     add("--data_root", nargs="+", help=roots)
-    add("--split", choices=SPLITS, default="test", help="which list")
-    add("--degrade", action="store_true", help="vary light, blur and noise of the photos first")
-    add("--seed", type=whole(), default=0, help="of --degrade, and of a validation split made here")
+    add("--split", choices=SPLITS, default="test", help="which list is scored")
+    add("--degrade", action="store_true", help="spoil the photos first: light, blur, noise")
+    add("--seed", type=whole(), default=0, help="of --degrade and of a validation split made here")
     add = parser.add_argument_group("network").add_argument
     add("--model_path", default=DEFAULT, help=MODEL_HELP)
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
-    add("--batch_size", type=whole(1), default=32, help="photos a step")
-    add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
+    add("--batch_size", type=whole(1), default=32, help="photos in a step")
+    refine = "let the mask follow the photo's edges"
+    add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
     add = parser.add_argument_group("results").add_argument
     add("--log_iter", type=whole(), default=10, help="iterations between progress lines")
     add("--json", help="write the scores to this file too")

@@ -25,7 +25,7 @@ with warnings.catch_warnings():  # Paddle asks all who import it to install a co
 from backends import load, runner
 from dataset import PortraitDataset
 from files import check_writable, whole_file, write_json
-from flags import MISTAKES, command, make_parser, whole
+from flags import MISTAKES, command, make_parser, sentence, whole
 from images import read_image
 from metrics import score
 from models.weights import load_model
@@ -109,12 +109,12 @@ FORMATS = {
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Export a checkpoint for other runtimes, each export checked on photos to answer alike.",
+        "Export a checkpoint for other runtimes; each export must answer as the checkpoint does.",
         example="python export.py --model_path output/best.pdparams --formats onnx fp16",
     )
     add = parser.add_argument
     add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
-    add("--output", type=Path, help="folder (default: that of the weights)")
+    add("--output", type=Path, help="folder of the exports (default: that of the weights)")
     add(
         "--size",
         type=whole(32, multiple=32),
@@ -263,12 +263,8 @@ def main(argv=None):
         try:
             files = export(name, model, metadata, views, args)
             write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
-        except ModuleNotFoundError as error:
-            told = f"{name} needs {error.name}: run `pip install -r requirements-dev.txt`."
-            print(f"export.py: {told}", file=sys.stderr)
-            failed = True
         except MISTAKES as error:
-            print(f"export.py: {error}", file=sys.stderr)
+            print(f"export.py: {sentence(error, name)}", file=sys.stderr)
             failed = True
     return 1 if failed else 0
 

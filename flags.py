@@ -37,19 +37,22 @@ def command(name: str) -> Callable:
             except BrokenPipeError:  # of `| head`, which has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
-            except ModuleNotFoundError as error:
-                told = f"this needs {error.name}: run `pip install -r requirements-dev.txt`."
-                print(f"{name}: {told}", file=sys.stderr)
-                return 1
             except MISTAKES as error:
                 if isinstance(error, RuntimeError) and "\n" in str(error):  # Paddle's own bugs
                     raise
-                print(f"{name}: {str(error) or type(error).__name__}", file=sys.stderr)
+                print(f"{name}: {sentence(error)}", file=sys.stderr)
                 return 1
 
         return run
 
     return decorate
+
+
+def sentence(error: Exception, who: str = "this") -> str:
+    """What a user is told of one of MISTAKES; `who` needs the package where one is missing."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{who} needs {error.name}: run `pip install -r requirements-dev.txt`."
+    return str(error) or type(error).__name__
 
 
 def _print_any_name():
@@ -65,7 +68,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         default = action.default
         # Python 3.10 adds it to a BooleanOptionalAction's help by itself.
-        if default in (None, "", False, argparse.SUPPRESS) or "%(default)s" in action.help:
+        off = default is None or default is False or default in ("", argparse.SUPPRESS)
+        if off or "%(default)s" in action.help:
             return action.help
         values = default if isinstance(default, (list, tuple)) else [default]
         return f"{action.help} (default: {' '.join(map(_shown, values))})"

@@ -193,17 +193,10 @@ def read_mask(path: str | Path) -> Mask:
 def read_share(path: str | Path) -> Probability:
     """A soft mask: grey levels 0..255 (or 0..65535) are the person's share of each pixel.
 
-    Channels as `read_mask`.
-
-    Args:
-        path: file in any format OpenCV decodes.
+    Files, channels and errors are those of `read_mask`, but every level is allowed.
 
     Returns:
         (H, W) float32 0..1.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a picture.
     """
     return _read_grey(path) / np.float32(255)
 

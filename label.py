@@ -29,7 +29,7 @@ LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Draft masks, soft, for photos without any, ready to be corrected and trained.",
+        "Draft soft masks for photos that have none, to be corrected or trained with as they are.",
         example="python label.py photos/ --output mine/",
     )
     add = parser.add_argument_group("photos and masks").add_argument
@@ -42,19 +42,19 @@ def parse_args(argv=None):
         nargs="+",
         type=Path,
         default=[DEFAULT],
-        help=f"one or several of {MODEL_HELP}",
+        help=f"networks whose answers are averaged: {MODEL_HELP}",
     )
     add(
         "--draft_weight",
         type=real(0, 1),
         default=0.0,
-        help=f"share 0..1 that the masks in --data_root's {SOFT_LIST} have in the new ones",
+        help=f"weight, 0 to 1, of the masks in --data_root's {SOFT_LIST} in the new ones",
     )
     add(
         "--least_agreement",
         type=real(0, 1),
         default=0.55,
-        help="leave photos out whose answers have a smaller common IoU",
+        help="leave out photos on which the answers have a smaller common IoU",
     )
     add(
         "--refine",

@@ -16,7 +16,7 @@ PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
 SOFT_LIST = "soft_list.txt"  # the same, more training photos, whose masks are shares 0..255
 WRONG_LINES = 20  # of a list that are named, at most
 VAL_SHARE = 0.1  # split off the training photos where no root has a validation list
-HELD_OUT_EVERY = 10  # of the person-free photos, sorted by name, kept for evaluation
+HELD_OUT_EVERY = 10  # of the photos without people, sorted by name, kept for evaluation
 
 
 class Pair(NamedTuple):
@@ -193,7 +193,7 @@ def find_pairs(data_root, split, seed=0):
 
 
 def split_backgrounds(folder):
-    """The person-free photos of a folder, every tenth by name held out for evaluation.
+    """A folder's photos without people, every tenth by name held out for evaluation.
 
     Returns:
         (train, held_out): two lists of paths.

@@ -31,7 +31,7 @@ PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Find the person in photos. As it comes, photo.jpg gets photo_overlay.png beside it: the"
+        "Find the person in photos. Without flags, photo.jpg gets photo_overlay.png beside it: the"
         " person tinted and outlined, to judge by eye. --mode cutout cuts the person out.",
         example="python predict.py photo.jpg --mode cutout -o person.png",
     )

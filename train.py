@@ -84,15 +84,15 @@ def add_data_flags(group):
     add("--output", default="output", help="folder of checkpoints and logs")
     add("--resume", action="store_true", help="go on where the run in --output stopped")
     add("--epoch", type=whole(1, 100_000), default=60, help="epochs in all")
-    add("--batch_size", type=whole(1), default=32, help="photos a step, over all processes")
+    add("--batch_size", type=whole(1), default=32, help="photos in a step, over all processes")
     add(
         "--size",
         type=whole(32, multiple=32),
         default=SIZE,
         help="side of the square with the views' area, pixels",
     )
-    add("--size_schedule", default="", help="smaller views first, SIZE:EPOCHS,..: 128:8,160:4")
-    add("--aspects", nargs="+", default=list(ASPECTS), help="HEIGHT:WIDTH of views, one a batch")
+    add("--size_schedule", default="", help="smaller views first, SIZE:EPOCHS,...: 128:8,160:4")
+    add("--aspects", nargs="+", default=list(ASPECTS), help="HEIGHT:WIDTH of views, drawn by batch")
 
 
 def add_optimisation_flags(group):
@@ -103,7 +103,7 @@ def add_optimisation_flags(group):
         "--width",
         type=real(above=0, most=MOST_WIDTH),
         default=1.0,
-        help="multiplies the channels",
+        help="multiplies the network's channels",
     )
     add("--lr", type=real(above=0), default=0.001, help="peak learning rate")
     add("--warmup", type=real(), default=0.5, help="epochs over which the learning rate rises")
@@ -118,22 +118,22 @@ def add_optimisation_flags(group):
 
 def add_augmentation_flags(group):
     add = group.add_argument
-    add("--backgrounds", help="folder of person-free photos; every tenth is left out")
-    add("--background_prob", type=real(0, 1), default=0.0, help="share of swapped backgrounds")
+    add("--backgrounds", help="folder of photos without people; every tenth is left out")
+    add("--background_prob", type=real(0, 1), default=0.0, help="share of people put before them")
     add(
         "--least_scale",
         type=real(above=0, most=1),
         default=1.0,
-        help="smallest person on such a background",
+        help="smallest person there, as a share of the old size",
     )
     add("--empty_share", type=real(0, 1), default=0.0, help="share of samples without a person")
-    add("--thing_prob", type=real(0, 1), default=0.0, help="share with a thing before the person")
+    add("--thing_prob", type=real(0, 1), default=0.0, help="share with a thing held in front")
     add("--rotation", type=real(0, 180), default=45, help="largest rotation, degrees")
-    add("--scale", type=real(above=0), nargs=2, default=(0.5, 1.5), help="range of the scaling")
+    add("--scale", type=real(above=0), nargs=2, default=(0.5, 1.5), help="range of the enlargement")
     add("--shift", type=real(0, 1), default=0.25, help="largest shift, as a share of the view")
     final = "share of rotation, scale and shift that is left in the last epoch"
     add("--final_strength", type=real(0, 1), default=1.0, help=final)
-    add("--texture_prob", type=real(0, 1), default=1.0, help="share of samples in other light")
+    add("--texture_prob", type=real(0, 1), default=1.0, help="share in other light, blur and noise")
     add(
         "--light_prob", type=real(0, 1), default=0.0, help="share of these in dim or coloured light"
     )
@@ -145,10 +145,10 @@ def add_machine_flags(group):
     add("--seed", type=whole(), default=0, help="seed of weights, order and augmentation")
     workers = "processes that read and augment, 0: none (default: 2, but no more than other cores)"
     add("--num_workers", type=whole(), help=workers)
-    add("--cache_dir", default=str(default_cache_dir()), help="for decoded photos; '': none")
+    add("--cache_dir", default=str(default_cache_dir()), help="folder for decoded photos; '': none")
     add("--procs", type=whole(1), default=1, help="training processes on this machine")
-    add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: a GPU if there")
-    add("--amp", action="store_true", help="mixed precision: a GPU, or a CPU with AVX512-BF16")
+    add("--device", choices=["auto", "cpu", "gpu"], default="auto", help="auto: the GPU, if any")
+    add("--amp", action="store_true", help="mixed precision, on a GPU or on a CPU with AVX512-BF16")
     add("--log_iter", type=whole(1), default=10, help="iterations between log lines")
 
 

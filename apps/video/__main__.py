@@ -30,7 +30,7 @@ from tasks import Failure, Task, without_clashes
 def parse_args(argv=None):
     parser = make_parser(
         "Find the person in films, or live before a camera in a window whose keys switch the"
-        " effect. As it comes, clip.mp4 gets clip_overlay.mp4 beside it, with its sound.",
+        " effect. Without flags, clip.mp4 gets clip_overlay.mp4 beside it, with its sound.",
         example="python -m apps.video clip.mp4 --mode blur",
     )
     parser.add_argument("films", nargs="*", type=Path, help="film files")
