@@ -33,7 +33,7 @@ def drawn(rng):
     return image, mask
 
 
-def prepare(kind, count, folder):
+def prepare(kind, count, size, folder):
     """Write what the command reads; its words after `python`."""
     pairs = [drawn(np.random.default_rng(i)) for i in range(8)]
     out = str(folder / "out")
@@ -57,6 +57,7 @@ def prepare(kind, count, folder):
     (folder / "in" / "train_list.txt").write_text("".join(lines))
     (folder / "in" / "val_list.txt").write_text(lines[0])
     training = ["--epoch", "1", "--log_iter", "50", "--cache_dir", str(folder / "cache")]
+    training += ["--size", str(size)]
     return ["train.py", "--data_root", str(folder / "in"), "--output", out, *training]
 
 
@@ -113,6 +114,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("kind", choices=KINDS, help="what is done over and over")
     add("--count", type=whole(40), default=20_000, help="photos, frames, or steps of 32 photos")
+    add("--size", type=whole(32, multiple=32), default=224, help="of the training's views, pixels")
     add("--output", type=Path, help="SVG to write (default: soak_KIND.svg)")
     return parser.parse_args(argv)
 
@@ -121,7 +123,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        words = prepare(args.kind, args.count, Path(folder))
+        words = prepare(args.kind, args.count, args.size, Path(folder))
         rows = measure(words, args.count)
     write_whole(args.output or Path(f"soak_{args.kind}.svg"), draw(rows, args.kind).encode())
     quarters = np.searchsorted(rows[:, 1], args.count * np.arange(1, 4) / 4)

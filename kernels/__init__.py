@@ -22,6 +22,7 @@ from paddle.autograd import PyLayer
 import losses
 from kernels.build import BuildError, load_operators
 from models import D_block, InvertedResidual, PortraitNet
+from models.mobilenetv2 import SKIP_STAGES
 from models.portraitnet import Upsample
 
 POINTWISE, DEPTHWISE, STEM = 0, 1, 2  # `Kind` in ops.cpp
@@ -175,7 +176,7 @@ def _replace_forwards(model, half):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
     replace(model, _network_forward)
-    replace(model.encoder.stem, _stem_forward, half=half)
+    replace(model.encoder, _encoder_forward, half=half)
     replace(model.mask_head, _head_forward)
     replace(model.edge_head, _head_forward)
     for layer in model.sublayers():
@@ -195,44 +196,56 @@ def _head_forward(self, x):
     return Heads.apply(x, self.weight)
 
 
-def _stem_forward(self, batch, half=False):
-    if (
-        not batch.stop_gradient
-    ):  # our stem has no gradient for the photo, which training never asks for
-        return type(self).forward(self, batch).transpose([0, 2, 3, 1])
-    return chain(batch, [self], self.activation, half)
+def _encoder_forward(self, batch, half=False):
+    """As MobileNetV2's. Blocks whose results only the next block reads are one chain with it."""
+    x, features, layers = batch, [], [self.stem]
+    if not batch.stop_gradient:  # our stem has none for the photo, which training never asks for
+        x, layers = type(self.stem).forward(self.stem, batch).transpose([0, 2, 3, 1]), []
+    for i, stage in enumerate(self.stages):
+        for block in stage:
+            if block.has_shortcut:
+                x, layers = block(chain(x, layers, half)), []
+            else:
+                layers += [block.expand, block.depthwise, block.project]
+        if i in SKIP_STAGES:
+            x, layers = chain(x, layers, half), []
+            features.append(x)
+    return features
 
 
 def _inverted_residual_forward(self, x, half=False):
     layers = [self.expand, self.depthwise, self.project]
-    return chain(x, layers, None, half, x if self.has_shortcut else None)
+    return chain(x, layers, half, x if self.has_shortcut else None)
 
 
 def _d_block_forward(self, x, half=False):
-    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], None, half)
-    return chain(x, list(self.block), F.relu, half, shortcut)
+    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], half)
+    return chain(x, list(self.block), half, shortcut, F.relu)
 
 
 def _upsample_forward(self, x, half=False, half_out=False):
     return UpsampleFunction.apply(x, self.weight, half, half_out)
 
 
-def chain(x, layers, activation, half, residual=None):
-    """activation(ConvBN layers of x, the last without its own activation, + residual).
+def chain(x, layers, half, residual=None, activation=None):
+    """ConvBN layers of x, then activation(their result + residual).
 
     Args:
         x: (N, H, W, C) float32; (N, 3, H, W) where the first layer is the stem.
-        layers: list of ConvBN.
-        activation: `F.relu6`, `F.relu` or None, after the sum.
+        layers: list of ConvBN; of none, the result is x.
         half: store what is inside the chain as bfloat16.
         residual: None or a tensor with the shape of the result.
+        activation: `F.relu6`, `F.relu` or None for the last layer's own, after the sum.
 
     Returns:
         (N, H', W', C') float32.
     """
+    if not layers:
+        return x
     parameters = [
         p for layer in layers for p in (layer.conv.weight, layer.bn.weight, layer.bn.bias)
     ]
+    activation = activation or layers[-1].activation
     return Chain.apply(x, residual, layers, activation, half, *parameters)
 
 
@@ -246,7 +259,9 @@ class Chain(PyLayer):
     """A row of ConvBN layers.
 
     Kept for the backward pass are the raw outputs of the convolutions, their (4, C) norms and the
-    result; what BatchNorm and ReLU make of the raw outputs is computed again.
+    result; what BatchNorm and ReLU make of the raw outputs is computed again. Each is let go as
+    soon as the backward pass, of which there can be only one, has used it: Paddle frees a context
+    only after the whole pass, when gradients have long taken more memory on top.
     """
 
     @staticmethod
@@ -279,9 +294,10 @@ class Chain(PyLayer):
         dz, sums, dresidual = _operators.finish_backward(
             dout, ctx.out, y, y_norm, *ctx.limits, ctx.has_residual, _threads
         )
+        del ctx.out, y
         gradients = []
-        for step in reversed(ctx.steps):
-            dz, sums, *layer_gradients = _operators.conv_backward(dz, sums, *step)
+        while ctx.steps:
+            dz, sums, *layer_gradients = _operators.conv_backward(dz, sums, *ctx.steps.pop())
             gradients = layer_gradients + gradients
         return ctx.wanted(dz, *((dresidual,) if ctx.has_residual else ()), *gradients)
 
@@ -296,7 +312,8 @@ class UpsampleFunction(PyLayer):
 
     @staticmethod
     def backward(ctx, dy):
-        return ctx.wanted(*_operators.upsample_backward(dy, *ctx.saved, _threads))
+        saved, ctx.saved = ctx.saved, None
+        return ctx.wanted(*_operators.upsample_backward(dy, *saved, _threads))
 
 
 class Heads(PyLayer):
@@ -312,7 +329,8 @@ class Heads(PyLayer):
     @staticmethod
     def backward(ctx, *dlogits):
         first, second = (*dlogits, None)[:2]
-        dx, dweight = _operators.heads_backward(first, second, *ctx.saved, _threads)
+        saved, ctx.saved = ctx.saved, None
+        dx, dweight = _operators.heads_backward(first, second, *saved, _threads)
         return ctx.wanted(dx, *paddle.split(dweight, ctx.counts))
 
 
