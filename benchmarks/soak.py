@@ -23,25 +23,26 @@ WIDTH, HEIGHT = 640, 200  # of a curve, pixels
 KINDS = "photos", "frames", "training"
 
 
-def drawn(rng):
-    """A photo (480, 640, 3) uint8 with a blob on it, and its mask."""
-    mask = np.zeros((480, 640), np.uint8)
-    center = tuple(map(int, rng.integers((200, 200), (440, 280))))
-    cv2.ellipse(mask, center, (90, 150), 0, 0, 360, 255, -1)
-    image = cv2.resize(rng.integers(0, 200, (12, 16, 3), np.uint8), (640, 480))
+def drawn(rng, side):
+    """A photo (side * 3 / 4, side, 3) uint8 with a blob on it, and its mask."""
+    height = side * 3 // 4
+    mask = np.zeros((height, side), np.uint8)
+    center = tuple(map(int, rng.integers((side // 3, height // 3), (side * 2 // 3, height // 2))))
+    cv2.ellipse(mask, center, (side // 7, height // 3), 0, 0, 360, 255, -1)
+    image = cv2.resize(rng.integers(0, 200, (12, 16, 3), np.uint8), (side, height))
     image[mask > 0] = rng.integers(0, 256, 3)
     return image, mask
 
 
-def prepare(kind, count, size, folder):
+def prepare(kind, count, side, size, folder):
     """Write what the command reads; its words after `python`."""
-    pairs = [drawn(np.random.default_rng(i)) for i in range(8)]
+    pairs = [drawn(np.random.default_rng(i), side) for i in range(8)]
     out = str(folder / "out")
     if kind == "frames":
         from apps.video.writing import open_writer
 
         film = folder / "film.mp4"
-        with open_writer(film, (480, 640, 3), 25) as write:
+        with open_writer(film, pairs[0][0].shape, 25) as write:
             for i in range(count):
                 write(i / 25, pairs[i // 25 % 8][0])
         return ["-m", "apps.video", str(film), "--output", out]
@@ -115,6 +116,7 @@ def parse_args(argv=None):
     add("kind", choices=KINDS, help="what is done over and over")
     add("--count", type=whole(40), default=20_000, help="photos, frames, or steps of 32 photos")
     add("--size", type=whole(32, multiple=32), default=224, help="of the training's views, pixels")
+    add("--side", type=whole(64, multiple=8), default=640, help="of a picture, pixels")
     add("--output", type=Path, help="SVG to write (default: soak_KIND.svg)")
     return parser.parse_args(argv)
 
@@ -123,7 +125,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        words = prepare(args.kind, args.count, args.size, Path(folder))
+        words = prepare(args.kind, args.count, args.side, args.size, Path(folder))
         rows = measure(words, args.count)
     write_whole(args.output or Path(f"soak_{args.kind}.svg"), draw(rows, args.kind).encode())
     quarters = np.searchsorted(rows[:, 1], args.count * np.arange(1, 4) / 4)
