@@ -72,6 +72,13 @@ MUTATIONS = [
         "tests/test_faults.py -k workers_end",
     ),
     Mutation(
+        "a worker whose training is gone ends",
+        "dataset.py",
+        "        if os.getppid() != training:",
+        "        if False:",
+        "tests/test_dataset.py -k without_its_training",
+    ),
+    Mutation(
         "one training a folder",
         "run.py",
         "    if held is None:",

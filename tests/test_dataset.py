@@ -1,5 +1,7 @@
 import multiprocessing
+import os
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from dataset import (
     decode,
     load_batches,
     validation_sets,
+    worker_init,
 )
 from images import read_image, read_mask, write_image
 from pairs import Pair, find_pairs, read_lists, split_backgrounds
@@ -424,6 +427,7 @@ def test_cache_is_read_and_follows_changes(data_root, tmp_path, monkeypatch):
         patch.setattr(dataset_module, "decode", None)  # not called when the file is there
         assert np.array_equal(cache.photo(*pair), first)
     cv2.imwrite(pair[0], 255 - image)
+    os.utime(pair[0], (1, 1))  # another time, however coarse the disk's clock; and an earlier one
     assert np.array_equal(cache.photo(*pair)[:, :, :3], 255 - image)
 
 
@@ -467,6 +471,19 @@ def fill(folder, pairs):
     cache = PhotoCache(folder, 1e9)
     for pair in pairs:
         cache.photo(*pair)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no Linux")
+def test_a_worker_without_its_training_ends():
+    """The training may end after it has forked a worker, and before that asks for a signal."""
+    context = multiprocessing.get_context("fork")
+    codes = []
+    for training in (os.getpid(), os.getppid()):  # its parent, and who is not
+        worker = context.Process(target=worker_init, args=(None, training))
+        worker.start()
+        worker.join()
+        codes.append(worker.exitcode)
+    assert codes == [0, 1]
 
 
 def test_processes_share_a_cache(data_root, tmp_path):

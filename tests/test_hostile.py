@@ -374,12 +374,13 @@ def test_spoiled_films(model_path, tmp_path, capsys, count):
 def test_ctrl_c_ends_a_command_in_one_line(model_path, tmp_path):
     photo = cv2.imencode(".jpg", draw_portrait(np.random.default_rng(0), 900, 700)[0])[1]
     (tmp_path / "in").mkdir()
-    for i in range(400):
+    for i in range(200):
         (tmp_path / "in" / f"{i}.jpg").write_bytes(photo)
     command = [sys.executable, "predict.py", tmp_path / "in", "--model_path", model_path, "--json"]
     process = subprocess.Popen(
         [*command, "--output", tmp_path / "out"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        pipesize=4096,  # the command waits in it, and cannot end before the signal
     )  # fmt: skip
     first = json.loads(process.stdout.readline())
     assert first

@@ -58,7 +58,7 @@ def get(model):
     server = serve(model)
 
     def get(target, method="GET"):
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
         connection.request(method, target)
         answer = connection.getresponse()
         body = answer.read()
@@ -132,7 +132,7 @@ def test_nothing_outside_the_page_is_served(get, tmp_path):
         assert get(target)[0] == 404, target
 
 
-def ask(server, data, seconds=10):
+def ask(server, data, seconds=60):
     """What a server answers to bytes."""
     with socket.create_connection(("127.0.0.1", server.server_port), seconds) as connection:
         connection.sendall(data)
@@ -173,11 +173,11 @@ def test_addresses_that_are_none_end_in_404(model, capfd):
 
 
 def test_a_silent_client_is_left(model, monkeypatch, capfd):
+    assert web.Handler.timeout == 30
     monkeypatch.setattr(web.Handler, "timeout", 0.3)
     server = serve(model)
-    began = time.perf_counter()
-    assert ask(server, b"GET / HTTP/1.1\r\nHost:") == b""
-    assert time.perf_counter() - began < 5 and capfd.readouterr().err == ""
+    assert ask(server, b"GET / HTTP/1.1\r\nHost:") == b""  # or it fails after 60 s
+    assert capfd.readouterr().err == ""
     server.shutdown()
     server.server_close()
 
