@@ -45,6 +45,26 @@ def run_train(arguments, **options):
     )
 
 
+# train.py with a signal in one iteration: its number, the iteration, the arguments
+SIGNALLED = """
+import os, signal, sys
+import train
+number, last, step = int(sys.argv.pop(1)), int(sys.argv.pop(1)), train.backward_and_step
+def step_and_signal(loss, run, world, stop):
+    step(loss, run, world, stop)
+    if run.step + 1 == last:
+        os.kill(os.getpid(), number)
+train.backward_and_step = step_and_signal
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def run_signalled(arguments, number, step):
+    """Train in a process that gets a signal in an iteration, however fast the machine is."""
+    words = [sys.executable, "-c", SIGNALLED, str(int(number)), str(step), *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
 def same_weights(one, other):
     one, other = read_state(one), read_state(other)
     return one.keys() == other.keys() and all(
@@ -76,12 +96,8 @@ def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path, precisio
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ["--epoch", "3", *precision]
     assert run_train(command(data_root, whole, *flags)).returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *command(data_root, killed, *flags)], cwd=ROOT
-    )
-    wait_for(killed / RESUME_FILE, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    done = run_signalled(command(data_root, killed, *flags), signal.SIGKILL, 5)
+    assert done.returncode == -signal.SIGKILL and (killed / RESUME_FILE).exists()
     assert not (killed / "model_2.pdparams").exists()
     resumed = run_train(command(data_root, killed, *flags, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
@@ -92,21 +108,11 @@ def test_killed_and_resumed_run_ends_bit_identical(data_root, tmp_path, precisio
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_goes_on_within_the_epoch(tmp_path):
-    data_root = draw_data_root(tmp_path / "drawn", train=120)
+    data_root = draw_data_root(tmp_path / "drawn", train=24)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *command(data_root, stopped, "--epoch", "1")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith("iter "):
-            break
-    process.send_signal(signal.SIGINT)
-    told = process.stdout.read()
-    assert process.wait(60) == 130
-    assert "--resume goes on from there" in told
+    done = run_signalled(command(data_root, stopped, "--epoch", "1"), signal.SIGINT, 3)
+    assert done.returncode == 130
+    assert "Stopped at epoch 0 iter 3; --resume goes on from there" in done.stdout
     assert not (stopped / "model_0.pdparams").exists()
     assert run_train(command(data_root, stopped, "--epoch", "1", "--resume")).returncode == 0
     assert run_train(command(data_root, whole, "--epoch", "1")).returncode == 0
