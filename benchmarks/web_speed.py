@@ -1,14 +1,18 @@
 """Speed of the browser page beside MediaPipe's selfie segmentation, in one headless Chromium.
 
 npm ci --prefix apps/web && pip install playwright && python -m benchmarks.web_speed
+python -m benchmarks.web_speed --threads 1 2 --beside ../before    # and an earlier copy
 python -m benchmarks.web_speed --screenshot examples/web.png    # the README's picture of the page
 
 Each round opens every candidate anew, turns a fake camera of 640x480 on and replaces the background
 by a colour; medians of the rounds are printed. There is no graphics card in headless Chromium here,
-so MediaPipe, which computes with WebGL, is drawn by the processor too (SwiftShader).
+so MediaPipe, which computes with WebGL, is drawn by the processor too (SwiftShader). The copy for
+--beside needs `npm ci --prefix apps/web` of its own.
 """
 
 import functools
+import importlib.util
+import re
 import shutil
 import statistics
 import tempfile
@@ -20,6 +24,7 @@ import cv2
 import numpy as np
 
 from apps.web import __main__ as web
+from backends import MODELS
 from benchmarks.table import heading, row
 from flags import make_parser
 from images import read_image
@@ -93,41 +98,102 @@ def write_clip(path, frames=30):
             file.write(cv2.imencode(".jpg", frame)[1].tobytes())
 
 
-class PeerHandler(web.Handler):
-    """Serves MediaPipe's page and files beside ours, and counts what is sent."""
+class Sent:
+    """Bytes that the servers have sent, with their headers, and what they are unpacked."""
 
-    sent = 0
+    wire = 0
+    unpacked = 0
+
+
+class Counted:
+    """What a handler has beside its own doing: it counts what it sends."""
+
+    def setup(self):
+        super().setup()
+        write = self.wfile.write
+
+        def counting(data):
+            Sent.wire += len(data)
+            return write(data)
+
+        self.wfile.write = counting
 
     def do_GET(self):  # noqa: N802, the name is http.server's
-        if self.path.startswith("/peer/"):
-            path = PEER / self.path.removeprefix("/peer/")
-            body = path.read_bytes() if path.is_file() else PEER_PAGE.encode()
-            kind = {".js": "text/javascript", ".wasm": "application/wasm", "": "text/html"}
-            self.send_response(200)
-            self.send_header("Content-Type", kind.get(path.suffix, "application/octet-stream"))
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-            PeerHandler.sent += len(body)
-        else:
-            path = self.file()
-            PeerHandler.sent += path.stat().st_size if path else 0
-            super().do_GET()
+        file = self.file()
+        path = file[1] if isinstance(file, tuple) else file
+        Sent.unpacked += path.stat().st_size if path else 0
+        super().do_GET()
+
+
+class PeerHandler(web.Handler):
+    """Serves MediaPipe's page and files beside ours."""
+
+    def do_GET(self):  # noqa: N802, the name is http.server's
+        if not self.path.startswith("/peer/"):
+            return super().do_GET()
+        path = PEER / self.path.removeprefix("/peer/")
+        body = path.read_bytes() if path.is_file() else PEER_PAGE.encode()
+        kind = {".js": "text/javascript", ".wasm": "application/wasm", "": "text/html"}
+        self.send_response(200)
+        self.send_header("Content-Type", kind.get(path.suffix, "application/octet-stream"))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        Sent.unpacked += len(body)
+        return None
+
+
+def serve(page, handler, model):
+    """Serve a page from now on; returns its address.
+
+    Args:
+        page: the module apps.web of this folder or of another copy of it.
+        handler: class, a Handler of that page.
+        model: path of an ONNX file.
+    """
+    handler = type("CountedHandler", (Counted, handler), {})
+    files = page.page_files(model)
+    server = page.Server(("127.0.0.1", 0), functools.partial(handler, files=files))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/"
+
+
+def load_page(folder):
+    """The module apps.web of another copy of this folder."""
+    path = Path(folder).resolve() / "apps" / "web" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("page_beside", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def processor_time(browser):
+    """Seconds that all processes of the browser have computed since it was started."""
+    session = browser.new_browser_cdp_session()
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    return sum(process["cpuTime"] for process in processes)
 
 
 def measure(browser, address, seconds, ours):
-    """Open a page anew: seconds to the first mask, bytes until then, frames/s and ms a frame."""
+    """Open a page anew, show it a photo and then the camera.
+
+    Returns:
+        seconds to the first mask, MB sent until then, MB of these when unpacked, frames/s,
+        milliseconds of processor time a frame (the whole browser, the fake camera too) and of
+        waiting for the network.
+    """
     context = browser.new_context(permissions=["camera"], viewport={"width": 1000, "height": 800})
     if ours:
         context.add_init_script(COUNT)
     page = context.new_page()
-    PeerHandler.sent = 0
+    Sent.wire = Sent.unpacked = 0
     begin = time.perf_counter()
     page.goto(address)
     page.set_input_files("#files", EXAMPLE)
     while not page.evaluate("window.drawn"):
         page.wait_for_timeout(10)
-    first, sent = time.perf_counter() - begin, PeerHandler.sent
+    first, sizes = time.perf_counter() - begin, (Sent.wire / 1e6, Sent.unpacked / 1e6)
 
     if ours:
         page.locator("input[value=replace]").check(force=True)
@@ -137,17 +203,18 @@ def measure(browser, address, seconds, ours):
     else:
         page.evaluate("void start()")
     page.wait_for_timeout(2500)
+    computed = processor_time(browser)
     frames, begin = page.evaluate("window.drawn"), time.perf_counter()
     page.wait_for_timeout(1000 * seconds)
     frames = page.evaluate("window.drawn") - frames
     rate = frames / (time.perf_counter() - begin)
-    text = page.text_content("#times") if ours else ""
-    if not ours:
-        text = (
-            f"send() {page.evaluate('network.sort((a, b) => a - b)[network.length >> 1]'):.0f} ms"
-        )
+    computed = 1000 * (processor_time(browser) - computed) / frames
+    if ours:
+        network = float(re.search(r"network ([\d.]+) ms", page.text_content("#times"))[1])
+    else:
+        network = page.evaluate("network.sort((a, b) => a - b)[network.length >> 1]")
     context.close()
-    return first, sent / 1e6, rate, text
+    return first, *sizes, rate, computed, network
 
 
 def take_screenshot(browser, address, path):
@@ -168,6 +235,8 @@ def parse_args(argv=None):
         example="python -m benchmarks.web_speed",
     )
     parser.add_argument("--model_path", type=Path, default=web.MODEL_PATH, help="ONNX file")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of our network")
+    parser.add_argument("--beside", type=Path, help="an earlier copy of this folder, to compare")
     parser.add_argument("--rounds", type=int, default=3, help="times each page is opened")
     parser.add_argument("--seconds", type=int, default=5, help="that each camera is counted")
     parser.add_argument("--screenshot", type=Path, help="only write a picture of the page here")
@@ -178,14 +247,16 @@ def main(argv=None):
     args = parse_args(argv)
     from playwright.sync_api import sync_playwright
 
-    handler = functools.partial(PeerHandler, files=web.page_files(args.model_path))
-    server = web.Server(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/"
-    candidates = {
-        "PortraitNet, 1 thread": (f"{address}?backend=wasm&threads=1", True),
-        "PortraitNet, 2 threads": (f"{address}?backend=wasm&threads=2", True),
-    }
+    address = serve(web, PeerHandler, args.model_path)
+    candidates = {}
+    for threads in args.threads:
+        query = f"?backend=wasm&threads={threads}"
+        for name in MODELS:
+            candidates[f"{name}, threads: {threads}"] = (f"{address}{query}&model={name}", True)
+        if args.beside:
+            page = load_page(args.beside)
+            earlier = serve(page, page.Handler, page.MODEL_PATH)
+            candidates[f"{args.beside.name}, threads: {threads}"] = (f"{earlier}{query}", True)
     if PEER.is_dir():
         candidates["MediaPipe selfie 256x256"] = (f"{address}peer/", False)
     results = {name: [] for name in candidates}
@@ -201,13 +272,21 @@ def main(argv=None):
             for name, (url, ours) in candidates.items():
                 result = measure(browser, url, args.seconds, ours)
                 print(turn, name, *result, flush=True)
-                results[name].append(result[:3])
+                results[name].append(result)
         browser.close()
-    server.shutdown()
-    print(f"\n{heading(['page', 'first mask, s', 'first load, MB', 'frames/s'])}")
+    columns = [
+        "page",
+        "first mask, s",
+        "sent, MB",
+        "unpacked, MB",
+        "frames/s",
+        "CPU ms a frame",
+        "network, ms",
+    ]
+    print(f"\n{heading(columns)}")
     for name, rows in results.items():
-        first, size, rate = map(statistics.median, zip(*rows))
-        print(row([name, f"{first:.1f}", f"{size:.1f}", f"{rate:.1f}"]))
+        first, *values = map(statistics.median, zip(*rows))
+        print(row([name, f"{first:.2f}", *(f"{value:.1f}" for value in values)]))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def address(path):
 
 LISTS = ["a.png b.png\nc d.png\te.png\n".encode(e) for e in ("utf-8", "utf-16", "utf-8-sig")]
 SUMS = [f"{'0' * 64}  f\n{'A' * 64} *g\nSHA256 (h) = {'1' * 64}\n".encode()]
-TARGETS = [b"/model.onnx", b"/main.js?x=1", b"http://[::1]/", b"/%2e%2e/%2e%2e/etc/passwd"]
+TARGETS = [b"/model.onnx.gz", b"/main.js?x=1", b"http://[::1]/", b"/%2e%2e/%2e%2e/etc/passwd"]
 READERS = {  # name -> seeds, reader of a path
     "photo": (lambda folder: pictures(), images.read_image),
     "mask": (lambda folder: pictures(), images.read_mask),

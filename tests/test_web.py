@@ -1,5 +1,6 @@
 """The browser page: its server, its arithmetic (in Node.js) and, marked slow, the page itself."""
 
+import gzip
 import http.client
 import json
 import os
@@ -79,7 +80,7 @@ def get(model):
         ("/icon.svg", "image/svg+xml"),
         ("/samples/hat.jpg", "image/jpeg"),
         ("/model.json", "application/json"),
-        ("/model.onnx", "application/octet-stream"),
+        ("/model.onnx.gz", "application/octet-stream"),
     ],
 )
 def test_files_come_with_their_type_and_isolated(get, target, kind):
@@ -104,7 +105,7 @@ def test_files_come_with_their_type_and_isolated(get, target, kind):
 
 
 def test_the_model_is_the_given_one(get, model):
-    assert get("/model.onnx")[2] == b"the network"
+    assert gzip.decompress(get("/model.onnx.gz")[2]) == b"the network"
     assert json.loads(get("/model.json")[2])["channel_order"] == "BGR"
 
 
@@ -232,7 +233,7 @@ def test_the_page_is_built_whole_or_not_at_all(model, tmp_path, monkeypatch):
     extra = {"LICENSE", "_headers", "samples/README.md"}
     assert built == set(web.page_files(model)) | extra
     assert size == sum((folder / name).stat().st_size for name in built)
-    assert (folder / "model.onnx").read_bytes() == b"the network"
+    assert gzip.decompress((folder / "model.onnx.gz").read_bytes()) == b"the network"
     index = (folder / "index.html").read_text()
     assert 'http-equiv="Content-Security-Policy" content="default-src \'self\';' in index
     assert "Cross-Origin-Embedder-Policy: require-corp" in (folder / "_headers").read_text()
@@ -474,7 +475,7 @@ def page(browser, address):
     context.close()
     assert not problems
     addresses = {request.url for request in requests}
-    assert {f"{address}model.onnx", f"{address}worker.js"} <= addresses
+    assert {f"{address}model.onnx.gz", f"{address}worker.js"} <= addresses
     assert all(url.startswith((address, f"blob:{address}")) for url in addresses)
     assert {request.method for request in requests} == {"GET"}
 

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import gzip
 import json
 import shutil
 import subprocess
@@ -11,11 +12,12 @@ import sys
 import tempfile
 import threading
 import webbrowser
-from functools import partial
+from functools import lru_cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from backends import MODELS, choose
 from flags import command, make_parser, whole
 
 FOLDER = Path(__file__).resolve().parent
@@ -26,10 +28,11 @@ RUNTIME = (  # of the package, what the worker loads: for the processor and for 
     "ort.wasm.min.mjs",
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
-    "ort.webgpu.min.mjs",
-    "ort-wasm-simd-threaded.asyncify.mjs",
-    "ort-wasm-simd-threaded.asyncify.wasm",
+    "ort.jspi.min.mjs",
+    "ort-wasm-simd-threaded.jspi.mjs",
+    "ort-wasm-simd-threaded.jspi.wasm",
 )
+PACKED = ".gz"  # ends an address whose file is sent packed, for the page itself to unpack
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -38,8 +41,7 @@ TYPES = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
     ".jpg": "image/jpeg",
-    ".wasm": "application/wasm",
-    ".onnx": "application/octet-stream",
+    PACKED: "application/octet-stream",  # "gzip" would have some hosts and browsers unpack it
 }
 HOSTS = ("127.0.0.1", "localhost", "[::1]")  # names of this machine
 HEADERS = {
@@ -63,7 +65,11 @@ def parse_args(argv=None):
         "Serve the browser page on this machine only.", example="python -m apps.web --port 8420"
     )
     add = parser.add_argument
-    add("--model_path", type=Path, default=MODEL_PATH, help="ONNX file that export.py wrote")
+    add(
+        "--model_path",
+        help=f"{' or '.join(MODELS)}, or an ONNX file that export.py wrote; full and lite are one"
+        " file here (default: full for photos, lite for the camera)",
+    )
     add("--port", type=whole(0, 65535), default=8420, help="of the address; 0 for any that is free")
     add(
         "--open",
@@ -78,14 +84,32 @@ def parse_args(argv=None):
 def page_files(model):
     """Every file of the page: its address, without the first slash -> where it lies.
 
+    The large ones have an address that ends in PACKED. That is not left to Content-Encoding, which
+    a plain host of static files does not know: so the first load is small whoever serves the page.
+
     Args:
         model: path of the ONNX file; its metadata lies beside it as .json.
     """
     own = [path for suffix in ("html", "css", "js", "svg") for path in FOLDER.glob(f"*.{suffix}")]
     own += FOLDER.glob("samples/*.jpg")
     files = {path.relative_to(FOLDER).as_posix(): path for path in own}
-    files |= {f"runtime/{name}": FOLDER / PACKAGE / "dist" / name for name in RUNTIME}
-    return files | {"model.onnx": model, "model.json": model.with_suffix(".json")}
+    for name in RUNTIME:
+        ending = PACKED if name.endswith(".wasm") else ""
+        files[f"runtime/{name}{ending}"] = FOLDER / PACKAGE / "dist" / name
+    return files | {f"model.onnx{PACKED}": model, "model.json": model.with_suffix(".json")}
+
+
+def content(address, path):
+    """What is sent for an address of `page_files`, bytes."""
+    if address.endswith(PACKED):
+        return packed(path, path.stat().st_mtime_ns)
+    return path.read_bytes()
+
+
+@lru_cache(maxsize=8)  # it takes half a second for each
+def packed(path, changed):
+    """A file in gzip; `changed`, its time, is there for the cache."""
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -103,13 +127,13 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args, **kwargs)
 
     def file(self):
-        """The file an address stands for, or None."""
+        """What is asked for: an address of `files` and its path, or None."""
         try:
-            address = unquote(urlsplit(self.path).path).removeprefix("/")
+            address = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         except ValueError:  # it is none
             return None
-        path = self.files.get(address or "index.html")
-        return path if path and path.is_file() else None
+        path = self.files.get(address)
+        return (address, path) if path and path.is_file() else None
 
     def is_addressed(self):
         """Whether the browser meant this machine: a foreign name may be made to lead here."""
@@ -117,13 +141,13 @@ class Handler(BaseHTTPRequestHandler):
         return (host[0] if host[2].isdigit() else "".join(host)) in HOSTS
 
     def do_GET(self):  # noqa: N802, the name is http.server's
-        path, status, told = self.file(), 404, "There is no such page here."
+        file, status, told = self.file(), 404, "There is no such page here."
         if not self.is_addressed():
             port = self.server.server_port
-            path, status, told = None, 421, f"This page is at http://127.0.0.1:{port}/ alone."
-        body = path.read_bytes() if path else f"{told}\n".encode()
-        self.send_response(200 if path else status)
-        kind = TYPES[path.suffix] if path else "text/plain; charset=utf-8"
+            file, status, told = None, 421, f"This page is at http://127.0.0.1:{port}/ alone."
+        body = content(*file) if file else f"{told}\n".encode()
+        self.send_response(200 if file else status)
+        kind = TYPES[Path(file[0]).suffix] if file else "text/plain; charset=utf-8"
         for name, value in {"Content-Type": kind, "Content-Length": len(body), **HEADERS}.items():
             self.send_header(name, str(value))
         self.end_headers()
@@ -223,7 +247,7 @@ def build(folder, model):
         page = Path(temporary) / "page"
         for address, path in files.items():
             (page / address).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, page / address)
+            (page / address).write_bytes(content(address, path))
         index = page / "index.html"
         meta = f'<head>\n    <meta http-equiv="Content-Security-Policy" content="{policy}" />'
         index.write_text(index.read_text().replace("<head>", meta))
@@ -238,15 +262,18 @@ def build(folder, model):
 @command("apps.web")
 def main(argv=None):
     args = parse_args(argv)
+    query = f"?model={args.model_path}" if args.model_path in MODELS else ""
+    model = MODEL_PATH if query or not args.model_path else choose(args.model_path, "onnx").path
     if args.build:
-        check_model(args.model_path)  # before anything is installed
+        check_model(model)  # before anything is installed
         install_packages()
-        size = build(args.build, args.model_path)
-        print(f"{args.build}: the page, {size / 1e6:.0f} MB, ready for any web host.")
+        size = build(args.build, model)
+        opened = f"; index.html{query} opens it with that network" if query else ""
+        print(f"{args.build}: the page, {size / 1e6:.0f} MB, ready for any web host{opened}.")
         return 0
-    server = make_server(args.model_path, args.port)
+    server = make_server(model, args.port)
     install_packages()
-    address = f"http://127.0.0.1:{server.server_port}/"
+    address = f"http://127.0.0.1:{server.server_port}/{query}"
     print(f"{address} shows the page, to this machine only; Ctrl-C stops.", flush=True)
     if args.open:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()

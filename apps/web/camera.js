@@ -60,19 +60,26 @@ async function listCameras() {
   );
 }
 
+/** What the camera shows now, with the present look. */
+async function frame() {
+  const bitmap = await createImageBitmap(video);
+  const mirror = $("mirror").checked;
+  return ask("frame", { bitmap, mirror, look: look(), model: chosen("model") });
+}
+
 async function runCamera(stream) {
   await ask("start");
+  let next = frame();
+  next.catch(() => {});
   let frames = 0;
   let since = performance.now();
   let slow = { network: 0, total: 0 };
   while (camera.stream === stream) {
     try {
-      const drawn = await ask("frame", {
-        bitmap: await createImageBitmap(video),
-        mirror: $("mirror").checked,
-        look: look(),
-      });
+      const drawn = await next;
       if (camera.stream !== stream) return;
+      next = frame(); // the worker makes it while this one is shown
+      next.catch(() => {}); // it is heard in the next round, if there is one
       show(drawn);
       if ($("figure").hidden) {
         camera.changed();

@@ -93,13 +93,17 @@ export function overlay(image, probability) {
   return result;
 }
 
+/** The same memory, one whole number a pixel: red is in its lowest byte. */
+const whole = ({ buffer, byteOffset, length }) => new Uint32Array(buffer, byteOffset, length / 4);
+
 /** The person alone, in the person's own colours, before nothing. */
 export function cutOut(image, probability, { small }) {
   const result = personColors(image, probability, small);
-  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = matte(probability.data[i]);
-    if (alpha === 0) result[to] = result[to + 1] = result[to + 2] = 0;
-    result[to + 3] = 255 * alpha;
+  const pixels = whole(result);
+  const { data } = probability;
+  for (let i = 0; i < data.length; i++) {
+    if (data[i] <= CLEAR) pixels[i] = 0;
+    else if (data[i] < SOLID) result[4 * i + 3] = 255 * matte(data[i]);
   }
   return result;
 }
@@ -107,12 +111,16 @@ export function cutOut(image, probability, { small }) {
 /** The person before `background`: [red, green, blue], or RGBA pixels of the image's size. */
 export function replace(image, probability, { background, small }) {
   const plain = background.length === 3;
+  const behind = whole(plain ? Uint8ClampedArray.of(...background, 255) : background);
   const result = personColors(image, probability, small);
-  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = matte(probability.data[i]);
-    const from = plain ? 0 : to;
-    if (alpha < 1) {
-      blend(result, to, alpha, background[from], background[from + 1], background[from + 2]);
+  const pixels = whole(result);
+  const { data } = probability;
+  for (let i = 0; i < data.length; i++) {
+    if (data[i] <= CLEAR) {
+      pixels[i] = behind[plain ? 0 : i];
+    } else if (data[i] < SOLID) {
+      const from = plain ? 0 : 4 * i;
+      blend(result, 4 * i, matte(data[i]), background[from], background[from + 1], background[from + 2]);
     }
   }
   return result;
@@ -147,9 +155,11 @@ export function blur(image, probability, { blur: share, small }) {
 export function grey(image, probability) {
   const result = new Uint8ClampedArray(image.data);
   const values = luma(image).data;
-  for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const alpha = matte(probability.data[i]);
-    if (alpha < 1) blend(result, to, alpha, values[i], values[i], values[i]);
+  const pixels = whole(result);
+  const { data } = probability;
+  for (let i = 0; i < data.length; i++) {
+    if (data[i] <= CLEAR) pixels[i] = 0xff000000 | (values[i] * 0x10101);
+    else if (data[i] < SOLID) blend(result, 4 * i, matte(data[i]), values[i], values[i], values[i]);
   }
   return result;
 }
@@ -160,14 +170,20 @@ export const EFFECTS = { overlay, mask, cutout: cutOut, replace, blur, grey }; /
 function weightedMean(colors, weights, smooth) {
   const { width, height, data } = colors;
   const weighted = picture(width, height, 4); // the fourth channel sums the weights
+  const sums = weighted.data;
   for (let i = 0, to = 0; to < data.length; i++, to += 4) {
     const weight = weights[i] + 1e-4; // the plain mean where every weight is 0
-    for (let c = 0; c < 3; c++) weighted.data[to + c] = weight * data[to + c];
-    weighted.data[to + 3] = weight;
+    sums[to] = weight * data[to];
+    sums[to + 1] = weight * data[to + 1];
+    sums[to + 2] = weight * data[to + 2];
+    sums[to + 3] = weight;
   }
   const result = smooth(weighted);
   for (let to = 0; to < data.length; to += 4) {
-    for (let c = 0; c < 3; c++) result.data[to + c] /= result.data[to + 3];
+    const share = 1 / result.data[to + 3];
+    result.data[to] *= share;
+    result.data[to + 1] *= share;
+    result.data[to + 2] *= share;
   }
   return result;
 }
@@ -197,34 +213,46 @@ export function personColors(image, probability, small) {
     guess = weightedMean(person, near, mean);
     behind = weightedMean(behind, far, mean);
     person = picture(small.width, small.height, 4);
-    for (let i = 0; i < person.data.length; i++) {
-      person.data[i] = unmix(small.data[i], alpha[i >> 2], guess.data[i], behind.data[i]);
-    }
+    unmixAll(person.data, small.data, alpha, guess.data, behind.data);
   }
 
   const result = new Uint8ClampedArray(image.data);
+  const { data } = probability;
   const columns = neighbours(small.width, image.width);
   const rows = neighbours(small.height, image.height);
   for (let y = 0, i = 0; y < image.height; y++) {
+    const above = 4 * small.width * rows.first[y];
+    const below = 4 * small.width * rows.second[y];
+    const down = rows.fraction[y];
     for (let x = 0; x < image.width; x++, i++) {
-      const opacity = matte(probability.data[i]);
-      if (opacity === 0 || opacity === 1) continue;
+      if (data[i] <= CLEAR || data[i] >= SOLID) continue; // nothing is mixed
+      const opacity = matte(data[i]);
+      const left = 4 * columns.first[x];
+      const right = 4 * columns.second[x];
+      const along = columns.fraction[x];
       for (let c = 0; c < 3; c++) {
-        const here = (plane) => between(plane, columns, x, rows, y, c);
-        result[4 * i + c] = unmix(image.data[4 * i + c], opacity, here(guess), here(behind));
+        const a = above + left + c;
+        const b = above + right + c;
+        const d = below + left + c;
+        const e = below + right + c;
+        const own = between(guess.data, a, b, d, e, along, down);
+        const other = between(behind.data, a, b, d, e, along, down);
+        result[4 * i + c] = unmix(image.data[4 * i + c], opacity, own, other);
       }
     }
   }
   return result;
 }
 
-function between({ width, data }, columns, x, rows, y, channel) {
-  const left = 4 * columns.first[x] + channel;
-  const right = 4 * columns.second[x] + channel;
-  const above = 4 * width * rows.first[y];
-  const below = 4 * width * rows.second[y];
-  const along = columns.fraction[x];
-  const upper = data[above + left] + along * (data[above + right] - data[above + left]);
-  const lower = data[below + left] + along * (data[below + right] - data[below + left]);
-  return upper + rows.fraction[y] * (lower - upper);
+function unmixAll(result, mixed, alpha, person, behind) {
+  for (let i = 0; i < result.length; i++) {
+    result[i] = unmix(mixed[i], alpha[i >> 2], person[i], behind[i]);
+  }
+}
+
+/** The value between four of a plane: two above, two below. */
+function between(data, left, right, lowerLeft, lowerRight, along, down) {
+  const upper = data[left] + along * (data[right] - data[left]);
+  const lower = data[lowerLeft] + along * (data[lowerRight] - data[lowerLeft]);
+  return upper + down * (lower - upper);
 }

@@ -1,5 +1,5 @@
 // The page: photos, what is shown of them, and what the buttons do.
-// The address may say ?threads=1 and ?backend=wasm or webgpu.
+// The address may say ?threads=1, ?backend=wasm or webgpu and ?model=full or lite.
 
 import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js";
 import { show, showWhole, split } from "./figure.js";
@@ -13,6 +13,11 @@ const photos = []; // those in the strip: { file, name, tile }
 let opened = null; // the one that is shown, with { said, times, nobody }
 let turns = 0; // photos that were to be opened: only the last one counts
 let works = false; // one is being opened
+const models = { photo: "full", camera: "lite" }; // the network that the visitor wants for each
+
+function check(model) {
+  document.querySelector(`[name="model"][value="${model}"]`).checked = true;
+}
 
 // What is shown when
 
@@ -87,7 +92,7 @@ async function open(photo) {
   busy(true);
   say("Finding the person …");
   try {
-    const found = await ask("open", { bitmap });
+    const found = await ask("open", { bitmap, model: chosen("model") });
     if (turn === turns) await present(photo, found);
   } catch (error) {
     say(error.message, true);
@@ -99,6 +104,7 @@ async function open(photo) {
 }
 
 async function present(photo, { share, width, height, network, total }) {
+  const again = opened === photo; // with the other network: what is looked at stays
   opened = photo;
   opened.nobody = share < NOBODY;
   opened.said = opened.nobody
@@ -110,6 +116,7 @@ async function present(photo, { share, width, height, network, total }) {
   await Object.assign(new Image(), { src: photo.url }).decode(); // so that it appears at once
   await draw();
   $("original").src = photo.url;
+  if (again) return;
   showWhole();
   split(50);
 }
@@ -167,7 +174,13 @@ for (const sample of document.querySelectorAll("#samples button")) {
   };
 }
 
+$("models").onchange = () => {
+  models[source()] = chosen("model");
+  if (source() === "photo" && opened) open(opened);
+};
+
 $("sources").onchange = () => {
+  check(models[source()]);
   if (source() === "photo") {
     stopCamera();
     tell();
@@ -219,9 +232,19 @@ addEventListener("drop", (event) => {
 
 const query = new URLSearchParams(location.search);
 const threads = query.has("threads") ? Number(query.get("threads")) : undefined;
+const names = ["full", "lite"];
+const model = query.get("model") ?? models.photo;
+
+/** Load the network, unless the address asks for one that there is not. */
+async function load() {
+  if (!names.includes(model)) throw new Error(`there is no ${model}: give ${names.join(" or ")}.`);
+  if (query.has("model")) models.photo = models.camera = model;
+  check(model);
+  return ask("load", { threads, backend: query.get("backend") ?? undefined });
+}
 
 arrange();
-const ready = ask("load", { threads, backend: query.get("backend") }).then(
+const ready = load().then(
   ({ backend, threads: count }) => {
     const processor = `the processor, ${count} thread${count > 1 ? "s" : ""}`;
     $("runtime").textContent = `Runs on ${backend === "webgpu" ? "the graphics card" : processor}.`;

@@ -15,6 +15,16 @@ export function round(value) {
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
+/** All values of a picture, none below 0, rounded in place. */
+function roundAll(source) {
+  const { data } = source;
+  for (let i = 0; i < data.length; i++) {
+    const rounded = (data[i] + 0.5) | 0;
+    data[i] = rounded - data[i] === 0.5 ? rounded & ~1 : rounded;
+  }
+  return source;
+}
+
 export function picture(width, height, channels, data) {
   return { width, height, channels, data: data ?? new Float32Array(width * height * channels) };
 }
@@ -28,21 +38,33 @@ export function limited({ width, height }, side) {
   return [Math.max(1, round(width * ratio)), Math.max(1, round(height * ratio))];
 }
 
-/** Area averaging where the picture shrinks, bilinear where it grows; the values are not rounded. */
+/**
+ * Area averaging where the picture shrinks, bilinear where it grows; the values are not rounded.
+ * A picture that has the size already is returned itself.
+ */
 export function resize(source, width, height) {
+  if (width === source.width && height === source.height) return source;
   const shrinks = width < source.width || height < source.height;
   return shrinks ? average(source, width, height) : interpolate(source, width, height);
 }
 
-// A source pixel covers `scale` of a target pixel: of that, `inside` falls on target `first` and
-// `rest` on the next one.
+/**
+ * For each of newLength pixels those of `length` that it covers, from `first` to `last`: it takes
+ * `begin` of the first, `end` of the last and `share` of every other one.
+ */
 function overlaps(length, newLength) {
-  const scale = newLength / length;
-  return Array.from({ length }, (_, i) => {
-    const first = Math.min(newLength - 1, Math.floor(i * scale + 1e-9));
-    const rest = Math.max(0, (i + 1) * scale - (first + 1));
-    return rest < 1e-6 ? { first, inside: scale, rest: 0 } : { first, inside: scale - rest, rest };
-  });
+  const share = newLength / length;
+  const [first, last] = [new Int32Array(newLength), new Int32Array(newLength)];
+  const [begin, end] = [new Float64Array(newLength), new Float64Array(newLength)];
+  for (let i = 0; i < newLength; i++) {
+    const [from, to] = [i / share, (i + 1) / share];
+    first[i] = Math.floor(from + 1e-6);
+    last[i] = Math.min(length, Math.ceil(to - 1e-6)) - 1;
+    begin[i] = (first[i] + 1 - from) * share;
+    end[i] = (to - last[i]) * share;
+    if (first[i] === last[i]) [begin[i], end[i]] = [1, 0];
+  }
+  return { first, last, begin, end, share };
 }
 
 let spare = new Float32Array(0);
@@ -53,31 +75,68 @@ function scratch(length) {
   return spare.subarray(0, length);
 }
 
-function add(sums, to, values, from, length, weight) {
-  for (let i = 0; i < length; i++) sums[to + i] += weight * values[from + i];
-}
-
-function average({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
-  const length = oldWidth * channels;
-  const tall = scratch(length * height).fill(0);
-  const row = new Float32Array(length); // `add` is fast when it meets one kind of array only
-  overlaps(oldHeight, height).forEach(({ first, inside, rest }, y) => {
-    row.set(data.subarray(y * length, (y + 1) * length));
-    add(tall, first * length, row, 0, length, inside);
-    if (rest) add(tall, (first + 1) * length, row, 0, length, rest);
-  });
+function average(source, width, height) {
+  const { channels } = source;
+  const narrowRow = channels === 4 ? averageRow4 : averageRow1;
   const result = picture(width, height, channels);
-  const columns = overlaps(oldWidth, width);
+  const columns = overlaps(source.width, width);
+  const rows = overlaps(source.height, height);
+  const length = width * channels;
+  const row = new Float32Array(length);
+  const wide = new Float32Array(source.width * channels); // loops are fast on one kind of array only
+  let known = -1; // the source's row that `row` was made of: two targets may share one
   for (let y = 0; y < height; y++) {
-    for (let x = 0; x < oldWidth; x++) {
-      const { first, inside, rest } = columns[x];
-      const from = y * length + x * channels;
-      const to = (y * width + first) * channels;
-      add(result.data, to, tall, from, channels, inside);
-      if (rest) add(result.data, to + channels, tall, from, channels, rest);
+    const to = y * length;
+    for (let from = rows.first[y]; from <= rows.last[y]; from++) {
+      const weight = from === rows.first[y] ? rows.begin[y] : from === rows.last[y] ? rows.end[y] : rows.share;
+      if (known !== from) {
+        wide.set(source.data.subarray(from * wide.length, (from + 1) * wide.length));
+        narrowRow(wide, columns, row);
+        known = from;
+      }
+      add(result.data, to, row, weight);
     }
   }
   return result;
+}
+
+function add(sums, to, values, weight) {
+  for (let i = 0; i < values.length; i++) sums[to + i] += weight * values[i];
+}
+
+// The same for one channel and for four: a loop over the channels takes thrice as long.
+
+function averageRow1(wide, { first, last, begin, end, share }, row) {
+  for (let x = 0; x < first.length; x++) {
+    const from = first[x];
+    const to = last[x];
+    let sum = 0;
+    for (let i = from + 1; i < to; i++) sum += wide[i];
+    row[x] = share * sum + begin[x] * wide[from] + end[x] * wide[to];
+  }
+}
+
+function averageRow4(wide, { first, last, begin, end, share }, row) {
+  for (let x = 0, out = 0; x < first.length; x++, out += 4) {
+    const from = 4 * first[x];
+    const to = 4 * last[x];
+    let red = 0;
+    let green = 0;
+    let blue = 0;
+    let alpha = 0;
+    for (let i = from + 4; i < to; i += 4) {
+      red += wide[i];
+      green += wide[i + 1];
+      blue += wide[i + 2];
+      alpha += wide[i + 3];
+    }
+    const a = begin[x];
+    const b = end[x];
+    row[out] = share * red + a * wide[from] + b * wide[to];
+    row[out + 1] = share * green + a * wide[from + 1] + b * wide[to + 1];
+    row[out + 2] = share * blue + a * wide[from + 2] + b * wide[to + 2];
+    row[out + 3] = share * alpha + a * wide[from + 3] + b * wide[to + 3];
+  }
 }
 
 /** For each of newLength pixels the two of `length` it lies between, and how near the second is. */
@@ -108,14 +167,28 @@ export function* stretchedRows({ width: oldWidth, height: oldHeight, channels, d
     for (let i = 0; i < length; i++) {
       narrow[i] = data[above + i] + down * (data[below + i] - data[above + i]);
     }
-    for (let c = 0; c < channels; c++) {
-      for (let x = 0, to = c; x < width; x++, to += channels) {
-        const left = narrow[columns.first[x] * channels + c];
-        const right = narrow[columns.second[x] * channels + c];
-        wide[to] = left + columns.fraction[x] * (right - left);
-      }
-    }
+    if (channels === 4) stretchRow4(narrow, columns, wide);
+    else stretchRow1(narrow, columns, wide);
     yield wide;
+  }
+}
+
+function stretchRow1(narrow, { first, second, fraction }, wide) {
+  for (let x = 0; x < wide.length; x++) {
+    const left = narrow[first[x]];
+    wide[x] = left + fraction[x] * (narrow[second[x]] - left);
+  }
+}
+
+function stretchRow4(narrow, { first, second, fraction }, wide) {
+  for (let x = 0, to = 0; x < first.length; x++, to += 4) {
+    const left = 4 * first[x];
+    const right = 4 * second[x];
+    const along = fraction[x];
+    wide[to] = narrow[left] + along * (narrow[right] - narrow[left]);
+    wide[to + 1] = narrow[left + 1] + along * (narrow[right + 1] - narrow[left + 1]);
+    wide[to + 2] = narrow[left + 2] + along * (narrow[right + 2] - narrow[left + 2]);
+    wide[to + 3] = narrow[left + 3] + along * (narrow[right + 3] - narrow[left + 3]);
   }
 }
 
@@ -152,9 +225,7 @@ export function viewShape({ width, height }, size) {
 
 /** What the network sees of an image, RGBA in whole numbers: Predictor.prepare. */
 export function prepare(image, { size }) {
-  const view = resize(image, ...viewShape(image, size));
-  for (let i = 0; i < view.data.length; i++) view.data[i] = round(view.data[i]); // as OpenCV
-  return view;
+  return roundAll(resize(image, ...viewShape(image, size))); // as OpenCV
 }
 
 /**
@@ -166,12 +237,11 @@ export function prepare(image, { size }) {
 export function toBatch(view, { mean, scale, channel_order: order }) {
   const area = view.width * view.height;
   const batch = new Float32Array(3 * area);
-  [...order].forEach((letter, plane) => {
-    const channel = "RGB".indexOf(letter);
-    for (let i = 0; i < area; i++) {
-      batch[plane * area + i] = (view.data[4 * i + channel] - mean[plane]) * scale;
-    }
-  });
+  for (let plane = 0, to = 0; plane < 3; plane++) {
+    const middle = mean[plane];
+    let from = "RGB".indexOf(order[plane]);
+    for (const end = to + area; to < end; to++, from += 4) batch[to] = (view.data[from] - middle) * scale;
+  }
   return batch;
 }
 
@@ -185,23 +255,26 @@ export function boxMean({ width, height, channels, data }, radius) {
   const length = width * channels;
   const share = 1 / (2 * radius + 1);
   const passed = scratch(data.length);
-  for (let y = 0; y < height; y++) {
-    for (let c = 0; c < channels; c++) {
-      const start = y * length + c;
-      let sum = 0;
-      for (let k = -radius; k <= radius; k++) sum += data[start + channels * reflect(k, width)];
-      for (let x = 0; x < width; x++) {
-        passed[start + channels * x] = sum * share;
-        const next = x + radius + 1;
-        const last = x - radius;
-        sum +=
-          data[start + channels * (next < width ? next : reflect(next, width))] -
-          data[start + channels * (last >= 0 ? last : reflect(last, width))];
-      }
-    }
-  }
-  const result = picture(width, height, channels);
   const sums = new Float64Array(length);
+  const wide = new Float32Array(length + 2 * radius * channels); // a row and its mirrored ends
+  const ahead = 2 * radius * channels;
+  for (let y = 0; y < height; y++) {
+    const start = y * length;
+    wide.set(data.subarray(start, start + length), radius * channels);
+    for (let k = 0; k < radius * channels; k++) {
+      const [x, c] = [Math.floor(k / channels), k % channels];
+      wide[k] = data[start + channels * reflect(x - radius, width) + c];
+      wide[k + radius * channels + length] = data[start + channels * reflect(x + width, width) + c];
+    }
+    sums.fill(0, 0, channels);
+    for (let k = 0; k < wide.length - length + channels; k++) sums[k % channels] += wide[k];
+    for (let i = channels; i < length; i++) {
+      sums[i] = sums[i - channels] + wide[i + ahead] - wide[i - channels];
+    }
+    for (let i = 0; i < length; i++) passed[start + i] = sums[i] * share;
+  }
+  sums.fill(0);
+  const result = picture(width, height, channels);
   for (let k = -radius; k <= radius; k++) {
     const row = reflect(k, height) * length;
     for (let i = 0; i < length; i++) sums[i] += passed[row + i];
@@ -219,7 +292,7 @@ export function boxMean({ width, height, channels, data }, radius) {
 
 /** Brightness of an RGBA picture, 8 bits, as OpenCV rounds it. */
 export function luma({ width, height, data }) {
-  const result = picture(width, height, 1, new Uint8Array(width * height));
+  const result = picture(width, height, 1);
   for (let i = 0, from = 0; i < result.data.length; i++, from += 4) {
     result.data[i] = (4899 * data[from] + 9617 * data[from + 1] + 1868 * data[from + 2] + 8192) >> 14;
   }
@@ -232,14 +305,15 @@ export function luma({ width, height, data }) {
  *
  * @param probability picture of one channel, 0..1, the network's answer for the image's view
  * @param image picture, RGBA
+ * @param guide the image again; a camera gives its view, which is small already, to save time
  * @returns picture of one channel, 0..1, of the image's size
  */
-export function guidedUpsample(probability, image) {
+export function guidedUpsample(probability, image, guide = image) {
   const { width, height } = image;
   const size = limited(image, GUIDE_SIDE);
   const answer = interpolate(probability, ...size);
   answer.data = answer.data.map((value) => value ** 2 / (value ** 2 + (1 - value) ** 2));
-  const fit = colorFit(smallGuide(image, size), answer).data;
+  const fit = colorFit(smallGuide(guide, size), answer).data;
   const [least, most] = extremes(answer);
   const spread = picture(...size, 1, most.map((value, i) => value - least[i]));
   const [, changes] = extremes(spread);
@@ -247,55 +321,74 @@ export function guidedUpsample(probability, image) {
   const result = picture(width, height, 1);
   const columns = neighbours(size[0], width);
   const rows = neighbours(size[1], height);
-  const narrow = picture(size[0], 1, 7).data; // slopes and offset, least, most, plain answer
+  const plain = new Float32Array(size[0]); // the answer of one row
+  const narrow = new Float32Array(6 * size[0]); // where it changes: slopes and offset, least, most
   const changing = new Uint8Array(size[0]);
-  for (let y = 0, to = 0; y < height; y++) {
+  for (let y = 0; y < height; y++) {
     const above = rows.first[y] * size[0];
     const below = rows.second[y] * size[0];
-    const between = (values, top, bottom) => values[top] + rows.fraction[y] * (values[bottom] - values[top]);
+    const down = rows.fraction[y];
+    for (let x = 0, top = above, bottom = below; x < size[0]; x++, top++, bottom++) {
+      plain[x] = answer.data[top] + down * (answer.data[bottom] - answer.data[top]);
+      changing[x] = changes[top] > FLAT || changes[bottom] > FLAT ? 1 : 0;
+    }
     for (let x = 0; x < size[0]; x++) {
-      const [top, bottom] = [above + x, below + x];
-      for (let c = 0; c < 4; c++) narrow[7 * x + c] = between(fit, 4 * top + c, 4 * bottom + c);
-      narrow[7 * x + 4] = between(least, top, bottom);
-      narrow[7 * x + 5] = between(most, top, bottom);
-      narrow[7 * x + 6] = between(answer.data, top, bottom);
-      changing[x] = Math.max(changes[top], changes[bottom]) > FLAT;
-    }
-    for (let x = 0; x < width; x++, to++) {
-      const left = 7 * columns.first[x];
-      const right = 7 * columns.second[x];
-      const along = columns.fraction[x];
-      if (changing[columns.first[x]] + changing[columns.second[x]] === 0) {
-        result.data[to] = narrow[left + 6] + along * (narrow[right + 6] - narrow[left + 6]);
-        continue;
+      if (changing[x] + changing[Math.max(0, x - 1)] + changing[Math.min(size[0] - 1, x + 1)] === 0) continue;
+      const top = above + x;
+      const bottom = below + x;
+      const at = 6 * x;
+      for (let c = 0; c < 4; c++) {
+        narrow[at + c] = fit[4 * top + c] + down * (fit[4 * bottom + c] - fit[4 * top + c]);
       }
-      let value = narrow[left + 3] + along * (narrow[right + 3] - narrow[left + 3]);
-      for (let c = 0; c < 3; c++) {
-        const slope = narrow[left + c] + along * (narrow[right + c] - narrow[left + c]);
-        value += (slope / 255) * image.data[4 * to + c];
-      }
-      const low = narrow[left + 4] + along * (narrow[right + 4] - narrow[left + 4]);
-      const high = narrow[left + 5] + along * (narrow[right + 5] - narrow[left + 5]);
-      result.data[to] = value < low ? low : value > high ? high : value;
+      narrow[at + 4] = least[top] + down * (least[bottom] - least[top]);
+      narrow[at + 5] = most[top] + down * (most[bottom] - most[top]);
     }
+    filterRow(plain, narrow, changing, columns, image.data, result.data, y * width);
   }
   return result;
 }
 
-/** The least and the greatest value of the 3x3 pixels around each. */
+/** One row of `guidedUpsample`, stretched into `result` from `start` on. */
+function filterRow(plain, narrow, changing, { first, second, fraction }, colors, result, start) {
+  for (let x = 0, to = start; x < first.length; x++, to++) {
+    const left = first[x];
+    const right = second[x];
+    const along = fraction[x];
+    if (changing[left] + changing[right] === 0) {
+      result[to] = plain[left] + along * (plain[right] - plain[left]);
+      continue;
+    }
+    const i = 6 * left;
+    const k = 6 * right;
+    const red = narrow[i] + along * (narrow[k] - narrow[i]);
+    const green = narrow[i + 1] + along * (narrow[k + 1] - narrow[i + 1]);
+    const blue = narrow[i + 2] + along * (narrow[k + 2] - narrow[i + 2]);
+    const offset = narrow[i + 3] + along * (narrow[k + 3] - narrow[i + 3]);
+    const low = narrow[i + 4] + along * (narrow[k + 4] - narrow[i + 4]);
+    const high = narrow[i + 5] + along * (narrow[k + 5] - narrow[i + 5]);
+    const at = 4 * to;
+    const value = offset + (red * colors[at] + green * colors[at + 1] + blue * colors[at + 2]) / 255;
+    result[to] = value < low ? low : value > high ? high : value;
+  }
+}
+
+/** The least and the greatest value of the 3x3 pixels around each: first of rows, then of columns. */
 function extremes({ width, height, data }) {
-  const [least, most] = [data.slice(), data.slice()];
+  const [least, most] = [new Float32Array(data.length), new Float32Array(data.length)];
+  const [low, high] = [new Float32Array(data.length), new Float32Array(data.length)];
   for (let y = 0, i = 0; y < height; y++) {
-    const [top, bottom] = [Math.max(0, y - 1), Math.min(height - 1, y + 1)];
     for (let x = 0; x < width; x++, i++) {
-      const [left, right] = [Math.max(0, x - 1), Math.min(width - 1, x + 1)];
-      for (let v = top; v <= bottom; v++) {
-        for (let u = left; u <= right; u++) {
-          const value = data[v * width + u];
-          if (value < least[i]) least[i] = value;
-          if (value > most[i]) most[i] = value;
-        }
-      }
+      const left = data[x ? i - 1 : i];
+      const right = data[x < width - 1 ? i + 1 : i];
+      low[i] = Math.min(left, data[i], right);
+      high[i] = Math.max(left, data[i], right);
+    }
+  }
+  for (let y = 0, i = 0; y < height; y++) {
+    const [up, down] = [y ? width : 0, y < height - 1 ? width : 0];
+    for (let x = 0; x < width; x++, i++) {
+      least[i] = Math.min(low[i - up], low[i], low[i + down]);
+      most[i] = Math.max(high[i - up], high[i], high[i + down]);
     }
   }
   return [least, most];
@@ -304,9 +397,7 @@ function extremes({ width, height, data }) {
 /** The image shrunk, in whole numbers; of a large one not every pixel counts. */
 function smallGuide(image, [width, height]) {
   const large = Math.max(image.width, image.height) > 8 * GUIDE_SIDE;
-  const guide = resize(large ? interpolate(image, 4 * width, 4 * height) : image, width, height);
-  guide.data = guide.data.map(round);
-  return guide;
+  return roundAll(resize(large ? interpolate(image, 4 * width, 4 * height) : image, width, height));
 }
 
 const MOMENTS = 13; // of `colorFit`: r g b p, rp gp bp, rr rg rb gg gb bb
@@ -314,14 +405,26 @@ const MOMENTS = 13; // of `colorFit`: r g b p, rp gp bp, rr rg rb gg gb bb
 /** Slopes of red, green and blue (0..1) and the offset: predictor.color_fit. */
 function colorFit(guide, { width, height, data }) {
   const moments = picture(width, height, MOMENTS);
-  for (let i = 0, to = 0; i < data.length; i++) {
+  const values = moments.data;
+  for (let i = 0; i < data.length; i++) {
     const r = guide.data[4 * i] / 255;
     const g = guide.data[4 * i + 1] / 255;
     const b = guide.data[4 * i + 2] / 255;
     const p = data[i];
-    for (const value of [r, g, b, p, r * p, g * p, b * p, r * r, r * g, r * b, g * g, g * b, b * b]) {
-      moments.data[to++] = value;
-    }
+    const to = MOMENTS * i;
+    values[to] = r;
+    values[to + 1] = g;
+    values[to + 2] = b;
+    values[to + 3] = p;
+    values[to + 4] = r * p;
+    values[to + 5] = g * p;
+    values[to + 6] = b * p;
+    values[to + 7] = r * r;
+    values[to + 8] = r * g;
+    values[to + 9] = r * b;
+    values[to + 10] = g * g;
+    values[to + 11] = g * b;
+    values[to + 12] = b * b;
   }
   const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(width, height)));
   const means = boxMean(moments, radius).data;

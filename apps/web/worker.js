@@ -15,11 +15,16 @@ import {
 import { smoother } from "./smoothing.js";
 
 const RUNTIME = new URL("./runtime/", import.meta.url).href;
+const PROGRAMS = {
+  wasm: { module: "ort.wasm.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
+  webgpu: { module: "ort.jspi.min.mjs", binary: "ort-wasm-simd-threaded.jspi.wasm" },
+};
 const IMAGE_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
-const CAMERA_COLOR_SIDE = 160; // less, for the sake of frames per second
-const LITE_SIZE = 160; // of a frame's view, for the same reason: "lite" of backends.py
+const CAMERA_COLOR_SIDE = 96; // less, for the sake of frames per second
+const LITE_SIZE = 160; // of the views of "lite", as in backends.py
 
 let ort, session, metadata;
+let sizes; // of a view: a network's name, "full" or "lite" -> size
 let opened = null; // { image, probability, small }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the one that was wanted last, at the size it was wanted
@@ -39,48 +44,65 @@ self.onmessage = ({ data: { id, name, ...values } }) => {
   });
 };
 
-/** Fetch model and runtime; `progress` messages tell how far the model has come, 0..1. */
-async function load({ threads, backend }) {
-  const [response, description] = await Promise.all([fetch("model.onnx"), fetch("model.json")]);
-  if (!response.ok || !description.ok) throw new Error("The server does not give the model.");
+/** Fetch model and runtime; `progress` messages tell how much of them has come, 0..1. */
+async function load({ threads, backend: wanted }) {
+  const backend = wanted ?? ((await hasGraphicsCard()) ? "webgpu" : "wasm");
+  if (!PROGRAMS[backend]) throw new Error(`there is no backend ${backend}: give wasm or webgpu.`);
+  const [description, model, binary] = await Promise.all([
+    fetchFile("model.json"),
+    fetchPacked("model.onnx"),
+    fetchPacked(RUNTIME + PROGRAMS[backend].binary),
+  ]);
   metadata = await description.json();
-  const model = await readAll(response);
-  if (backend === "webgpu" || (backend !== "wasm" && (await hasGraphicsCard()))) {
-    try {
-      return await begin(model, "webgpu", threads);
-    } catch (error) {
-      if (backend === "webgpu") throw error;
-      console.warn("WebGPU failed, the processor takes over:", error);
-    }
+  sizes = { full: metadata.size, lite: Math.min(LITE_SIZE, metadata.size) };
+  try {
+    return await begin(model, binary, backend, threads);
+  } catch (error) {
+    if (backend === "wasm" || wanted) throw error;
+    console.warn("WebGPU failed, the processor takes over:", error);
   }
-  return begin(model, "wasm", threads);
+  return begin(model, await fetchPacked(RUNTIME + PROGRAMS.wasm.binary), "wasm", threads);
 }
 
 async function hasGraphicsCard() {
+  if (!WebAssembly.Suspending) return false; // which the runtime needs to wait for the card
   const adapter = await navigator.gpu?.requestAdapter();
   return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
 
-async function readAll(response) {
-  const total = Number(response.headers.get("Content-Length"));
-  const parts = [];
-  let done = 0;
-  for (const reader = response.body.getReader(); ; ) {
-    const { value } = await reader.read();
-    if (!value) return new Uint8Array(await new Blob(parts).arrayBuffer());
-    parts.push(value);
-    done += value.length;
-    self.postMessage({ progress: total ? done / total : 0 });
-  }
+async function fetchFile(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`The server does not give ${address}.`);
+  return response;
 }
 
-async function begin(model, backend, threads) {
-  ort = await import(`${RUNTIME}ort.${backend}.min.mjs`);
-  ort.env.wasm.wasmPaths = RUNTIME;
+const expected = { total: 0, done: 0 }; // bytes of packed files
+
+/** A large file, unpacked; the server has it in gzip, under the same name with .gz. */
+async function fetchPacked(address) {
+  const response = await fetchFile(`${address}.gz`);
+  expected.total += Number(response.headers.get("Content-Length"));
+  const parts = [];
+  for (const reader = response.body.getReader(); ; ) {
+    const { value } = await reader.read();
+    if (!value) break;
+    parts.push(value);
+    expected.done += value.length;
+    self.postMessage({ progress: Math.min(1, expected.done / (expected.total || Infinity)) });
+  }
+  const blob = new Blob(parts);
+  const [first, second] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
+  if (first !== 0x1f || second !== 0x8b) return blob.arrayBuffer(); // some hosts have it unpacked
+  return new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+async function begin(model, binary, backend, threads) {
+  ort = await import(RUNTIME + PROGRAMS[backend].module);
   if (!self.crossOriginIsolated) threads = 1;
   threads ??= Math.min(4, navigator.hardwareConcurrency);
-  ort.env.wasm.numThreads = threads;
+  Object.assign(ort.env.wasm, { wasmPaths: RUNTIME, wasmBinary: binary, numThreads: threads });
   session = await ort.InferenceSession.create(model, { executionProviders: [backend] });
+  ort.env.wasm.wasmBinary = undefined; // it is compiled: its memory may go
   await run(picture(metadata.size, metadata.size, 4)); // the first run is slow: have it now
   return { backend, threads };
 }
@@ -96,13 +118,19 @@ async function run(view) {
 
 const shrink = (image, side) => resize(image, ...limited(image, side));
 
-/** Where the person is in an image, its view, and the milliseconds that the network took. */
-async function segment(image, size, smoothed = (_, probability) => probability) {
-  const view = prepare(image, { size });
+/**
+ * Where the person is in an image, its view, and the milliseconds that the network took.
+ *
+ * @param smoothed of a camera's frame: function of (view, probability), as `smoother` makes it
+ */
+async function segment(image, model, smoothed) {
+  const view = prepare(image, { size: sizes[model] });
   const start = performance.now();
   const answer = await run(view);
   const network = performance.now() - start;
-  const probability = guidedUpsample(dropDoubtful(smoothed(view, answer)), image);
+  const guide = smoothed ? view : image;
+  const certain = dropDoubtful(smoothed ? smoothed(view, answer) : answer);
+  const probability = guidedUpsample(certain, image, guide);
   return { probability, view, network };
 }
 
@@ -122,7 +150,7 @@ function read(width, height, draw) {
   return ofImageData(context.getImageData(0, 0, width, height));
 }
 
-async function open({ bitmap }) {
+async function open({ bitmap, model }) {
   const { width, height } = bitmap;
   const start = performance.now();
   let image;
@@ -133,7 +161,7 @@ async function open({ bitmap }) {
   } finally {
     bitmap.close();
   }
-  const { probability, network } = await segment(image, metadata.size);
+  const { probability, network } = await segment(image, model);
   opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > THRESHOLD;
@@ -183,7 +211,7 @@ function start() {
 }
 
 /** One frame of the camera with an effect, and the milliseconds that network and all took. */
-async function frame({ bitmap, mirror, look }) {
+async function frame({ bitmap, mirror, look, model }) {
   const { width, height } = bitmap;
   const start = performance.now();
   const image = read(width, height, (context) => {
@@ -191,8 +219,7 @@ async function frame({ bitmap, mirror, look }) {
     context.drawImage(bitmap, 0, 0);
   });
   bitmap.close();
-  const size = Math.min(LITE_SIZE, metadata.size);
-  const { probability, view, network } = await segment(image, size, smooth);
+  const { probability, view, network } = await segment(image, model, smooth);
   const small = shrink(view, CAMERA_COLOR_SIDE);
   return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
 }
