@@ -26,6 +26,7 @@ import predictor
 from apps.video import smoothing
 from apps.video.reading import read_film
 from apps.web import __main__ as web
+from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
 from images import read_image, read_mask
 from transforms import MEAN, SCALE, SIZE, geometry, to_batch
@@ -197,6 +198,20 @@ def test_a_missing_model_is_one_sentence(tmp_path, model, capsys):
     assert re.fullmatch(
         r"apps\.web: There is no .*net\.json: make it with .*\n", capsys.readouterr().err
     )
+
+
+def test_networks_have_names(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(web, "install_packages", lambda: None)
+    monkeypatch.setattr(web, "MODEL_PATH", model)
+    monkeypatch.setattr(web, "RUNTIME", ())
+    for name in ("full", "lite"):
+        folder = tmp_path / name
+        assert web.main(["--build", str(folder), "--model_path", name]) == 0
+        assert f"index.html?model={name}" in capsys.readouterr().out
+        assert gzip.decompress((folder / "model.onnx.gz").read_bytes()) == b"the network"
+    assert web.main(["--build", str(tmp_path / "tiny"), "--model_path", "tiny"]) != 0
+    assert "tiny is neither a network's name" in capsys.readouterr().err
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_a_taken_port_is_one_sentence(model):
@@ -731,6 +746,53 @@ def test_several_dropped_photos_become_a_strip(page, tmp_path):
     page.wait_for_selector("#status.wrong:has-text('downloaded')", timeout=60_000)
     assert page.inner_text("#status") == "3 of 4 downloaded: nobody is in the others."
     assert names == ["200_cutout.png", "300_cutout.png", "400_cutout.png"]
+
+
+@pytest.mark.slow
+def test_the_first_load_stays_below_14_mb(browser, tmp_path):
+    """Bytes that leave the real server until a photo is cut out, headers too."""
+    if not web.MODEL_PATH.is_file():
+        pytest.skip(f"{web.MODEL_PATH} is not there")
+    web.install_packages()
+    address = web_speed.serve(web, web.Handler, web.MODEL_PATH)
+    web_speed.Sent.wire = 0
+    page = browser.new_page()
+    page.goto(address)
+    open_example(page)
+    page.close()
+    assert 5e6 < web_speed.Sent.wire < 14e6
+    # A graphics card has a runtime of its own, which is not here.
+    files = web.page_files(web.MODEL_PATH)
+    card = [name for name in files if not re.search(r"ort\.wasm|threaded\.(mjs|wasm)", name)]
+    assert "runtime/ort-wasm-simd-threaded.jspi.wasm.gz" in card
+    assert 5e6 < sum(len(web.content(name, files[name])) for name in card) < 14e6
+
+
+@pytest.mark.slow
+def test_best_edges_for_photos_and_fastest_for_the_camera_until_told_otherwise(page, address):
+    wanted = "document.querySelector('[name=model]:checked').value"
+    open_example(page)
+    assert page.evaluate(wanted) == "full"
+    page.click("#closer")
+    before = page.evaluate("result.toDataURL()")
+    with pictures(page, 1):
+        choose(page, "lite")
+    assert page.evaluate("result.toDataURL()") != before, "the other network gives the same"
+    assert page.inner_text("#scale") == "1.5 ×", "what is looked at has moved"
+    page.locator("input[value=camera]").check(force=True)
+    assert page.evaluate(wanted) == "lite"
+    choose(page, "full")
+    page.locator("input[value=photo]").check(force=True)
+    assert page.evaluate(wanted) == "lite", "the visitor's choice is forgotten"
+    page.locator("input[value=camera]").check(force=True)
+    assert page.evaluate(wanted) == "full"
+    page.goto(f"{address}?model=lite")
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    assert page.evaluate(wanted) == "lite"
+    page.goto(f"{address}?model=tiny")
+    page.wait_for_selector("#status.wrong")
+    told = "The network cannot be loaded: there is no tiny: give full or lite."
+    assert page.inner_text("#status") == told
 
 
 @pytest.mark.slow
