@@ -153,9 +153,16 @@ def distance_to_boundary(mask: Mask) -> NDArray[np.float32]:
     """
     if mask.all() or not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
-    inside = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return inside + outside - 0.5
+    return distance_to_zero(mask) + distance_to_zero(1 - mask) - 0.5
+
+
+def distance_to_zero(mask):
+    """Each pixel's distance to the nearest zero, px, (H, W) float32.
+
+    OpenCV's last digit depends on where in memory the mask lies; the square is a whole number.
+    """
+    distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.sqrt(np.rint(distance * distance))
 
 
 def boundary_weighted_iou(prediction: Mask, mask: Mask, sigma: float = SIGMA) -> float:
@@ -237,10 +244,7 @@ def boundary_f_score(prediction: Mask, mask: Mask, frame: bool = False) -> float
     found, true = (boundary_band(m, 1, frame) for m in (prediction, mask))
     if not (found.any() and true.any()):
         return float(found.any() == true.any())
-    near_found, near_true = (
-        cv2.distanceTransform(1 - line, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= tolerance
-        for line in (found, true)
-    )
+    near_found, near_true = (distance_to_zero(1 - line) <= tolerance for line in (found, true))
     precision = np.count_nonzero(near_true & (found == 1)) / np.count_nonzero(found)
     recall = np.count_nonzero(near_found & (true == 1)) / np.count_nonzero(true)
     return 2 * precision * recall / max(precision + recall, 1e-12)

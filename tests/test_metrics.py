@@ -357,3 +357,16 @@ def test_a_true_mask_reduced_to_224_and_back_keeps_its_boundary():
         back = cv2.resize(reduced, (width, height)) > 0.5
         scores.append((person_iou(confusion(back, mask)), boundary_iou(back, mask)))
     assert np.mean(scores, axis=0) == pytest.approx([0.995, 0.948], abs=0.015)
+
+
+def test_a_distance_does_not_depend_on_where_the_mask_lies_in_memory():
+    mask = np.zeros((64, 64), np.uint8)
+    cv2.circle(mask, (30, 33), 17, 1, -1)
+    buffer, seen = np.zeros(mask.size + 64, np.uint8), set()
+    kept = [np.empty(1000 + 4 * step, np.uint8) for step in range(64)]  # moves what is made next
+    for start in range(64):
+        placed = buffer[start : start + mask.size].reshape(mask.shape)
+        placed[:] = mask
+        kept[start] = None
+        seen.add(distance_to_boundary(placed).tobytes())
+    assert len(seen) == 1
