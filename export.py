@@ -22,7 +22,7 @@ with warnings.catch_warnings():  # Paddle asks all who import it to install a co
     warnings.simplefilter("ignore")
     import paddle
 
-from backends import load, runner
+from backends import MODELS, choose, load, runner
 from dataset import PortraitDataset
 from files import check_writable, whole_file, write_json
 from flags import MISTAKES, command, make_parser, sentence, whole
@@ -113,13 +113,13 @@ def parse_args(argv=None):
         example="python export.py --model_path output/best.pdparams --formats onnx fp16",
     )
     add = parser.add_argument
-    add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
+    weights = f"weights that train.py wrote, or {' or '.join(MODELS)} for those in weights/"
+    add("--model_path", type=Path, default=MODEL_PATH, help=weights)
     add("--output", type=Path, help="folder of the exports (default: that of the weights)")
     add(
         "--size",
         type=whole(32, multiple=32),
-        default=SIZE,
-        help="side of the square with a view's area, pixels",
+        help=f"side of the square with a view's area, pixels (default: the name's, or {SIZE})",
     )
     add(
         "--formats",
@@ -141,6 +141,12 @@ def parse_args(argv=None):
         help="data folders (docs/data.md), for int8 alone: it is calibrated and scored on them",
     )
     args = parser.parse_args(argv)
+    if str(args.model_path) in MODELS:
+        args.model_path, _, named_size = choose(args.model_path, "paddle")
+        args.size = args.size or named_size
+        if named_size and not args.output:
+            parser.error("give --output: in weights/ this would replace the files of full")
+    args.size = args.size or SIZE
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
     return args
