@@ -120,7 +120,7 @@ class Counted:
 
     def do_GET(self):  # noqa: N802, the name is http.server's
         file = self.file()
-        path = file[1] if isinstance(file, tuple) else file
+        path = file[1] if isinstance(file, tuple) else file  # an earlier copy gives the path alone
         Sent.unpacked += path.stat().st_size if path else 0
         super().do_GET()
 

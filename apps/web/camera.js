@@ -60,17 +60,19 @@ async function listCameras() {
   );
 }
 
-/** What the camera shows now, with the present look. */
-async function frame() {
-  const bitmap = await createImageBitmap(video);
-  const mirror = $("mirror").checked;
-  return ask("frame", { bitmap, mirror, look: look(), model: chosen("model") });
+/** What the camera shows now, with the present look; an error waits until somebody asks for it. */
+function frame() {
+  const drawn = createImageBitmap(video).then((bitmap) => {
+    const mirror = $("mirror").checked;
+    return ask("frame", { bitmap, mirror, look: look(), model: chosen("model") });
+  });
+  drawn.catch(() => {}); // else the browser reports it when the camera is turned off meanwhile
+  return drawn;
 }
 
 async function runCamera(stream) {
   await ask("start");
   let next = frame();
-  next.catch(() => {});
   let frames = 0;
   let since = performance.now();
   let slow = { network: 0, total: 0 };
@@ -79,7 +81,6 @@ async function runCamera(stream) {
       const drawn = await next;
       if (camera.stream !== stream) return;
       next = frame(); // the worker makes it while this one is shown
-      next.catch(() => {}); // it is heard in the next round, if there is one
       show(drawn);
       if ($("figure").hidden) {
         camera.changed();
