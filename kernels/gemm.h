@@ -1,6 +1,7 @@
 // The matrix product that every dense convolution ends in.
 #pragma once
 
+#include "amx.h"
 #include "basics.h"
 
 namespace portraitnet {
@@ -74,6 +75,26 @@ void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* 
   if (i < m) tile<1, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
 }
 
+#ifdef __AMX_BF16__
+// The product by tiles; false where they do not pay or cannot cut k. A sum that adds to what is
+// there can come in parts.
+template <class Out>
+bool gemm_by_tiles(int64_t m, int n, int k, const BFloat16Pair* a, int64_t a_row, int64_t a_col,
+                   const BFloat16Pair* b, int64_t b_row, Out out) {
+  constexpr bool parts = std::is_same<Out, Matrix>::value;
+  if (!may_use_tiles() || k < 4 || m < 8) return false;
+  if (a_col != 1 && (!parts || a_row != 1 || m % 4) || !parts && !cuts(k)) return false;
+  for (int p = 0, part; p < k; p += part) {
+    part = k - p;
+    if (a_col != 1) part = std::min(part, LARGEST_TRANSPOSED);
+    if (!cuts(part)) part = part / SIDE * SIDE;
+    tile_gemm(m, n, part, a + p * a_col, a_row, a_col, b + p * b_row, b_row, out);
+    if constexpr (parts) out.add = true;
+  }
+  return true;
+}
+#endif
+
 // `out` (m x n) gets a (m x k) times b (k x n), of floats or of pairs, which make two steps of k in
 // one. n is a multiple of 8. a's strides are free, so that a transposed matrix and the overlapping
 // windows of a convolution are read where they stand; rows of b are contiguous.
@@ -81,6 +102,10 @@ template <class E, class Out>
 void gemm(int64_t m, int n, int k, const E* a, int64_t a_row, int64_t a_col, const E* b,
           int64_t b_row, const Out& out) {
   constexpr int LANE = LANES<Wide>;
+#ifdef __AMX_BF16__
+  if constexpr (std::is_same<E, BFloat16Pair>::value)
+    if (gemm_by_tiles(m, n, k, a, a_row, a_col, b, b_row, out)) return;
+#endif
   int j = 0;
   for (; j + 3 * LANE <= n; j += 3 * LANE)
     panel<3, Wide>(m, k, a, a_row, a_col, b + j, b_row, out, j);

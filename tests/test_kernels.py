@@ -202,6 +202,62 @@ def test_head_in_bfloat16(operators, n_class, height, width):
     assert_passes_within_bfloat16(fast, PortraitNet(n_class).mask_head, [2, 8, height, width])
 
 
+needs_tiles = pytest.mark.skipif(
+    not kernels.has_bfloat16() or "amx_bf16" not in pathlib.Path("/proc/cpuinfo").read_text(),
+    reason="this processor has no AMX",
+)
+
+
+@needs_tiles
+def test_tiles_and_vectors_agree(tmp_path):
+    """AMX and AVX512-BF16 differ in the order of their sums alone, at every edge of a tile."""
+    code = """
+import sys
+import kernels, numpy, paddle
+from models import PortraitNet
+from models.mobilenetv2 import ConvBN
+from models.portraitnet import Upsample
+kernels.accelerate(PortraitNet(), 1, half=True)
+paddle.seed(0)
+results = []
+def both_ways(forward, shape, *parameters):
+    x = paddle.randn(shape)
+    x.stop_gradient = False
+    y = forward(x)
+    (y * paddle.randn(y.shape)).sum().backward()
+    results.extend(tensor.astype("float32").numpy() for tensor in (y, x.grad))
+    results.extend(weight.grad.numpy() for weight in parameters)
+for channels in ((8, 40, 24), (16, 32, 8), (136, 24, 56), (320, 320, 320)):
+    for height, width in ((31, 18), (32, 24), (31, 16), (3, 5)):
+        layers = [ConvBN(a, b) for a, b in zip(channels, channels[1:])]
+        weights = [layer.conv.weight for layer in layers]
+        shape = [1, height, width, channels[0]]
+        both_ways(lambda x: kernels.chain(x, layers, True), shape, *weights)
+for channels in (8, 24, 32):
+    for width in (5, 28, 33, 66):
+        layer = Upsample(channels)
+        layer.weight.set_value(paddle.randn(layer.weight.shape))
+        shape = [2, 9, width, channels]
+        both_ways(lambda x: kernels._upsample_forward(layer, x, True), shape, layer.weight)
+for width in (4, 37):
+    weight = paddle.create_parameter([4, 8, 3, 3], "float32")
+    forward = lambda x: kernels.Heads.apply(x.astype("bfloat16"), weight)
+    both_ways(forward, [2, 9, width, 8], weight)
+numpy.savez(sys.argv[1], *results)
+"""
+    tiles, vectors = tmp_path / "tiles.npz", tmp_path / "vectors.npz"
+    run_python(code, str(tiles))
+    run_python(code, str(vectors), PORTRAITNET_AMX="0")
+    differ = False
+    with np.load(tiles) as ours, np.load(vectors) as truth:
+        for name in ours:
+            differ |= (ours[name] != truth[name]).any()
+            # A sum that is near the middle of two bfloat16 may be rounded to either.
+            largest = np.abs(truth[name]).max()
+            np.testing.assert_allclose(ours[name], truth[name], rtol=2**-7, atol=2**-8 * largest)
+    assert differ, "the tiles were not used"
+
+
 @needs_bfloat16
 def test_network_in_bfloat16_stays_near(operators):
     """Every tensor that leaves a block is float32, and near what float32 gives."""
