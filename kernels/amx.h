@@ -57,15 +57,14 @@ struct alignas(64) Tiles {
 };
 
 template <class V, class Out>
-void finish_tile(const float* sums, int rows, const Out& out, int64_t i, int j) {
+void finish_rows(const float* sums, int64_t pitch, int rows, const Out& out, int64_t i, int j) {
   int r = 0;
   const auto finish = [&](auto count) {
     constexpr int ROWS = decltype(count)::value;
     for (; r + ROWS <= rows; r += ROWS) {
       V lines[ROWS];
 #pragma GCC unroll 8
-      for (int t = 0; t < ROWS; ++t)
-        lines[t] = out.template begin<V>(i + r + t, j) + load<V>(sums + (r + t) * SIDE);
+      for (int t = 0; t < ROWS; ++t) lines[t] = load<V>(sums + (r + t) * pitch);
       out.finish(lines, i + r, j);
     }
   };
@@ -77,11 +76,26 @@ void finish_tile(const float* sums, int rows, const Out& out, int64_t i, int j) 
 template <int ROWS, int COLUMNS, class Out>
 void multiply_tiles(const Tiles& tiles, int k, const BFloat16Pair* a, int64_t a_row, int64_t a_step,
                     const BFloat16Pair* b, int64_t b_row, const Out& out, int64_t i, int j) {
+  alignas(64) float memory[4 * SIDE * SIDE];
+  // A matrix's own memory is that of the sums; others read them from here.
+  constexpr bool direct = std::is_same<Out, Matrix>::value;
+  float* sums = memory;
+  int64_t pitch = 2 * SIDE;
+  bool add = false;
+  if constexpr (direct) sums = out.c + i * out.pitch + j, pitch = out.pitch, add = out.add;
+  float* lower = sums + SIDE * pitch;
   finish_stores(a);
-  _tile_zero(0);
-  if (COLUMNS == 2) _tile_zero(1);
-  if (ROWS == 2) _tile_zero(2);
-  if (ROWS * COLUMNS == 4) _tile_zero(3);
+  if (add) {
+    _tile_loadd(0, sums, pitch * 4);
+    if (COLUMNS == 2) _tile_loadd(1, sums + SIDE, pitch * 4);
+    if (ROWS == 2) _tile_loadd(2, lower, pitch * 4);
+    if (ROWS * COLUMNS == 4) _tile_loadd(3, lower + SIDE, pitch * 4);
+  } else {
+    _tile_zero(0);
+    if (COLUMNS == 2) _tile_zero(1);
+    if (ROWS == 2) _tile_zero(2);
+    if (ROWS * COLUMNS == 4) _tile_zero(3);
+  }
   for (int p = 0; p < k; p += tiles.depth, a += a_step, b += tiles.depth * b_row) {
     _tile_loadd(6, b, b_row * 4);
     _tile_loadd(4, a, a_row * 4);
@@ -96,17 +110,18 @@ void multiply_tiles(const Tiles& tiles, int k, const BFloat16Pair* a, int64_t a_
       if (COLUMNS == 2) _tile_dpbf16ps(3, 5, 7);
     }
   }
-  alignas(64) float sums[4][SIDE * SIDE];
-  _tile_stored(0, sums[0], 64);
-  if (COLUMNS == 2) _tile_stored(1, sums[1], 64);
-  if (ROWS == 2) _tile_stored(2, sums[2], 64);
-  if (ROWS * COLUMNS == 4) _tile_stored(3, sums[3], 64);
-  for (int r = 0; r < ROWS; ++r)
-    for (int c = 0; c < COLUMNS; ++c)
+  _tile_stored(0, sums, pitch * 4);
+  if (COLUMNS == 2) _tile_stored(1, sums + SIDE, pitch * 4);
+  if (ROWS == 2) _tile_stored(2, lower, pitch * 4);
+  if (ROWS * COLUMNS == 4) _tile_stored(3, lower + SIDE, pitch * 4);
+  if constexpr (!direct)
+    for (int c = 0; c < COLUMNS; ++c) {
+      const int rows = ROWS == 2 ? 2 * SIDE : tiles.height;
       if (tiles.width[c] == SIDE)
-        finish_tile<Wide>(sums[2 * r + c], tiles.height, out, i + SIDE * r, j + SIDE * c);
+        finish_rows<Wide>(sums + SIDE * c, pitch, rows, out, i, j + SIDE * c);
       else
-        finish_tile<Float8>(sums[2 * r + c], tiles.height, out, i + SIDE * r, j + SIDE * c);
+        finish_rows<Float8>(sums + SIDE * c, pitch, rows, out, i, j + SIDE * c);
+    }
 }
 
 // (depth, width) -> (width, depth), a row each `SIDE`; width is 8 or 16.

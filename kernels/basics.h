@@ -200,6 +200,23 @@ inline int64_t chunk_pixels(int floats_per_pixel) {
   return std::min<int64_t>(256, std::max<int64_t>(32, 96 * 1024 / floats_per_pixel / 8 * 8));
 }
 
+// Where a product goes, and what its sums begin with. `finish` gets a tile as it leaves the
+// registers: sums[r] are columns j, j + 1, ... of row i + r.
+struct Matrix {
+  float* c;
+  int64_t pitch;
+  bool add;  // to what is there
+  template <class V>
+  V begin(int64_t i, int j) const {
+    return add ? load<V>(c + i * pitch + j) : V{};
+  }
+  template <class V, int ROWS>
+  void finish(const V (&sums)[ROWS], int64_t i, int j) const {
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) store(c + (i + r) * pitch + j, sums[r]);
+  }
+};
+
 // Gradients of a weight: one buffer a task, added in order. `task(t)` gives task t's, with whatever
 // was in it before.
 struct Partials {

@@ -20,23 +20,6 @@ inline Float8 multiply_add(Float8 sum, BFloat16Pair a, Float8 line) {
 }
 #endif
 
-// Where a product goes, and what its sums begin with. `finish` gets a tile as it leaves the
-// registers: sums[r] are columns j, j + 1, ... of row i + r.
-struct Matrix {
-  float* c;
-  int64_t pitch;
-  bool add;  // to what is there
-  template <class V>
-  V begin(int64_t i, int j) const {
-    return add ? load<V>(c + i * pitch + j) : V{};
-  }
-  template <class V, int ROWS>
-  void finish(const V (&sums)[ROWS], int64_t i, int j) const {
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r) store(c + (i + r) * pitch + j, sums[r]);
-  }
-};
-
 // `out` (ROWS x VECTORS*lanes, at i, j) gets a (ROWS x k) times b (k x VECTORS*lanes), summed in
 // registers.
 template <int ROWS, int VECTORS, class V, class E, class Out>
