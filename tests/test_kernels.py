@@ -246,7 +246,7 @@ for width in (4, 37):
 numpy.savez(sys.argv[1], *results)
 """
     tiles, vectors = tmp_path / "tiles.npz", tmp_path / "vectors.npz"
-    run_python(code, str(tiles))
+    run_python(code, str(tiles), PORTRAITNET_AMX="1")
     run_python(code, str(vectors), PORTRAITNET_AMX="0")
     differ = False
     with np.load(tiles) as ours, np.load(vectors) as truth:
