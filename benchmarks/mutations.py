@@ -93,6 +93,20 @@ MUTATIONS = [
         "tests/test_train.py -k within_an_epoch",
     ),
     Mutation(
+        "data that changed between stop and resume are told",
+        "run.py",
+        'if state.get("photos", self.photos) != self.photos:',
+        "if False:",
+        "tests/test_train.py -k within_an_epoch",
+    ),
+    Mutation(
+        "neither workers nor stops change the weights",
+        "dataset.py",
+        "        rng = np.random.default_rng((self.seed, epoch, index))\n",
+        "        rng = np.random.default_rng()\n",
+        "tests/test_train.py -k neither_workers",
+    ),
+    Mutation(
         "a broken photo costs no iteration",
         "train.py",
         "        except (OSError, ValueError):  # a photo",

@@ -34,7 +34,7 @@ def drawn(rng, side):
     return image, mask
 
 
-def prepare(kind, count, side, size, folder):
+def prepare(kind, count, side, size, batch, folder):
     """Write what the command reads; its words after `python`."""
     pairs = [drawn(np.random.default_rng(i), side) for i in range(8)]
     out = str(folder / "out")
@@ -54,11 +54,11 @@ def prepare(kind, count, side, size, folder):
         for i in range(count):
             (folder / "many" / f"{i:06}.jpg").hardlink_to(folder / "in" / f"photo{i % 8}.jpg")
         return ["predict.py", str(folder / "many"), "--output", out]
-    lines = [f"photo{i % 8}.jpg mask{i % 8}.png\n" for i in range(32 * count)]
+    lines = [f"photo{i % 8}.jpg mask{i % 8}.png\n" for i in range(batch * count)]
     (folder / "in" / "train_list.txt").write_text("".join(lines))
     (folder / "in" / "val_list.txt").write_text(lines[0])
     training = ["--epoch", "1", "--log_iter", "50", "--cache_dir", str(folder / "cache")]
-    training += ["--size", str(size)]
+    training += ["--size", str(size), "--batch_size", str(batch)]
     return ["train.py", "--data_root", str(folder / "in"), "--output", out, *training]
 
 
@@ -114,8 +114,9 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("kind", choices=KINDS, help="what is done over and over")
-    add("--count", type=whole(40), default=20_000, help="photos, frames, or steps of 32 photos")
+    add("--count", type=whole(40), default=20_000, help="photos, frames, or steps of a training")
     add("--size", type=whole(32, multiple=32), default=224, help="of the training's views, pixels")
+    add("--batch_size", type=whole(1), default=32, help="photos in a step of the training")
     add("--side", type=whole(64, multiple=8), default=640, help="of a picture, pixels")
     add("--output", type=Path, help="SVG to write (default: soak_KIND.svg)")
     return parser.parse_args(argv)
@@ -125,7 +126,8 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        words = prepare(args.kind, args.count, args.side, args.size, Path(folder))
+        sizes = args.count, args.side, args.size, args.batch_size
+        words = prepare(args.kind, *sizes, Path(folder))
         rows = measure(words, args.count)
     write_whole(args.output or Path(f"soak_{args.kind}.svg"), draw(rows, args.kind).encode())
     quarters = np.searchsorted(rows[:, 1], args.count * np.arange(1, 4) / 4)

@@ -4,15 +4,18 @@ import importlib
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.mutations import MUTATIONS
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(ROOT.glob("recipes/*.sh"))
 DOCUMENTS = sorted(
     path
-    for folder in (".", "docs", "weights", "examples", "benchmarks")
+    for folder in (".", "docs", "weights", "examples", "benchmarks", "apps/*", "apps/*/*")
     for path in ROOT.glob(f"{folder}/*.md")
 )
 # Every command: a script, or what `python -m` runs.
@@ -54,7 +57,7 @@ def blocks(document):
 
 def commands_in(document):
     """Every `python …` of a document: those in fenced blocks, and those between backticks that have
-    arguments (without, they only name a command, which must exist)."""
+    arguments (without, they only name a command, which must exist). "…" is any value."""
     text = document.read_text()
     fenced = "".join(blocks(document)).replace("\\\n", " ").splitlines()
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
@@ -63,7 +66,7 @@ def commands_in(document):
     for line in fenced + inline:
         for part in re.split(r"&&|\|", line):
             match = re.search(r"(?:^|\s)python3? (.+)", part.split(" > ")[0])
-            if match and "…" not in part and "..." not in part:
+            if match and "..." not in part:
                 command = command_of(shlex.split(match[1], comments=True))
                 if command and (command[1] or line in fenced):
                     found.append(command)
@@ -92,6 +95,41 @@ def test_commands_of_the_recipes_parse(recipe, tmp_path):
     assert len(commands) > 1
     for command, arguments in commands:
         parses(command, arguments, recipe.name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_flags_named_with_a_command_are_its_own(document, capsys):
+    """As in `predict.py --most_pixels`, of which the rest is left out."""
+    for name, words in re.findall(r"`(\w+)\.py ([^`]+)`", document.read_text()):
+        with pytest.raises(SystemExit):
+            parser_of(name)(["--help"])
+        known = capsys.readouterr().out
+        for flag in re.findall(r"--\w+", words):
+            assert re.search(rf"{flag}\b", known), f"{document.name}: {name}.py has no {flag}"
+
+
+def test_every_kind_of_command_is_parsed_in_the_documents(tmp_path):
+    """A wrong flag is found in a fenced block, between backticks and over a line's end."""
+    document = tmp_path / "a.md"
+    for command in (
+        "check.py DIR",
+        "-m apps.video a.mp4",
+        "-m transforms a.png",
+        "-m benchmarks.soak photos",
+    ):
+        for form in (
+            "```\npython {} --wrong 1\n```\n",
+            "`python {}\n--wrong 1`",
+            "```\nnice python3 {} \\\n  --wrong … && true\n```",
+        ):
+            document.write_text(form.format(command))
+            ((name, arguments),) = commands_in(document)
+            with pytest.raises(pytest.fail.Exception, match="--wrong .* is wrong usage"):
+                parses(name, arguments, "")
+    for command in ("dataset.py a", "pairs.py a", "-m apps.none a"):
+        document.write_text(f"`python {command}`")
+        with pytest.raises(AssertionError, match="no command"):
+            commands_in(document)
 
 
 def parses(command, arguments, where):
@@ -159,3 +197,19 @@ def test_run_time_packages_are_five():
     lines = (ROOT / "requirements.txt").read_text().split()
     names = sorted(re.split(r"[=<>~]", line)[0] for line in lines)
     assert names == ["numpy", "opencv-python", "paddlepaddle", "tqdm", "visualdl"]
+    more = "onnxruntime openvino av onnx pytest playwright hypothesis pyvirtualcam".split()
+    without = f"import sys; sys.modules.update(dict.fromkeys({more})); import {', '.join(SCRIPTS)}"
+    done = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_reliability_names_every_broken_line_and_tests_that_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| (.+) \| `(.+)` \| `(tests/.+)` \|$", text, re.M)
+    assert rows == [(each.promise, each.file, each.test) for each in MUTATIONS]
+    for words in re.findall(r"`(?:pytest )?[^`\n]*?(tests/[^`]+)`", text):
+        path, _, rest = words.partition(" ")
+        held = (ROOT / path).read_text()
+        expression = re.search(r"""-k ("[^"]+"|\S+)""", rest)
+        for word in re.split(" or | and ", expression[1].strip('"')) if expression else ():
+            assert re.search(rf"def test\w*{word}|def {word}", held), f"{path} has no {word}"

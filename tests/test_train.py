@@ -73,6 +73,17 @@ def same_weights(one, other):
     )
 
 
+def stop_after(monkeypatch, last):
+    """Every training is asked to stop after an iteration of an epoch; None: after each."""
+    step = train.backward_and_step
+
+    def step_and_stop(loss, run, world, stop):
+        step(loss, run, world, stop)
+        stop.asked = last is None or run.batch + 1 == last
+
+    monkeypatch.setattr(train, "backward_and_step", step_and_stop)
+
+
 def test_training_learns_drawn_portraits(tmp_path):
     data_root = draw_data_root(tmp_path / "drawn", train=32, val=6)
     flags = "--epoch 12 --lr 0.005 --ema 0.9 --rotation 10 --scale 0.9 1.1".split()
@@ -128,13 +139,7 @@ def test_a_stopped_epoch_has_the_mean_of_all_its_iterations(
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train.main(command(data_root, whole, "--epoch", "1")) == 0
     with monkeypatch.context() as patch:
-        step = train.backward_and_step
-
-        def step_and_stop(loss, run, world, stop):
-            step(loss, run, world, stop)
-            stop.asked = run.batch + 1 == last
-
-        patch.setattr(train, "backward_and_step", step_and_stop)
+        stop_after(patch, last)
         assert train.main(command(data_root, stopped, "--epoch", "1")) == 130
     capsys.readouterr()
     assert train.main(command(data_root, stopped, "--epoch", "1", "--resume")) == 0
@@ -147,6 +152,41 @@ def test_a_stopped_epoch_has_the_mean_of_all_its_iterations(
     path = stopped / "best.pdparams"
     assert f"evaluate.py --model_path {path} --split val --data_root {data_root}\n" in told
     assert (stopped / "curves.svg").read_text().count("<polyline") == 2
+
+
+def test_neither_workers_nor_stops_change_the_weights(data_root, tmp_path, monkeypatch):
+    flags, last = ["--epoch", "2", "--num_workers"], "model_1.pdparams"
+    for workers in "012":
+        assert train.main(command(data_root, tmp_path / workers, *flags, workers)) == 0
+    stopped = command(data_root, tmp_path / "stopped", *flags)
+    with monkeypatch.context() as patch:
+        stop_after(patch, None)
+        codes = [train.main([*stopped, "0"])]
+        codes += [train.main([*stopped, str(i % 3), "--resume"]) for i in range(1, 6)]
+    assert codes == [130] * 6
+    assert train.main([*stopped, "1", "--resume"]) == 0
+    for name in ("1", "2", "stopped"):
+        assert same_weights(tmp_path / "0" / last, tmp_path / name / last), name
+
+
+def test_a_clock_that_is_set_back_changes_nothing(data_root, tmp_path, monkeypatch):
+    """All files, of run, cache and data, are from next year, and time runs backwards."""
+    whole, stopped, cache = tmp_path / "whole", tmp_path / "stopped", tmp_path / "cache"
+    flags = ["--epoch", "2", "--cache_dir", str(cache)]
+    assert train.main(command(data_root, whole, *flags)) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert train.main(command(data_root, stopped, *flags)) == 130
+    later = time.time() + 365 * 24 * 3600
+    for folder in (stopped, cache, data_root):
+        for path in folder.rglob("*"):
+            os.utime(path, (later, later))
+    clock = itertools.count(time.time(), -60)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    assert train.main(command(data_root, stopped, *flags, "--resume")) == 0
+    assert same_weights(whole / "model_1.pdparams", stopped / "model_1.pdparams")
+    lines = [json.loads(line) for line in (stopped / "log.jsonl").read_text().splitlines()]
+    assert all(line["seconds"] > 0 and line["photos_per_second"] > 0 for line in lines)
 
 
 def wait_for(path, process, seconds=120):
