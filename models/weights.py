@@ -26,6 +26,7 @@ DAMAGED = (
     ImportError,
     TypeError,
     MemoryError,
+    OverflowError,
 )
 
 

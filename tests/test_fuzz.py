@@ -78,7 +78,7 @@ def answer(path):
 def address(path):
     handler = Handler.__new__(Handler)
     handler.files, handler.path = page_files(MODEL_PATH), path.read_bytes().decode("latin-1")
-    assert handler.file() in (None, *handler.files.values())
+    assert handler.file() in (None, *handler.files.items())
 
 
 LISTS = ["a.png b.png\nc d.png\te.png\n".encode(e) for e in ("utf-8", "utf-16", "utf-8-sig")]
