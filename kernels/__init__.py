@@ -258,10 +258,11 @@ def select_wanted(*inputs):
 class Chain(PyLayer):
     """A row of ConvBN layers.
 
-    Kept for the backward pass are the raw outputs of the convolutions, their (4, C) norms and the
-    result; what BatchNorm and ReLU make of the raw outputs is computed again. Each is let go as
-    soon as the backward pass, of which there can be only one, has used it: Paddle frees a context
-    only after the whole pass, when gradients have long taken more memory on top.
+    Kept for the backward pass are the raw outputs of the convolutions, their (4, C) norms and,
+    after an activation, the result; what BatchNorm and ReLU make of the raw outputs is computed
+    again. Each is let go as soon as the backward pass, of which there can be only one, has used it:
+    Paddle frees a context only after the whole pass, when gradients have long taken more memory on
+    top.
     """
 
     @staticmethod
@@ -285,7 +286,7 @@ class Chain(PyLayer):
         ctx.limits, ctx.has_residual = LIMITS[activation], residual is not None
         out = _operators.finish_forward(raw, norm, residual, *ctx.limits, _threads)[0]
         # Detached, or the result would hold its own context and neither were ever freed.
-        ctx.out = out.detach()
+        ctx.out = out.detach() if activation else None
         return out
 
     @staticmethod

@@ -208,7 +208,7 @@ void finish_forward(const T* raw, const Norm& norm, const float* residual, int64
 }
 
 // dz: gradient of the sum before the activation, that is of the residual too, which gets it as
-// floats where dz is none.
+// floats where dz is none. `out` may be null where the limits let everything pass.
 template <class T>
 void finish_backward(const float* dout, const float* out, const T* raw, const Norm& norm,
                      int64_t pixels, T* dz, float* dresidual, Sums& sums, int threads) {
@@ -220,9 +220,10 @@ void finish_backward(const float* dout, const float* out, const T* raw, const No
     const Range range = task_range(pixels, task);
     for (int64_t p = range.begin; p < range.end; p += chunk) {
       const int64_t count = std::min(chunk, range.end - p), start = p * channels;
-      const float *from = dout + start, *value = out + start;
+      const float *from = dout + start, *value = out ? out + start : nullptr;
       const auto reached = [=](auto vector, int64_t i, int c) __attribute__((always_inline)) {
-        return load<decltype(vector)>(value + i + c);
+        using V = decltype(vector);
+        return value ? load<V>(value + i + c) : V{};
       };
       const auto out = passed_gradient(reached, raw + start, dz + start, norm, rows, channels);
       for (int64_t i = 0; i < count; ++i)

@@ -5,6 +5,7 @@
 #include "loss.h"
 #include "paddle/extension.h"
 #include "pointwise.h"
+#include "pool.h"
 
 using paddle::Tensor;
 using namespace portraitnet;
@@ -24,7 +25,12 @@ typedef float Half;
 #endif
 
 Tensor empty(const std::vector<int64_t>& shape, paddle::DataType type = paddle::DataType::FLOAT32) {
-  return paddle::empty(shape, type, paddle::CPUPlace());
+  int64_t size = phi::SizeOf(type);
+  for (int64_t side : shape) size *= side;
+  void* memory = size_t(size) < Pool::LEAST ? nullptr : Pool::the().take(size);
+  if (!memory) return paddle::empty(shape, type, paddle::CPUPlace());
+  return paddle::from_blob(memory, shape, type, paddle::DataLayout::NCHW, paddle::CPUPlace(),
+                           [](void* block) { Pool::the().give(block); });
 }
 
 template <class T>
@@ -220,17 +226,17 @@ std::vector<Tensor> FinishForward(const Tensor& raw, const Tensor& norm,
 
 // Gradient of the sum before the activation, as raw's type and as float, and its sums for the last
 // BatchNorm.
-std::vector<Tensor> FinishBackward(const Tensor& dout, const Tensor& out, const Tensor& raw,
-                                   const Tensor& norm, float low, float high, bool has_residual,
-                                   int threads) {
+std::vector<Tensor> FinishBackward(const Tensor& dout, const paddle::optional<Tensor>& out,
+                                   const Tensor& raw, const Tensor& norm, float low, float high,
+                                   bool has_residual, int threads) {
   Tensor dz = empty(raw.shape(), raw.dtype());
   const bool both = has_residual && is_half(raw);
   Tensor dresidual = both ? empty(raw.shape()) : dz;
   Sums sums(int(raw.shape()[3]));
   with_types(false, is_half(raw), [&](auto, auto type) {
     using T = decltype(type);
-    finish_backward(data<float>(dout), data<float>(out), data<T>(raw), norm_of(norm, low, high),
-                    raw.numel() / raw.shape()[3], data<T>(dz),
+    finish_backward(data<float>(dout), out ? data<float>(*out) : nullptr, data<T>(raw),
+                    norm_of(norm, low, high), raw.numel() / raw.shape()[3], data<T>(dz),
                     both ? data<float>(dresidual) : nullptr, sums, threads);
   });
   return {dz, sums_tensor(sums), dresidual};
@@ -363,7 +369,7 @@ PD_BUILD_OP(portraitnet_finish_forward)
     .SetKernelFn(PD_KERNEL(FinishForward));
 
 PD_BUILD_OP(portraitnet_finish_backward)
-    .Inputs({"dout", "out", "raw", "norm"})
+    .Inputs({"dout", paddle::Optional("out"), "raw", "norm"})
     .Outputs({"dz", "dz_sums", "dresidual"})
     .Attrs({"low: float", "high: float", "has_residual: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(FinishBackward));
