@@ -520,7 +520,7 @@ print(memory() - before)
 
 
 def test_large_tensors_leave_no_holes():
-    """A step takes little more than its tensors: 40 MB a photo of 224x224, when the loss is done."""
+    """A step takes little more than its tensors, which are 40 MB a photo when the loss is done."""
     code = """
 import resource
 import kernels
