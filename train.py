@@ -38,6 +38,7 @@ from predictor import Predictor
 from processes import StopRequest, all_reduce_mean, launch
 from run import Run, claim
 from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
+from teacher import load_teacher, taught
 from transforms import (
     SIZE,
     TEXTURE,
@@ -113,6 +114,9 @@ def add_optimisation_flags(group):
     add("--ema", type=real(0, 1), default=0.999, help="decay of the averaged weights; 0: none")
     add("--edge_weight", type=real(), default=0.1, help="weight of the boundary focal loss")
     add("--consistency_weight", type=real(), default=1.0, help="weight of the consistency KL")
+    teacher = "model mixed into the masks: one of this project's or MediaPipe's .tflite"
+    add("--teacher", help=teacher)
+    add("--teacher_share", type=real(0, 1), default=0.35, help="share of its answers in them")
     add("--temperature", type=real(above=0), default=1.0, help="temperature of the consistency KL")
 
 
@@ -163,7 +167,7 @@ def make_optimizer(model, args):
     )
 
 
-def train_one_epoch(run, args, samples, writer, stop):
+def train_one_epoch(run, args, samples, teacher, writer, stop):
     """One pass over the training photos, from where `run` stands in it.
 
     Returns:
@@ -187,6 +191,8 @@ def train_one_epoch(run, args, samples, writer, stop):
         asked = time.perf_counter()
         sample = next(loader)
         waited += time.perf_counter() - asked
+        if teacher is not None:
+            sample[2] = taught(sample[2], sample[1], teacher, args.teacher_share)
         lr = learning_rate(run.epoch + run.batch / len(steps), args)
         run.optimizer.set_lr(lr)
         mask_logits, terms = forward(run.model, sample, args)
@@ -371,6 +377,7 @@ def train(args):
     for dataset in sets.values():  # a broken photo is found now and not after an epoch
         for index in range(len(dataset)):
             dataset.photo(index)
+    teacher = load_teacher(args.teacher) if args.teacher else None
     run, notes = make_run(args)
     run.photos = samples.digest()
     if args.resume:
@@ -387,7 +394,7 @@ def train(args):
 
     while run.epoch < args.epoch:
         try:
-            result = train_one_epoch(run, args, samples, writer, stop)
+            result = train_one_epoch(run, args, samples, teacher, writer, stop)
         except (OSError, ValueError):  # a photo cannot be read: once it is mended, --resume goes on
             if first:
                 run.save(args, output)

@@ -22,45 +22,10 @@ from label import ask
 from metrics import Scores
 from pairs import SPLITS
 from predictor import Predictor
-from transforms.geometry import resize
+from teacher import Selfie
 
 POOR = 0.9  # person IoU below which a photo counts as lost
 COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error", "smoke")
-
-
-class Selfie:
-    """MediaPipe's selfie model, at its best: the photo stretched to 256x256, not letterboxed.
-
-    Args:
-        path: its .tflite file.
-
-    Raises:
-        FileNotFoundError, ImportError: one sentence on what is missing.
-    """
-
-    def __init__(self, path):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file {path}: unpack selfie_segmentation.tflite.")
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise ImportError("--mediapipe needs `pip install ai-edge-litert`.") from None
-        self.network = Interpreter(str(path), num_threads=1)
-        self.network.allocate_tensors()
-        self.square = self.network.get_input_details()[0]  # (1, 256, 256, 3) RGB 0..1
-        self.answer = self.network.get_output_details()[0]  # (1, 256, 256, 1) 0..1
-
-    def probabilities(self, images):
-        """List of images (H, W, 3) uint8 BGR -> list of (H, W) float32 0..1."""
-        found = []
-        for image in images:
-            height, width = self.square["shape"][1:3]
-            square = resize(image, height, width)[None, :, :, ::-1] / np.float32(255)
-            self.network.set_tensor(self.square["index"], square)
-            self.network.invoke()
-            answer = self.network.get_tensor(self.answer["index"])[0, :, :, 0]
-            found.append(cv2.resize(answer, image.shape[1::-1]))
-        return found
 
 
 class Mirrored:

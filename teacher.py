@@ -1,0 +1,84 @@
+"""Another network's answers as a part of what a training aims at: knowledge distillation."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from images import Image, Probability, cv2
+from predictor import Predictor
+from transforms.geometry import resize
+
+
+class Selfie:
+    """MediaPipe's selfie model, at its best: the photo stretched to 256x256, not letterboxed.
+
+    Args:
+        path: its .tflite file, from npm's package @mediapipe/selfie_segmentation.
+
+    Raises:
+        FileNotFoundError, ImportError: one sentence on what is missing.
+    """
+
+    def __init__(self, path: str | Path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}: unpack selfie_segmentation.tflite.")
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise ImportError(f"{path} needs `pip install ai-edge-litert`.") from None
+        self.network = Interpreter(str(path), num_threads=1)
+        self.network.allocate_tensors()
+        self.square = self.network.get_input_details()[0]  # (1, 256, 256, 3) RGB 0..1
+        self.answer = self.network.get_output_details()[0]  # (1, 256, 256, 1) 0..1
+
+    def probabilities(self, images: list[Image]) -> list[Probability]:
+        """List of images (H, W, 3) uint8 BGR -> list of (H, W) float32 0..1."""
+        found = []
+        for image in images:
+            height, width = self.square["shape"][1:3]
+            square = resize(image, height, width)[None, :, :, ::-1] / np.float32(255)
+            self.network.set_tensor(self.square["index"], square)
+            self.network.invoke()
+            answer = self.network.get_tensor(self.answer["index"])[0, :, :, 0]
+            found.append(cv2.resize(answer, image.shape[1::-1]))
+        return found
+
+
+def load_teacher(path: str | Path) -> Selfie | Predictor:
+    """MediaPipe's selfie model from a .tflite file, or one of this project's, without refinement.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
+    """
+    if Path(path).suffix == ".tflite":
+        return Selfie(path)
+    return Predictor(path, refine=False)
+
+
+def taught(
+    masks: NDArray[np.float32], views: NDArray[np.uint8], teacher, share: float
+) -> NDArray[np.float32]:
+    """What to aim at: the masks, and by a share what the teacher sees in the very same views.
+
+    A teacher knows where a mask is in doubt, and has seen other people than the masks' authors
+    drew. Where a mask is empty it is not asked: there it could only invent somebody.
+
+    Args:
+        masks: (N, h, w) float32 0..1.
+        views: (N, h, w, 3) uint8 BGR.
+        teacher: see `load_teacher`.
+        share: 0 (masks alone) to 1 (teacher alone).
+
+    Returns:
+        (N, h, w) float32 0..1.
+
+    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same view for both: Beyer et al., arXiv
+        2106.05237.
+    """
+    with_person = [i for i, mask in enumerate(masks) if mask.any()]
+    answers = teacher.probabilities([views[i] for i in with_person])
+    targets = masks.copy()
+    for i, answer in zip(with_person, answers):
+        targets[i] += share * (answer - masks[i])
+    return targets

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from conftest import draw_data_root
+
+import train
+from models.weights import read_state
+from teacher import load_teacher, taught
+
+SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --num_workers 0 --log_iter 1".split()
+
+
+class Half:
+    """A teacher that doubts everything."""
+
+    def probabilities(self, images):
+        return [np.full(image.shape[:2], 0.5, np.float32) for image in images]
+
+
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_targets_are_the_mean_of_mask_and_answer(share):
+    masks = np.zeros((2, 8, 8), np.float32)
+    masks[0, 2:6, 2:6] = 1
+    given = masks.copy()
+    targets = taught(masks, np.zeros((2, 8, 8, 3), np.uint8), Half(), share)
+    assert targets.dtype == np.float32
+    assert np.allclose(targets[0], (1 - share) * masks[0] + share * 0.5)
+    assert not targets[1].any(), "the teacher invented somebody"
+    assert (masks == given).all()
+
+
+def test_training_aims_at_what_the_teacher_says(tmp_path, model_path):
+    root = draw_data_root(tmp_path / "data", train=4, val=2)
+    ends = {}
+    for share in ("0", "0.5"):
+        output = tmp_path / share
+        flags = ["--teacher", model_path, "--teacher_share", share, "--output", str(output)]
+        assert train.main([*SMALL, "--data_root", str(root), *flags]) == 0
+        ends[share] = read_state(output / "model_0.pdparams")["mask_head.weight"].numpy()
+    output = tmp_path / "none"
+    assert train.main([*SMALL, "--data_root", str(root), "--output", str(output)]) == 0
+    alone = read_state(output / "model_0.pdparams")["mask_head.weight"].numpy()
+    assert (ends["0"] == alone).all()
+    assert (ends["0.5"] != alone).any()
+
+
+def test_a_teacher_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    root = draw_data_root(tmp_path / "data", train=4, val=2)
+    for name in ("none.tflite", "none.onnx"):
+        flags = ["--data_root", str(root), "--output", str(tmp_path / "out"), "--teacher", name]
+        assert train.main([*SMALL, *flags]) == 1
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1 and name in told[0], told
+
+
+def test_a_network_of_this_project_teaches_unrefined(model_path):
+    assert load_teacher(model_path).refine is False
