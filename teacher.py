@@ -1,5 +1,6 @@
 """Another network's answers as a part of what a training aims at: knowledge distillation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,29 +57,44 @@ def load_teacher(path: str | Path) -> Selfie | Predictor:
     return Predictor(path, refine=False)
 
 
-def taught(
-    masks: NDArray[np.float32], views: NDArray[np.uint8], teacher, share: float
-) -> NDArray[np.float32]:
-    """What to aim at: the masks, and by a share what the teacher sees in the very same views.
+class Teacher:
+    """Mixes a network's answers into the masks of some of a training's photos.
 
-    A teacher knows where a mask is in doubt, and has seen other people than the masks' authors
-    drew. Where a mask is empty it is not asked: there it could only invent somebody.
+    It knows where a mask is in doubt, and has seen other people than those the masks were drawn
+    for. Where a mask is empty it is not asked: there it could only invent somebody.
 
     Args:
-        masks: (N, h, w) float32 0..1.
-        views: (N, h, w, 3) uint8 BGR.
-        teacher: see `load_teacher`.
-        share: 0 (masks alone) to 1 (teacher alone).
-
-    Returns:
-        (N, h, w) float32 0..1.
+        network: see `load_teacher`.
+        share: of its answers, 0 (masks alone) to 1 (answers alone).
+        pairs: list of Pair, the training photos.
+        roots: data folders whose photos it teaches.
 
     Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same view for both: Beyer et al., arXiv
         2106.05237.
     """
-    with_person = [i for i, mask in enumerate(masks) if mask.any()]
-    answers = teacher.probabilities([views[i] for i in with_person])
-    targets = masks.copy()
-    for i, answer in zip(with_person, answers):
-        targets[i] += share * (answer - masks[i])
-    return targets
+
+    def __init__(self, network, share, pairs, roots):
+        self.network, self.share = network, share
+        self.taught = [
+            any(Path(pair.image_path).is_relative_to(root) for root in roots) for pair in pairs
+        ]
+
+    def __call__(
+        self, masks: NDArray[np.float32], views: NDArray[np.uint8], indices: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """What to aim at instead of the masks.
+
+        Args:
+            masks: (N, h, w) float32 0..1.
+            views: (N, h, w, 3) uint8 BGR, what the student sees.
+            indices: N numbers of their pairs.
+
+        Returns:
+            (N, h, w) float32 0..1.
+        """
+        targets = masks.copy()
+        asked = [n for n, index in enumerate(indices) if self.taught[index] and masks[n].any()]
+        answers = self.network.probabilities([views[n] for n in asked])
+        for n, answer in zip(asked, answers):
+            targets[n] += self.share * (answer - masks[n])
+        return targets

@@ -38,7 +38,7 @@ from predictor import Predictor
 from processes import StopRequest, all_reduce_mean, launch
 from run import Run, claim
 from schedule import deformation_strength, epoch_sizes, epoch_steps, learning_rate, parse_aspects
-from teacher import load_teacher, taught
+from teacher import Teacher, load_teacher
 from transforms import (
     SIZE,
     TEXTURE,
@@ -69,6 +69,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.scale[0] > args.scale[1]:
         parser.error(f"argument --scale: wants the least, then the most, not {args.scale}")
+    if not set(args.taught or ()) <= set(args.data_root):
+        parser.error(f"argument --taught: wants some of --data_root, not {' '.join(args.taught)}")
     try:
         args.sizes = epoch_sizes(args.size_schedule, args.size, args.epoch)
         parse_aspects(args.aspects)
@@ -117,6 +119,7 @@ def add_optimisation_flags(group):
     teacher = "model mixed into the masks: one of this project's or MediaPipe's .tflite"
     add("--teacher", help=teacher)
     add("--teacher_share", type=real(0, 1), default=0.35, help="share of its answers in them")
+    add("--taught", nargs="+", help="those of --data_root whose photos it teaches (default: all)")
     add("--temperature", type=real(above=0), default=1.0, help="temperature of the consistency KL")
 
 
@@ -138,9 +141,7 @@ def add_augmentation_flags(group):
     final = "share of rotation, scale and shift that is left in the last epoch"
     add("--final_strength", type=real(0, 1), default=1.0, help=final)
     add("--texture_prob", type=real(0, 1), default=1.0, help="share in other light, blur and noise")
-    add(
-        "--light_prob", type=real(0, 1), default=0.0, help="share of these in dim or coloured light"
-    )
+    add("--light_prob", type=real(0, 1), default=0.0, help="share of these in dim or tinted light")
     add("--jpeg_prob", type=real(0, 1), default=0.0, help="share of these with JPEG blocks")
 
 
@@ -191,8 +192,8 @@ def train_one_epoch(run, args, samples, teacher, writer, stop):
         asked = time.perf_counter()
         sample = next(loader)
         waited += time.perf_counter() - asked
-        if teacher is not None:
-            sample[2] = taught(sample[2], sample[1], teacher, args.teacher_share)
+        if teacher:
+            sample[2] = teacher(sample[2], sample[1], indices[rank::world])
         lr = learning_rate(run.epoch + run.batch / len(steps), args)
         run.optimizer.set_lr(lr)
         mask_logits, terms = forward(run.model, sample, args)
@@ -377,7 +378,9 @@ def train(args):
     for dataset in sets.values():  # a broken photo is found now and not after an epoch
         for index in range(len(dataset)):
             dataset.photo(index)
-    teacher = load_teacher(args.teacher) if args.teacher else None
+    teacher = args.teacher and Teacher(
+        load_teacher(args.teacher), args.teacher_share, samples.pairs, args.taught or args.data_root
+    )
     run, notes = make_run(args)
     run.photos = samples.digest()
     if args.resume:

@@ -4,7 +4,8 @@ from conftest import draw_data_root
 
 import train
 from models.weights import read_state
-from teacher import load_teacher, taught
+from pairs import Pair
+from teacher import Teacher, load_teacher
 
 SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --num_workers 0 --log_iter 1".split()
 
@@ -18,13 +19,16 @@ class Half:
 
 @pytest.mark.parametrize("share", [0, 0.25, 1])
 def test_targets_are_the_mean_of_mask_and_answer(share):
-    masks = np.zeros((2, 8, 8), np.float32)
-    masks[0, 2:6, 2:6] = 1
+    masks = np.zeros((3, 8, 8), np.float32)
+    masks[:2, 2:6, 2:6] = 1
     given = masks.copy()
-    targets = taught(masks, np.zeros((2, 8, 8, 3), np.uint8), Half(), share)
+    pairs = [Pair("mine/Images/a.jpg"), Pair("mine/../other/b.jpg"), Pair("theirs/Images/c.jpg")]
+    teacher = Teacher(Half(), share, pairs, ["mine"])
+    targets = teacher(masks, np.zeros((3, 8, 8, 3), np.uint8), [1, 2, 0])
     assert targets.dtype == np.float32
     assert np.allclose(targets[0], (1 - share) * masks[0] + share * 0.5)
-    assert not targets[1].any(), "the teacher invented somebody"
+    assert (targets[1] == masks[1]).all(), "a photo of another folder was taught"
+    assert not targets[2].any(), "the teacher invented somebody"
     assert (masks == given).all()
 
 

@@ -310,6 +310,7 @@ def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, ca
         (["--seed", "-1"], "a whole number"),
         (["--rotation", "nan"], "from 0 to 180"),
         (["--width", "0"], "a number above 0"),
+        (["--taught", "y"], "some of --data_root, not y"),
     ],
 )
 def test_wrong_flags_are_usage_errors(flags, told, capsys):
