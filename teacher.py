@@ -18,7 +18,7 @@ class Selfie:
         path: its .tflite file, from npm's package @mediapipe/selfie_segmentation.
 
     Raises:
-        FileNotFoundError, ImportError: one sentence on what is missing.
+        FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
     """
 
     def __init__(self, path: str | Path):
@@ -28,7 +28,10 @@ class Selfie:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise ImportError(f"{path} needs `pip install ai-edge-litert`.") from None
-        self.network = Interpreter(str(path), num_threads=1)
+        try:
+            self.network = Interpreter(str(path), num_threads=1)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged or no TensorFlow Lite model ({error}).") from None
         self.network.allocate_tensors()
         self.square = self.network.get_input_details()[0]  # (1, 256, 256, 3) RGB 0..1
         self.answer = self.network.get_output_details()[0]  # (1, 256, 256, 1) 0..1
@@ -67,7 +70,7 @@ class Teacher:
         network: see `load_teacher`.
         share: of its answers, 0 (masks alone) to 1 (answers alone).
         pairs: list of Pair, the training photos.
-        roots: data folders whose photos it teaches.
+        roots: data folders whose photos it teaches; None for all photos, wherever they lie.
 
     Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same view for both: Beyer et al., arXiv
         2106.05237.
@@ -76,7 +79,8 @@ class Teacher:
     def __init__(self, network, share, pairs, roots):
         self.network, self.share = network, share
         self.taught = [
-            any(Path(pair.image_path).is_relative_to(root) for root in roots) for pair in pairs
+            roots is None or any(Path(pair.image_path).is_relative_to(root) for root in roots)
+            for pair in pairs
         ]
 
     def __call__(

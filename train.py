@@ -379,7 +379,7 @@ def train(args):
         for index in range(len(dataset)):
             dataset.photo(index)
     teacher = args.teacher and Teacher(
-        load_teacher(args.teacher), args.teacher_share, samples.pairs, args.taught or args.data_root
+        load_teacher(args.teacher), args.teacher_share, samples.pairs, args.taught
     )
     run, notes = make_run(args)
     run.photos = samples.digest()

@@ -30,6 +30,7 @@ def test_targets_are_the_mean_of_mask_and_answer(share):
     assert (targets[1] == masks[1]).all(), "a photo of another folder was taught"
     assert not targets[2].any(), "the teacher invented somebody"
     assert (masks == given).all()
+    assert Teacher(Half(), share, pairs, None).taught == [True] * 3
 
 
 def test_training_aims_at_what_the_teacher_says(tmp_path, model_path):
