@@ -19,11 +19,12 @@ from flags import command, make_parser, real
 from images import read_image, write_image
 from pairs import SOFT_LIST, read_lines, read_pairs
 from pipeline import outcomes
-from predictor import Predictor
 from tasks import Failure, Task, find_photos, without_clashes
+from teacher import Salient, load_teacher
 from transforms.geometry import threshold
 
 LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
+SAME = 0.6  # IoU with the other answers from which a salient thing is taken for the person
 LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
 
 
@@ -42,7 +43,12 @@ def parse_args(argv=None):
         nargs="+",
         type=Path,
         default=[DEFAULT],
-        help=f"networks whose answers are averaged: {MODEL_HELP}",
+        help=f"networks whose answers are averaged: {MODEL_HELP}, or MediaPipe's .tflite",
+    )
+    add(
+        "--salient",
+        type=Path,
+        help="IS-Net as ONNX (docs/data.md): joins them where it has cut out the same person",
     )
     add(
         "--draft_weight",
@@ -128,14 +134,15 @@ def ask(predictors, image):
         yield log_odds(reversed_[:, ::-1])
 
 
-def draft_mask(predictors, image, given=None, weight=0.0):
+def draft_mask(predictors, image, given=None, weight=0.0, salient=None):
     """The mean of several answers in log-odds.
 
     Args:
-        predictors: list of Predictor.
+        predictors: list of Predictor or Selfie.
         image: (H, W, 3) uint8 BGR.
         given: (H, W) float32 0..1, the person's share from elsewhere, or None.
         weight: of `given` in the mean; the networks and mirror images share the rest alike.
+        salient: Salient, or None. As one network more where it means the same thing as they do.
 
     Returns:
         share (H, W) uint8 0..255, how much of each pixel is person.
@@ -146,6 +153,11 @@ def draft_mask(predictors, image, given=None, weight=0.0):
         total = total + answer
         everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
     mean = total / (2 * len(predictors))
+    if salient is not None:
+        answer = log_odds(salient.probability(image))
+        both = np.count_nonzero((answer > 0) & (mean > 0))
+        if both > SAME * np.count_nonzero((answer > 0) | (mean > 0)):
+            mean = (len(predictors) * mean + answer) / (len(predictors) + 1)
     if given is not None:
         answer = log_odds(given)
         mean = (1 - weight) * mean + weight * answer
@@ -154,10 +166,11 @@ def draft_mask(predictors, image, given=None, weight=0.0):
     return share, np.count_nonzero(everyone) / max(1, np.count_nonzero(anyone))
 
 
-def label(tasks, predictors, drafts, args):
+def label(tasks, predictors, salient, drafts, args):
     """Write the mask of each task, or none if it would teach nothing.
 
     Args:
+        predictors, salient: see `draft_mask`.
         drafts: dict of photo's path -> path of the mask that joins with --draft_weight.
 
     Yields:
@@ -170,7 +183,7 @@ def label(tasks, predictors, drafts, args):
         return read_image(task.path), None
 
     def network(prepared):
-        return [draft_mask(predictors, *each, args.draft_weight) for each in prepared]
+        return [draft_mask(predictors, *each, args.draft_weight, salient) for each in prepared]
 
     def finish(task, _, answer):
         share, agreement = answer
@@ -218,7 +231,8 @@ def main(argv=None):
     if not tasks and not failures:
         where = args.data_root or ", ".join(map(str, args.photos))
         raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
-    predictors = [Predictor(path, refine=args.refine) for path in args.model_path]
+    predictors = [load_teacher(path, args.refine) for path in args.model_path]
+    salient = None if args.salient is None else Salient(args.salient)
     print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
 
     lines, left_out, todo = {}, [], []
@@ -231,7 +245,7 @@ def main(argv=None):
         else:
             todo += [] if mask.exists() else [task]
     done_before = len(lines) - len(todo)
-    labelled = label(todo, predictors, drafts, args)
+    labelled = label(todo, predictors, salient, drafts, args)
     for (path, _), reason, error, _ in tqdm(
         labelled, total=len(todo), unit="photo", disable=len(tasks) < 2
     ):

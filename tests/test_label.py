@@ -101,6 +101,34 @@ def test_a_given_mask_joins_with_its_weight(models):
     assert middle.sum() > 20 and np.abs(half - expected)[middle].max() < 2
 
 
+class Says:
+    """A network that gives one answer to every image, turned about for the mirror image or not."""
+
+    def __init__(self, probability):
+        self.answer = probability
+
+    def probability(self, image):
+        return self.answer
+
+    def probabilities(self, images):
+        return [self.answer, self.answer[:, ::-1]]
+
+
+def test_a_salient_thing_joins_where_it_is_the_person():
+    image, person = np.zeros((40, 30, 3), np.uint8), np.full((40, 30), 0.2, np.float32)
+    person[5:35, 5:25] = 0.8
+    hand, chair = person.copy(), np.full((40, 30), 0.2, np.float32)
+    hand[20:30, 25:28] = 0.99  # what the others have missed
+    chair[30:, :] = 0.8
+    alone, agreement = label.draft_mask([Says(person)], image)
+    joined, same = label.draft_mask([Says(person)], image, salient=Says(hand))
+    assert agreement == same == 1, "what joins has a say in whether the others agree"
+    assert (alone == label.draft_mask([Says(person)], image, salient=Says(chair))[0]).all()
+    odds = (np.log(0.2 / 0.8) + np.log(0.99 / 0.01)) / 2
+    assert abs(int(joined[25, 26]) - 255 / (1 + np.exp(-odds))) <= 1
+    assert joined[25, 26] > 127 > alone[25, 26] and joined[10, 10] == alone[10, 10]
+
+
 def test_a_folder_becomes_a_data_root(models, tmp_path, capsys):
     photos = [draw(tmp_path / "in" / name, i) for i, name in enumerate(["a.jpg", "sub/b 1.png"])]
     assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 0

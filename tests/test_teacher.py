@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from conftest import draw_data_root
@@ -5,7 +6,7 @@ from conftest import draw_data_root
 import train
 from models.weights import read_state
 from pairs import Pair
-from teacher import Teacher, load_teacher
+from teacher import Salient, Teacher, load_teacher
 
 SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --num_workers 0 --log_iter 1".split()
 
@@ -59,3 +60,45 @@ def test_a_teacher_that_is_not_there_is_one_sentence(tmp_path, capsys):
 
 def test_a_network_of_this_project_teaches_unrefined(model_path):
     assert load_teacher(model_path).refine is False
+
+
+def salient_file(path, channels=3, side=64):
+    """A network of IS-Net's interface that calls red salient: pixel (255 - 128) / 256 and above."""
+    onnx = pytest.importorskip("onnx")
+    make, number = onnx.helper, onnx.TensorProto
+    constants = {"first": [0], "second": [1], "axis": [1], "steep": [100.0], "level": [0.25]}
+    given = [
+        make.make_tensor(name, number.FLOAT if name in ("steep", "level") else number.INT64, [1], v)
+        for name, v in constants.items()
+    ]
+    nodes = [
+        make.make_node("Slice", ["photo", "first", "second", "axis"], ["red"]),
+        make.make_node("Sub", ["red", "level"], ["over"]),
+        make.make_node("Mul", ["over", "steep"], ["odds"]),
+        make.make_node("Sigmoid", ["odds"], ["share"]),
+    ]
+    shapes = {"photo": [1, channels, side, side], "share": [1, 1, side, side]}
+    ends = {name: make.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()}
+    graph = make.make_graph(nodes, "salient", [ends["photo"]], [ends["share"]], given)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 15)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_what_strikes_the_eye_has_the_photo_s_size_and_place(tmp_path):
+    image = np.zeros((96, 48, 3), np.uint8)
+    image[24:72, 12:36] = 0, 0, 255  # red in BGR
+    image[:, 40:] = 255, 0, 0
+    probability = Salient(salient_file(tmp_path / "salient.onnx")).probability(image)
+    assert probability.shape == (96, 48) and probability.dtype == np.float32
+    truth = cv2.inRange(image, (0, 0, 255), (0, 0, 255)) > 0
+    both, either = (probability > 0.5) & truth, (probability > 0.5) | truth
+    assert both.sum() / either.sum() > 0.9
+
+
+def test_a_salient_network_that_is_none_is_one_sentence(tmp_path, model_path):
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"no model")
+    for path in (tmp_path / "none.onnx", damaged, salient_file(tmp_path / "grey.onnx", channels=1)):
+        with pytest.raises((FileNotFoundError, ValueError), match=path.name):
+            Salient(path)
