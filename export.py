@@ -101,7 +101,7 @@ class Format(NamedTuple):
 INFERENCE_FILES = "_inference.pdiparams", "_inference.json"
 FORMATS = {
     "onnx": Format((".onnx",), "onnx", write_onnx, 1e-4),
-    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, 2e-3),
+    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, 4e-3),
     "int8": Format(("_int8.onnx",), "onnx", write_int8, None),
     "inference": Format(INFERENCE_FILES, "inference", write_inference, 1e-4),
 }

@@ -17,7 +17,7 @@ from transforms.geometry import resize, view_shape
 
 MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # what train.py's best became
 GUIDE_SIDE = 128  # longer side at which the guided filter is fitted, pixels
-GUIDE_RADIUS = 0.03  # of its window, as a share of the longer side
+GUIDE_RADIUS = 0.016  # of its window, as a share of the longer side
 GUIDE_EPSILON = 1e-3  # variance of a colour (0..1 squared) below which a window counts as flat
 FLAT = 0.05  # a probability that changes less from pixel to pixel of GUIDE_SIDE is left as it is
 TILE = 8  # side of the squares in which it is applied, pixels of GUIDE_SIDE

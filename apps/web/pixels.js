@@ -5,7 +5,7 @@ export const GRID = 32; // these four: transforms/geometry.py
 export const MOST_ELONGATED = 2;
 export const AREA_WEIGHT = 0.25;
 export const GUIDE_SIDE = 128; // these four: predictor.py
-export const GUIDE_RADIUS = 0.03;
+export const GUIDE_RADIUS = 0.016;
 export const GUIDE_EPSILON = 1e-3;
 export const FLAT = 0.05;
 
