@@ -11,6 +11,7 @@ import {
   prepare,
   resize,
   toBatch,
+  viewShape,
 } from "./pixels.js";
 import { smoother } from "./smoothing.js";
 
@@ -118,27 +119,17 @@ async function run(view) {
 
 const shrink = (image, side) => resize(image, ...limited(image, side));
 
-/**
- * Where the person is in an image, its view, and the milliseconds that the network took.
- *
- * @param smoothed of a camera's frame: function of (view, probability), as `smoother` makes it
- */
-async function segment(image, model, smoothed) {
-  const view = prepare(image, { size: sizes[model] });
+/** The probability of a view, and the milliseconds that the network took. */
+async function timed(view) {
   const start = performance.now();
-  const answer = await run(view);
-  const network = performance.now() - start;
-  const guide = smoothed ? view : image;
-  const certain = dropDoubtful(smoothed ? smoothed(view, answer) : answer);
-  const probability = guidedUpsample(certain, image, guide);
-  return { probability, view, network };
+  return { answer: await run(view), network: performance.now() - start };
 }
 
-let canvas = null;
+const canvases = {}; // "image" and "view" have each their own: a change of size costs time
 
 /** What `draw` puts on a white canvas of this size. */
-function read(width, height, draw) {
-  canvas ??= new OffscreenCanvas(width, height);
+function read(width, height, draw, name = "image") {
+  const canvas = (canvases[name] ??= new OffscreenCanvas(width, height));
   if (canvas.width !== width || canvas.height !== height) {
     Object.assign(canvas, { width, height });
   }
@@ -162,7 +153,8 @@ async function open({ bitmap, model }) {
   } finally {
     bitmap.close();
   }
-  const { probability, network } = await segment(image, model);
+  const { answer, network } = await timed(prepare(image, { size: sizes[model] }));
+  const probability = guidedUpsample(dropDoubtful(answer), image);
   opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > THRESHOLD;
@@ -213,15 +205,20 @@ function start() {
 
 /** One frame of the camera with an effect, and the milliseconds that network and all took. */
 async function frame({ bitmap, mirror, look, model }) {
-  const { width, height } = bitmap;
   const start = performance.now();
-  const image = read(width, height, (context) => {
+  const draw = (context) => {
+    const { width, height } = context.canvas;
     if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
-    context.imageSmoothingEnabled = false; // nothing is scaled, and a mirrored draw is faster so
-    context.drawImage(bitmap, 0, 0);
-  });
+    context.imageSmoothingEnabled = width !== bitmap.width; // a mirrored draw is faster without
+    context.imageSmoothingQuality = "medium"; // means, as in `prepare`
+    context.drawImage(bitmap, 0, 0, width, height);
+  };
+  const image = read(bitmap.width, bitmap.height, draw);
+  // The browser shrinks ten times as fast as `prepare`; their values differ by one in the mean.
+  const view = read(...viewShape(bitmap, sizes[model]), draw, "view");
   bitmap.close();
-  const { probability, view, network } = await segment(image, model, smooth);
+  const { answer, network } = await timed(view);
+  const probability = guidedUpsample(dropDoubtful(smooth(view, answer)), image, view);
   const small = shrink(view, CAMERA_COLOR_SIDE);
   return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
 }
