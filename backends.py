@@ -28,9 +28,13 @@ from transforms import SIZE
 WEIGHTS = Path(__file__).parent / "weights"
 AUTO = "auto"
 LITE_SIZE = 160  # pixels; see `Network`
-# Name -> how the name of its ONNX file in weights/ ends, size of its views (`Network`; None for the
-# file's own). "lite" is "full" in INT8 with half the pixels: less time than MediaPipe takes.
-MODELS = {"full": (".onnx", None), "lite": ("_int8.onnx", LITE_SIZE)}
+# Name -> name of its files in weights/, how that of the ONNX file ends, size of its views
+# (`Network`; None for the file's own). "lite" was trained for views of half the pixels and runs in
+# INT8: less time than MediaPipe takes.
+MODELS = {
+    "full": ("portraitnet", ".onnx", None),
+    "lite": ("portraitnet_lite", "_int8.onnx", LITE_SIZE),
+}
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s
@@ -83,9 +87,9 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
     names = [backend] if backend != AUTO else list(BACKENDS)
     installed = [name for name in names if is_installed(name)] or names
     if str(model_path or DEFAULT) in MODELS:
-        ending, size = MODELS[str(model_path or DEFAULT)]
+        stem, ending, size = MODELS[str(model_path or DEFAULT)]
         files = {name: BACKENDS[name][0].replace(".onnx", ending) for name in installed}
-        paths = {name: WEIGHTS / file for name, file in files.items()}
+        paths = {name: WEIGHTS / file.replace("portraitnet", stem) for name, file in files.items()}
         name = next((name for name in installed if paths[name].exists()), installed[0])
         return Choice(paths[name], name, size)
 

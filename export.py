@@ -1,7 +1,7 @@
 """Export a checkpoint so that other runtimes give the same answer, and prove it on photos.
 
 python export.py                                            # weights/portraitnet.onnx and more
-python export.py --formats int8 --data_root EG1800/         # weights/portraitnet_int8.onnx
+python export.py --model_path lite --formats int8 --data_root EG1800/ Picsart/ People/
 """
 
 import errno
@@ -144,8 +144,6 @@ def parse_args(argv=None):
     if str(args.model_path) in MODELS:
         args.model_path, _, named_size = choose(args.model_path, "paddle")
         args.size = args.size or named_size
-        if named_size and not args.output:
-            parser.error("give --output: in weights/ this would replace the files of full")
     args.size = args.size or SIZE
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")

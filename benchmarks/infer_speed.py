@@ -38,7 +38,9 @@ EXPORTS = {  # column -> backend, what export.py adds to the checkpoint's name
     "ONNX Runtime": ("onnx", ".onnx"),
     "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
     "OpenVINO": ("openvino", ".onnx"),
+    "ONNX Runtime, lite (INT8)": ("onnx", "_lite_int8.onnx"),
     "OpenVINO, INT8": ("openvino", "_int8.onnx"),
+    "OpenVINO, lite (INT8)": ("openvino", "_lite_int8.onnx"),
 }
 PEERS = {
     "MediaPipe selfie 256x256": "selfie_segmentation.tflite",

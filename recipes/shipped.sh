@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The weights that lie in weights/: bash recipes/shipped.sh
+# The weights that lie in weights/, full and lite: bash recipes/shipped.sh
 #
 # Needs EG1800/, Picsart/, People/, backgrounds/ and what else docs/reproduce.md lists beside it, and says what they hold.
 # Time: on one core with AVX512-BF16, beside other work: 86 minutes (42 epochs of the first training, after which the next may
@@ -67,4 +67,5 @@ shares = {"last1/model_13.pdparams": 0.4, "last2/model_5.pdparams": 0.4, "last3/
 weights = [(paddle.load(path), share) for path, share in shares.items()]
 paddle.save({name: sum(share * each[name] for each, share in weights) for name in weights[0][0]}, "shipped.pdparams")
 END
+python evaluate.py --model_path last3/model_7.pdparams --split val --data_root EG1800/ Picsart/ People/  # lite, before INT8
 python evaluate.py --model_path shipped.pdparams --split val --data_root EG1800/ Picsart/ People/

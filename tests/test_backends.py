@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,15 +143,17 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
     Path("lite").touch()
     installed(monkeypatch, "paddle", "inference", "onnx")
     assert choose("full") == choose() == (folder / "portraitnet.onnx", "onnx", None)
-    quick = folder / "portraitnet_inference.pdiparams", "inference", 160
-    assert choose("lite") == quick, "the name counts, not the file beside us; there is no INT8 file"
-    assert choose(Path("lite"), "onnx") == (folder / "portraitnet_int8.onnx", "onnx", 160)
+    quick = folder / "portraitnet_lite_int8.onnx", "onnx", 160
+    assert choose("lite") == quick, "the name counts, not the file beside us"
+    assert choose(Path("lite"), "paddle") == (folder / "portraitnet_lite.pdparams", "paddle", 160)
     with pytest.raises(ValueError, match="light is neither .*: give full or lite, or a file in"):
         choose("light")
 
 
-def test_the_lite_network_sees_smaller_views(folder, monkeypatch):
-    monkeypatch.setattr(backends, "WEIGHTS", folder)
+def test_the_lite_network_sees_smaller_views(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
+    for name in ("portraitnet.pdparams", "portraitnet_lite.pdparams"):
+        shutil.copy(folder / "portraitnet.pdparams", tmp_path / name)
     image = draw_portrait(np.random.default_rng(0), 400, 300)[0]
     names = "full", "lite", folder / "portraitnet.pdparams"
     views = [Predictor(name, "paddle").prepare(image).shape[:2] for name in names]

@@ -186,7 +186,6 @@ def test_int8_that_loses_too_much_is_not_written(folder, tmp_path, monkeypatch, 
     [
         (["--size", "31"], "must be a multiple of 32, not '31'"),
         (["--formats", "int8"], "give --data_root"),
-        (["--model_path", "lite"], "give --output"),
     ],
 )
 def test_wrong_usage(flags, told, capsys):
@@ -219,9 +218,10 @@ def test_two_classes_only(folder, tmp_path, capsys):
     assert "1 misshapen (mask_head.weight [3, 8, 3, 3], not [2, " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name, size", [("full", 224), ("lite", 160)])
-def test_a_name_is_the_weights_in_weights_and_their_size(name, size):
-    flags = ["--model_path", name, "--output", "exports"]
+@pytest.mark.parametrize("name, stem, size", [("full", "", 224), ("lite", "_lite", 160)])
+def test_a_name_is_the_weights_in_weights_and_their_size(name, stem, size):
+    flags = ["--model_path", name]
     args = export.parse_args(flags)
-    assert args.model_path == export.MODEL_PATH and args.size == size
+    assert args.model_path == export.MODEL_PATH.with_stem(f"portraitnet{stem}")
+    assert args.size == size
     assert export.parse_args([*flags, "--size", "192"]).size == 192
