@@ -37,8 +37,8 @@ EXPORTS = {  # column -> backend, what export.py adds to the checkpoint's name
     "Paddle Inference, oneDNN": ("inference", "_inference.pdiparams"),
     "ONNX Runtime": ("onnx", ".onnx"),
     "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
-    "OpenVINO": ("openvino", ".onnx"),
     "ONNX Runtime, lite (INT8)": ("onnx", "_lite_int8.onnx"),
+    "OpenVINO": ("openvino", ".onnx"),
     "OpenVINO, INT8": ("openvino", "_int8.onnx"),
     "OpenVINO, lite (INT8)": ("openvino", "_lite_int8.onnx"),
 }

@@ -34,32 +34,35 @@ python train.py --data_root EG1800_clean/ EG1800_clean/ Picsart/ Picsart/ People
 # Masks that three networks agree on: label.py's for the drafts, and for Picsart six parts of the drawn one and four of theirs.
 python label.py --data_root Drafts3621/ --model_path stretch2/model_17.pdparams selfie_segmentation.tflite --salient isnet.onnx \
     --least_agreement 0 --output Drafted/
-python train.py --data_root EG1800_clean/ EG1800_clean/ Picsart/ Picsart/ People_clean/ Relabelled/ EG1800_hard/ Picsart_hard/ Picsart_hard/ \
-    --pretrained stretch2/model_17.pdparams --amp --epoch 20 --batch_size 16 --lr 0.001 --warmup 0.3 --weight_decay 0.01 --ema 0.999 \
-    --consistency_weight 0 --rotation 20 --scale 0.75 1.4 --shift 0.08 --final_strength 0.5 --texture_prob 0.35 --light_prob 0.25 \
-    --jpeg_prob 0.25 --backgrounds backgrounds/ --background_prob 0.15 --least_scale 0.4 --empty_share 0.08 --thing_prob 0.08 --seed 21 \
-    --teacher selfie_segmentation.tflite --taught Picsart/ Picsart_hard/ Relabelled/ --output stage3
-python train.py --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ \
-    People_clean/ Drafted/ --pretrained stage3/model_3.pdparams --amp --epoch 11 --batch_size 16 --lr 0.001 --warmup 0.3 --weight_decay 0.01 \
-    --ema 0.999 --consistency_weight 0 --rotation 20 --scale 0.75 1.4 --shift 0.08 --final_strength 0.5 --texture_prob 0.35 --light_prob 0.25 \
-    --jpeg_prob 0.25 --backgrounds backgrounds/ --background_prob 0.15 --least_scale 0.4 --empty_share 0.08 --thing_prob 0.08 --seed 22 \
-    --output stretch3
+# What the five trainings from here on have in common.
+late=(
+    --amp --batch_size 16 --warmup 0.3 --weight_decay 0.01 --ema 0.999 --consistency_weight 0
+    --rotation 20 --scale 0.75 1.4 --shift 0.08 --final_strength 0.5
+    --backgrounds backgrounds/ --background_prob 0.15 --least_scale 0.4 --empty_share 0.08 --thing_prob 0.08
+)
+python train.py "${late[@]}" \
+    --data_root EG1800_clean/ EG1800_clean/ Picsart/ Picsart/ People_clean/ Relabelled/ EG1800_hard/ Picsart_hard/ Picsart_hard/ \
+    --pretrained stretch2/model_17.pdparams --epoch 20 --lr 0.001 --texture_prob 0.35 --light_prob 0.25 --jpeg_prob 0.25 \
+    --seed 21 --teacher selfie_segmentation.tflite --taught Picsart/ Picsart_hard/ Relabelled/ --output stage3
+python train.py "${late[@]}" \
+    --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ People_clean/ Drafted/ \
+    --pretrained stage3/model_3.pdparams --epoch 11 --lr 0.001 --texture_prob 0.35 --light_prob 0.25 --jpeg_prob 0.25 \
+    --seed 22 --output stretch3
 # Three from here, each a little apart from the others; their mean is better than any of them.
-python train.py --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ \
-    People_clean/ Drafted/ --pretrained stretch3/model_10.pdparams --amp --epoch 14 --lr 0.001 --batch_size 16 --warmup 0.3 --weight_decay 0.01 --ema 0.999 \
-    --consistency_weight 0 --rotation 20 --scale 0.75 1.4 --shift 0.08 --final_strength 0.5 --backgrounds backgrounds/ --background_prob 0.15 \
-    --least_scale 0.4 --empty_share 0.08 --thing_prob 0.08 --texture_prob 0.6 --light_prob 0.35 --jpeg_prob 0.3 --seed 24 \
-    --teacher selfie_segmentation.tflite --teacher_share 0.25 --taught Picsart_mixed/ Picsart_mixed_hard/ --output last1
-python train.py --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ \
-    Picsart_mixed_hard/ People_clean/ Drafted/ --pretrained stretch3/model_10.pdparams --amp --epoch 6 --lr 0.001 --batch_size 16 --warmup 0.3 --weight_decay 0.01 --ema 0.999 \
-    --consistency_weight 0 --rotation 20 --scale 0.75 1.4 --shift 0.08 --final_strength 0.5 --backgrounds backgrounds/ --background_prob 0.15 \
-    --least_scale 0.4 --empty_share 0.08 --thing_prob 0.08 --texture_prob 0.5 --light_prob 0.25 --jpeg_prob 0.25 --seed 26 \
-    --teacher selfie_segmentation.tflite --teacher_share 0.4 --taught Picsart_mixed/ Picsart_mixed_hard/ --output last2
-python train.py --data_root EG1800_clean/ EG1800_clean/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ \
-    People_clean/ Drafted/ --pretrained stretch3/model_10.pdparams --amp --epoch 8 --size 160 --lr 0.0008 --batch_size 16 --warmup 0.3 --weight_decay 0.01 --ema 0.999 \
-    --consistency_weight 0 --rotation 20 --scale 0.75 1.4 --shift 0.08 --final_strength 0.5 --backgrounds backgrounds/ --background_prob 0.15 \
-    --least_scale 0.4 --empty_share 0.08 --thing_prob 0.08 --texture_prob 0.35 --light_prob 0.25 --jpeg_prob 0.25 --seed 25 \
-    --teacher selfie_segmentation.tflite --teacher_share 0.35 --output last3
+python train.py "${late[@]}" \
+    --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ People_clean/ Drafted/ \
+    --pretrained stretch3/model_10.pdparams --epoch 14 --lr 0.001 --texture_prob 0.6 --light_prob 0.35 --jpeg_prob 0.3 \
+    --seed 24 --teacher selfie_segmentation.tflite --teacher_share 0.25 --taught Picsart_mixed/ Picsart_mixed_hard/ \
+    --output last1
+python train.py "${late[@]}" \
+    --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ People_clean/ Drafted/ \
+    --pretrained stretch3/model_10.pdparams --epoch 6 --lr 0.001 --texture_prob 0.5 --light_prob 0.25 --jpeg_prob 0.25 \
+    --seed 26 --teacher selfie_segmentation.tflite --teacher_share 0.4 --taught Picsart_mixed/ Picsart_mixed_hard/ \
+    --output last2
+python train.py "${late[@]}" \
+    --data_root EG1800_clean/ EG1800_clean/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed/ Picsart_mixed_hard/ Picsart_mixed_hard/ People_clean/ Drafted/ \
+    --pretrained stretch3/model_10.pdparams --epoch 8 --size 160 --lr 0.0008 --texture_prob 0.35 --light_prob 0.25 \
+    --jpeg_prob 0.25 --seed 25 --teacher selfie_segmentation.tflite --teacher_share 0.35 --output last3
 python - << 'END'  # the mean: last1 and last2 twice as much as last3
 import paddle
 

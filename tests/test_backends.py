@@ -146,6 +146,10 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
     quick = folder / "portraitnet_lite_int8.onnx", "onnx", 160
     assert choose("lite") == quick, "the name counts, not the file beside us"
     assert choose(Path("lite"), "paddle") == (folder / "portraitnet_lite.pdparams", "paddle", 160)
+    other = tmp_path / "portraitnet_lite_inference.pdiparams"
+    other.touch()
+    monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
+    assert choose("lite") == (other, "inference", 160), "there is no INT8 file"
     with pytest.raises(ValueError, match="light is neither .*: give full or lite, or a file in"):
         choose("light")
 
