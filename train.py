@@ -116,8 +116,8 @@ def add_optimisation_flags(group):
     add("--ema", type=real(0, 1), default=0.999, help="decay of the averaged weights; 0: none")
     add("--edge_weight", type=real(), default=0.1, help="weight of the boundary focal loss")
     add("--consistency_weight", type=real(), default=1.0, help="weight of the consistency KL")
-    add("--iou_weight", type=real(), default=0.0, help="weight of the IoU loss, ours")
-    add("--teacher", help="model mixed into the masks: one of ours or MediaPipe's .tflite")
+    teacher = "model mixed into the masks: one of this project's or MediaPipe's .tflite"
+    add("--teacher", help=teacher)
     add("--teacher_share", type=real(0, 1), default=0.35, help="share of its answers in them")
     add("--taught", nargs="+", help="those of --data_root whose photos it teaches (default: all)")
     add("--temperature", type=real(above=0), default=1.0, help="temperature of the consistency KL")
@@ -243,7 +243,6 @@ def forward(model, sample, args):
         edge_weight=args.edge_weight,
         consistency_weight=args.consistency_weight,
         temperature=args.temperature,
-        iou_weight=args.iou_weight,
     )
     return mask_logits, terms
 

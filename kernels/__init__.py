@@ -143,16 +143,9 @@ def move_average(means, values, weight):
 
 
 def portrait_loss(
-    mask_logits,
-    edge_logits,
-    mask,
-    edge,
-    edge_weight,
-    consistency_weight,
-    temperature,
-    iou_weight=0.0,
+    mask_logits, edge_logits, mask, edge, edge_weight, consistency_weight, temperature
 ):
-    """`losses.portrait_loss`, its paper's terms in one operator where the model was accelerated.
+    """`losses.portrait_loss`, in one operator where the model was accelerated.
 
     There `total` alone has a gradient, which is all that training needs.
     """
@@ -169,12 +162,11 @@ def portrait_loss(
     )
     weights = edge_weight, consistency_weight, temperature
     if not ours:
-        return losses.portrait_loss(mask_logits, edge_logits, mask, edge, *weights, iou_weight)
+        return losses.portrait_loss(mask_logits, edge_logits, mask, edge, *weights)
     logits = [mask_logits, edge_logits] if edge_weight else [mask_logits]
     labels = [label.astype("float32") for label in (mask, edge)[: len(logits)]]
     total, *terms = LossFunction.apply(*logits, labels=labels, weights=weights)
-    terms = dict(zip(("mask", "edge", "consistency"), terms)) | {"total": total}
-    return losses.add_iou(terms, mask_logits, mask, iou_weight)
+    return dict(zip(("mask", "edge", "consistency"), terms)) | {"total": total}
 
 
 def _replace_forwards(model, half):

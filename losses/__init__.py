@@ -5,14 +5,12 @@ import paddle
 from losses.consistency import consistency_kl
 from losses.cross_entropy import cross_entropy
 from losses.focal import FocalLoss, focal_loss
-from losses.iou import iou_loss
 
 __all__ = [
     "FocalLoss",
     "consistency_kl",
     "cross_entropy",
     "focal_loss",
-    "iou_loss",
     "portrait_loss",
 ]
 
@@ -36,9 +34,8 @@ def portrait_loss(
     edge_weight: float,
     consistency_weight: float,
     temperature: float,
-    iou_weight: float = 0.0,
 ) -> dict[str, paddle.Tensor]:
-    """total = mask + edge_weight * edge + consistency_weight * consistency + iou_weight * iou.
+    """total = mask + edge_weight * edge + consistency_weight * consistency.
 
     A term whose weight is 0 is not computed. The logits hold each photo once (texture-augmented),
     or twice: first all clean photos, then in the same order all texture-augmented ones.
@@ -52,12 +49,10 @@ def portrait_loss(
         edge_weight: of the focal loss on the edge logits.
         consistency_weight: of the KL between clean and texture-augmented masks; needs 2N photos.
         temperature: of that KL.
-        iou_weight: of the IoU loss on the mask logits, which the paper does not have.
 
     Returns:
         dict of 0-d float32 tensors: mask, edge, consistency (each before its weight, 0 when off)
-        and total. `mask` is CE(clean) + CE(texture), or CE(texture) alone. With `iou_weight` also
-        iou, of the same copies as `mask`.
+        and total. `mask` is CE(clean) + CE(texture), or CE(texture) alone.
 
     Raises:
         ValueError: the shapes disagree, or a term is switched on without what it needs.
@@ -81,17 +76,4 @@ def portrait_loss(
     if consistency_weight:
         terms["consistency"] = consistency_kl(views[1], views[0], temperature)
     total = terms["mask"] + edge_weight * terms["edge"] + consistency_weight * terms["consistency"]
-    return add_iou({**terms, "total": total}, mask_logits, mask, iou_weight)
-
-
-def add_iou(
-    terms: dict[str, paddle.Tensor],
-    mask_logits: paddle.Tensor,
-    mask: paddle.Tensor,
-    iou_weight: float,
-) -> dict[str, paddle.Tensor]:
-    """The paper's terms -> these and `iou`, which joins `total`; arguments as `portrait_loss`'s."""
-    if not iou_weight:
-        return terms
-    iou = sum(iou_loss(view, mask) for view in views_of(mask_logits, mask.shape[0]))
-    return terms | {"iou": iou, "total": terms["total"] + iou_weight * iou}
+    return {**terms, "total": total}

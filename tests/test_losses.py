@@ -12,7 +12,6 @@ from losses import (
     consistency_kl,
     cross_entropy,
     focal_loss,
-    iou_loss,
     portrait_loss,
 )
 
@@ -223,52 +222,6 @@ def test_consistency_names_a_bad_argument():
         consistency_kl(pixels(1.0), pixels(1.0), 0)
 
 
-# IoU
-
-
-def test_iou_by_hand():
-    logits = pixels(LOG3, LOG3, -900.0)
-    loss = iou_loss(logits, labels(1, 0, 0))
-    # probabilities 3/4, 3/4, 0: sum 3/2, label 1, difference 1/4 + 3/4; IoU 3/2 : 7/2
-    assert loss.item() == pytest.approx(1 - 1.5 / 3.5, rel=1e-6)
-    loss.backward()
-    assert logits.grad[0, 1, 0, 0].item() < 0 < logits.grad[0, 1, 0, 1].item()
-
-
-def test_iou_counts_photos_alike_and_none_without_a_person():
-    label, logits = np.zeros((3, 10, 10), "uint8"), np.zeros((3, 2, 10, 10), "float32")
-    logits[:, 1] = -900
-    label[0, 0, :4], logits[0, 1, 0, :2] = 1, 900  # half of a small person is found,
-    label[1, :8], logits[1, 1, :4] = 1, 900  # half of a large one,
-    logits[2, 1] = 900  # and a person everywhere in a photo without one
-    loss = iou_loss(paddle.to_tensor(logits), paddle.to_tensor(label))
-    assert loss.item() == pytest.approx((0.5 + 0.5 + 0) / 3, rel=1e-6)
-
-
-def test_iou_is_0_on_shares_that_are_met_and_ignores_pixels():
-    share = labels(0.75, 0.25, 255.0, dtype="float32")
-    logits = pixels(LOG3, -LOG3, 5.0)
-    loss = iou_loss(logits, share)
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    loss.backward()
-    assert logits.grad[0, :, 0, 2].abs().max().item() == 0
-
-
-def test_iou_is_finite_where_nothing_is_called_person():
-    logits = pixels(-900.0, -900.0)
-    loss = iou_loss(logits, labels(0, 0))
-    assert loss.item() == 0
-    loss.backward()
-    assert paddle.isfinite(logits.grad).all().item()
-
-
-def test_iou_names_a_bad_argument():
-    with pytest.raises(ValueError, match="without a channel axis"):
-        iou_loss(pixels(1.0, 2.0), paddle.zeros([1, 1, 1, 2], "int64"))
-    with pytest.raises(ValueError, match="of 2 classes, not of 3"):
-        iou_loss(random_logits((1, 3, 1, 2)), labels(1, 0))
-
-
 # The sum
 
 WEIGHTS = {"edge_weight": 0.1, "consistency_weight": 2.0, "temperature": 2.0}
@@ -306,16 +259,6 @@ def test_portrait_loss_gradients_reach_the_right_half():
     alone.stop_gradient = False
     cross_entropy(alone, mask).backward()  # the teacher gets nothing from the consistency term
     np.testing.assert_allclose(mask_logits.grad[:2].numpy(), alone.grad.numpy(), atol=1e-7)
-
-
-def test_portrait_loss_adds_the_iou_of_the_same_copies():
-    mask_logits, edge_logits, mask, edge = drawn_batch()
-    terms = portrait_loss(mask_logits, edge_logits, mask, edge, **WEIGHTS, iou_weight=0.3)
-    papers = portrait_loss(mask_logits, edge_logits, mask, edge, **WEIGHTS)
-    clean, texture = paddle.split(mask_logits, 2)
-    iou = iou_loss(clean, mask) + iou_loss(texture, mask)
-    assert terms["iou"].item() == pytest.approx(iou.item(), rel=1e-6)
-    assert terms["total"].item() == pytest.approx((papers["total"] + 0.3 * iou).item(), rel=1e-6)
 
 
 def test_portrait_loss_drops_a_term_of_weight_0():
