@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from contours import contour_offset, edge_profile
 from flags import command, make_parser
 from images import read_image, read_mask, read_share
 from metrics import THRESHOLD
 from pairs import SPLITS, read_lists
 from pipeline import FAILURES
+
+FEWEST, PROFILES = 20, 100  # photos of a list whose edges its masks' contours are compared with
 
 
 def is_inverted(person):
@@ -29,14 +32,18 @@ def is_inverted(person):
     return person[0].mean() > 0.5 and frame > max(0.5, person.mean())
 
 
-def check_pair(pair):
+def check_pair(pair, compare=False):
     """Read one pair from end to end.
+
+    Args:
+        compare: whether to compare the mask's contour with the photo's edges.
 
     Returns:
         problems: list of sentences.
         digest: of the photo's file, bytes; None if it cannot be read.
+        profile: of `edge_profile`; None where it was not asked for or cannot be.
     """
-    problems, pictures, digest = [], [], None
+    problems, pictures, digest, profile = [], [], None, None
     image_path, mask_path, soft = pair
     for path, read in ((image_path, read_image), (mask_path, read_share if soft else read_mask)):
         try:
@@ -59,7 +66,10 @@ def check_pair(pair):
     if len(pictures) == 2 and pictures[0].shape[:2] != pictures[1].shape:
         sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in pictures)
         problems.append(f"different sizes: {image_path} and {mask_path}, {sizes}")
-    return problems, digest
+    elif len(pictures) == 2 and compare:
+        image, mask = pictures
+        profile = edge_profile(image, (mask > THRESHOLD).astype(np.uint8))
+    return problems, digest, profile
 
 
 def check(roots, splits):
@@ -70,15 +80,20 @@ def check(roots, splits):
     """
     lists = [(root, *each) for root in dict.fromkeys(roots) for each in read_lists(root).items()]
     lists = [(root, split, pairs) for root, split, pairs in lists if split in splits]
-    listed = [(root, split, pair) for root, split, pairs in lists for pair in pairs]
+    listed = [
+        (root, split, pair, number % -(-len(pairs) // PROFILES) == 0)
+        for root, split, pairs in lists
+        for number, pair in enumerate(pairs)
+    ]
     if not lists:
         told = " or ".join(splits)
         raise FileNotFoundError(f"No {told} list in {', '.join(map(str, roots))}: add one.")
     seen, problem_count = {}, 0  # seen: path and digest of a photo -> where
+    profiles = {(root, split): [] for root, split, _ in lists}
     with ThreadPoolExecutor() as pool:
-        results = pool.map(lambda entry: check_pair(entry[2]), listed)
+        results = pool.map(lambda entry: check_pair(*entry[2:]), listed)
         bar = tqdm(results, total=len(listed), unit="pair")
-        for (_, split, pair), (problems, digest) in zip(listed, bar):
+        for (root, split, pair, _), (problems, digest, profile) in zip(listed, bar):
             name = f"{pair.image_path} ({split})"
             if pair.image_path in seen:
                 problems.append(f"listed twice: {name} and {seen[pair.image_path]}")
@@ -87,12 +102,17 @@ def check(roots, splits):
             seen.setdefault(pair.image_path, name)
             if digest is not None:
                 seen.setdefault(digest, name)
+            profiles[root, split] += [] if profile is None else [profile]
             problem_count += len(problems)
             for problem in problems:
                 tqdm.write(problem)
     for root, split, pairs in lists:
         problem_count += not pairs
         print(f"{root} {split}: {len(pairs) or 'empty list, no'} pairs")
+        if len(profiles[root, split]) >= FEWEST:
+            offset = contour_offset(profiles[root, split])
+            side = "inside" if offset < 0 else "outside"
+            print(f"  contours {abs(offset):.1f} px {side} the photos' edges (docs/data.md)")
     print(f"{problem_count} problems in {len(listed)} pairs")
     return problem_count
 

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from backends import DEFAULT, MODEL_HELP
+from contours import inset
 from dataset import read_pair
 from files import check_writable, write_whole
 from flags import command, make_parser, real
@@ -67,6 +68,13 @@ def parse_args(argv=None):
         action=argparse.BooleanOptionalAction,
         default=False,
         help="let the masks follow the photo's edges: nearer contours, hazier insides",
+    )
+    add(
+        "--inset",
+        type=real(-8, 8),
+        default=0.0,
+        metavar="PIXELS",
+        help="move the contours inwards, where check.py finds them outside the photos' edges",
     )
     args = parser.parse_args(argv)
     if bool(args.photos) == (args.data_root is not None):
@@ -191,7 +199,7 @@ def label(tasks, predictors, salient, drafts, args):
             return "nobody found"
         if agreement < args.least_agreement:
             return f"the answers disagree (IoU {agreement:.2f})"
-        write_image(task.results[0], share)
+        write_image(task.results[0], inset(share, args.inset) if args.inset else share)
         return None
 
     return outcomes(tasks, prepare, network, finish)

@@ -5,6 +5,7 @@ import pytest
 from conftest import draw_portrait
 
 import label
+from contours import inset
 from images import read_image
 from models import PortraitNet
 from pairs import read_pairs
@@ -81,6 +82,15 @@ def test_a_mirrored_photo_gets_the_mirrored_mask(models):
     assert np.abs(share.astype(int) - mirrored[:, ::-1]).max() <= 1
     assert agreement == pytest.approx(same, abs=0.01)
     assert share.std() > 20, "the drawing decides nothing: the test could not fail"
+
+
+def test_contours_are_moved_where_inset_asks_for_it(models, tmp_path):
+    draw(tmp_path / "photos" / "me.jpg")
+    flags = [tmp_path / "photos", "--output"]
+    for out, more in (("plain", []), ("moved", ["--inset", "0.7"])):
+        assert run(*flags, tmp_path / out, *more, model=models["one"]) == 0
+    plain, moved = (mask_of(tmp_path / out / "Labels" / "me.png") for out in ("plain", "moved"))
+    assert (moved == inset(plain, 0.7)).all() and (moved != plain).any()
 
 
 def test_a_given_mask_joins_with_its_weight(models):
