@@ -80,8 +80,8 @@ def commands_of_recipe(recipe, folder):
         ["bash", "-c", tell + recipe.read_text()], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    calls = done.stdout.strip().split("\n\n")
-    return [command_of(call.splitlines()) for call in calls if call != "-"]  # a script of its own
+    calls = [call.splitlines() for call in done.stdout.strip().split("\n\n")]
+    return [command_of(call) for call in calls if call[0] != "-"]  # that is a script of its own
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
