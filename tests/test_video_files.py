@@ -187,6 +187,19 @@ def test_a_name_that_is_not_utf8_is_told(way, tmp_path):
         next(read_film(path))
 
 
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_a_text_is_no_film(with_pyav, tmp_path, monkeypatch):
+    """FFmpeg would draw its letters."""
+    if not with_pyav:
+        monkeypatch.setattr(reading, "av", None)
+    path = tmp_path / "notes.txt"
+    path.write_text("a line of plain text\n" * 200)
+    with pytest.raises(ValueError, match="notes.txt is a text"):
+        reading.probe(path)
+    with pytest.raises(ValueError, match="notes.txt is a text"):
+        next(reading.read_film(path))
+
+
 def test_sound_alone_is_told(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as output:
         sound = output.add_stream("aac", rate=48000, layout="mono")

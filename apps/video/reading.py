@@ -20,6 +20,7 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 # FFmpeg's SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without the last two, every
 # conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for them.
 EXACT = 0x2 | 0x2000 | 0x40000
+TEXT = "{} is a text, of which FFmpeg would make pictures of its letters: give a film."
 
 
 def probe(path: Path | str) -> tuple[float, int | None]:
@@ -120,6 +121,9 @@ def open_film(path):
         container = av.open(str(path))
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a readable film ({error.strerror}).") from None
+    if container.format.name == "tty":
+        container.close()
+        raise ValueError(TEXT.format(path))
     if not container.streams.video:
         container.close()
         raise ValueError(f"{path} holds no pictures, only sound: give a film.")
@@ -144,6 +148,8 @@ def _capture(path):
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise ValueError(f"{path} is not a readable film: give one that OpenCV can open.")
+    if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
+        raise ValueError(TEXT.format(path))
     return capture
 
 
