@@ -17,8 +17,10 @@ from images import read_image, read_mask, read_share
 from metrics import THRESHOLD
 from pairs import SPLITS, read_lists
 from pipeline import FAILURES
+from transforms.geometry import letterbox_box, resize
 
 FEWEST, PROFILES = 20, 100  # photos of a list whose edges its masks' contours are compared with
+SIDE = 1024  # to which longer side they are reduced for that, pixels
 
 
 def is_inverted(person):
@@ -67,8 +69,10 @@ def check_pair(pair, compare=False):
         sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in pictures)
         problems.append(f"different sizes: {image_path} and {mask_path}, {sizes}")
     elif len(pictures) == 2 and compare:
-        image, mask = pictures
-        profile = edge_profile(image, (mask > THRESHOLD).astype(np.uint8))
+        image, person = pictures[0], np.float32(pictures[1] > THRESHOLD)
+        height, width = letterbox_box(*person.shape, min(SIDE, max(person.shape)))[2:]
+        person = (resize(person, height, width) > 0.5).astype(np.uint8)
+        profile = edge_profile(resize(image, height, width), person)
     return problems, digest, profile
 
 

@@ -79,15 +79,11 @@ def inset(share: NDArray[np.uint8], pixels: float) -> NDArray[np.uint8]:
     mask = (share > 127).astype(np.uint8)
     if mask.all() or not mask.any():
         return share
-    distance = cv2.GaussianBlur(
-        inside_distance(mask), (0, 0), 1
-    )  # else pixels' corners shine through
+    # Blurred, or the pixels' corners would shine through.
+    distance = cv2.GaussianBlur(inside_distance(mask), (0, 0), 1)
     slopes = [cv2.Sobel(distance, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
     length = np.maximum(np.hypot(*slopes), 0.2)  # between two contours there is no direction
-    height, width = mask.shape
-    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    sources = [
-        (start - pixels * slope / length).astype(np.float32)
-        for start, slope in zip((columns, rows), slopes)
-    ]
+    rows, columns = np.indices(mask.shape, np.float32)
+    pixels = np.float32(pixels)
+    sources = [place - pixels * slope / length for place, slope in zip((columns, rows), slopes)]
     return cv2.remap(share, *sources, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -4,6 +4,7 @@ import pytest
 
 import check
 from contours import contour_offset, edge_profile, inset, inside_distance
+from pairs import Pair
 
 SIZE = 120
 
@@ -81,3 +82,16 @@ def test_check_says_where_the_contours_lie(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{root} train: 24 pairs\n  contours 2.0 px outside the photos' edges" in printed
     assert printed.count("contours") == 1  # five photos say too little
+
+
+def test_large_photos_are_reduced_first(tmp_path, monkeypatch):
+    """A contour 4 px outside the edge lies 2 px outside in a photo of half the size."""
+    monkeypatch.setattr(check, "SIDE", SIZE)
+    profiles = []
+    for seed in range(20):
+        paths = [str(tmp_path / f"{seed}{name}.png") for name in ("", "_mask")]
+        image, mask = blob(seed, 2)
+        for path, picture in zip(paths, (image, 255 * mask)):
+            cv2.imwrite(path, cv2.resize(picture, (2 * SIZE, 2 * SIZE)))
+        profiles.append(check.check_pair(Pair(*paths), compare=True)[2])
+    assert contour_offset(profiles) == pytest.approx(2, abs=0.3)
