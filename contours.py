@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from images import Image, Mask, cv2
-from metrics import distance_to_zero
+from metrics import distance_to_boundary
+from transforms.geometry import threshold
 
 REACH = 4  # px to both sides of a contour in which the photo's edge is looked for
 
@@ -18,8 +19,8 @@ def inside_distance(mask: Mask) -> NDArray[np.float32]:
     Returns:
         (H, W) float32, never between -0.5 and 0.5.
     """
-    inside = distance_to_zero(mask)
-    return np.where(mask == 1, inside - 0.5, 0.5 - distance_to_zero(1 - mask))
+    distance = distance_to_boundary(mask)
+    return np.where(mask == 1, distance, -distance)
 
 
 def edge_profile(image: Image, mask: Mask) -> NDArray[np.float64] | None:
@@ -76,7 +77,7 @@ def inset(share: NDArray[np.uint8], pixels: float) -> NDArray[np.uint8]:
     Returns:
         (H, W) uint8.
     """
-    mask = (share > 127).astype(np.uint8)
+    mask = threshold(share)
     if mask.all() or not mask.any():
         return share
     # Blurred, or the pixels' corners would shine through.
