@@ -76,6 +76,8 @@ def parse_args(argv=None):
         parse_aspects(args.aspects)
     except ValueError as error:
         parser.error(str(error))
+    if args.pretrained is None:
+        args.pretrained = ["person" if args.width == 1 else "none"]
     if args.num_workers is None:
         args.num_workers = min(2, kernels.core_count() - 1)
     return args
@@ -100,8 +102,11 @@ def add_data_flags(group):
 
 def add_optimisation_flags(group):
     add = group.add_argument
-    more = "none, imagenet, person, or a .pdparams file to start from; of several files, their mean"
-    add("--pretrained", nargs="+", default=["none"], help=more)
+    more = (
+        "person, imagenet, none, or a .pdparams file to start from; of several files, their mean"
+        " (default: person, which has width 1; none for another --width)"
+    )
+    add("--pretrained", nargs="+", help=more)
     add(
         "--width",
         type=real(above=0, most=MOST_WIDTH),

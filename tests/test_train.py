@@ -335,6 +335,12 @@ def test_a_resume_with_other_arguments_says_so(data_root, tmp_path, capsys):
     assert "is no state of a training" in capsys.readouterr().err
 
 
+def test_the_encoder_knows_people_from_the_start_if_it_has_their_width():
+    assert train.parse_args([]).pretrained == ["person"]
+    assert train.parse_args(["--width", "0.5"]).pretrained == ["none"]
+    assert train.parse_args(["--pretrained", "none"]).pretrained == ["none"]
+
+
 def test_learning_rate_warms_up_and_falls():
     args = train.parse_args(["--data_root", "x", "--epoch", "10", "--lr", "1", "--warmup", "2"])
     rates = [schedule.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
