@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from contours import contour_offset, edge_profile
-from flags import command, make_parser
-from images import read_image, read_mask, read_share
-from metrics import THRESHOLD
-from pairs import SPLITS, read_lists
-from pipeline import FAILURES
-from transforms.geometry import letterbox_box, resize
+from data.alignment import contour_offset, edge_profile
+from data.lists import SPLITS, read_lists
+from portraitnet.cli import command, make_parser
+from portraitnet.geometry import letterbox_box, resize
+from portraitnet.images import THRESHOLD, read_alpha, read_image, read_mask
+from portraitnet.parallel import FAILURES
 
 FEWEST, PROFILES = 20, 100  # photos of a list whose edges its masks' contours are compared with
 SIDE = 1024  # to which longer side they are reduced for that, pixels
@@ -47,7 +46,7 @@ def check_pair(pair, compare=False):
     """
     problems, pictures, digest, profile = [], [], None, None
     image_path, mask_path, soft = pair
-    for path, read in ((image_path, read_image), (mask_path, read_share if soft else read_mask)):
+    for path, read in ((image_path, read_image), (mask_path, read_alpha if soft else read_mask)):
         try:
             pictures.append(read(path))
         except FileNotFoundError:
@@ -90,8 +89,8 @@ def check(roots, splits):
         for number, pair in enumerate(pairs)
     ]
     if not lists:
-        told = " or ".join(splits)
-        raise FileNotFoundError(f"No {told} list in {', '.join(map(str, roots))}: add one.")
+        message = " or ".join(splits)
+        raise FileNotFoundError(f"No {message} list in {', '.join(map(str, roots))}: add one.")
     seen, problem_count = {}, 0  # seen: path and digest of a photo -> where
     profiles = {(root, split): [] for root, split, _ in lists}
     with ThreadPoolExecutor() as pool:

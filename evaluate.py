@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, choose
-from dataset import validation_sets
-from files import check_writable, write_json
-from flags import command, make_parser, whole
-from images import write_image
-from metrics import PROTOCOLS, SELECTION, THRESHOLD, score
-from pairs import DATA_ROOT, SPLITS
-from predictor import Predictor
-from sheets import contact_sheet
-from tasks import Failure
-from transforms import SIZE, degrade, letterbox
-from transforms.geometry import letterbox_box, resize
+from data.lists import DATA_ROOT, SPLITS
+from data.portraits import validation_sets
+from metrics import PROTOCOLS, SELECTION, score
+from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, choose
+from portraitnet.cli import command, int_range, make_parser
+from portraitnet.effects import contact_sheet
+from portraitnet.files import check_writable, write_json
+from portraitnet.geometry import SIZE, letterbox, letterbox_box, resize
+from portraitnet.images import THRESHOLD, write_image
+from portraitnet.jobs import Failure
+from training.checkpoints import open_predictor
+from transforms import degrade
 
 SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
 
@@ -38,18 +38,23 @@ def parse_args(argv=None):
     add("--data_root", nargs="+", help=roots)
     add("--split", choices=SPLITS, default="test", help="which list is scored")
     add("--degrade", action="store_true", help="spoil the photos first: light, blur, noise")
-    add("--seed", type=whole(), default=0, help="of --degrade and of a validation split made here")
+    add(
+        "--seed",
+        type=int_range(),
+        default=0,
+        help="of --degrade and of a validation split made here",
+    )
     add = parser.add_argument_group("network").add_argument
     add("--model_path", default=DEFAULT, help=MODEL_HELP)
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
-    add("--batch_size", type=whole(1), default=32, help="photos in a step")
+    add("--batch_size", type=int_range(1), default=32, help="photos in a step")
     refine = "let the mask follow the photo's edges"
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
     add = parser.add_argument_group("results").add_argument
-    add("--log_iter", type=whole(), default=10, help="iterations between progress lines")
+    add("--log_iter", type=int_range(), default=10, help="iterations between progress lines")
     add("--json", help="write the scores to this file too")
     add("--save_dir", help="write a sheet of the worst photos into this folder")
-    add("--worst", type=whole(1), default=20, help="photos on that sheet")
+    add("--worst", type=int_range(1), default=20, help="photos on that sheet")
     return parser.parse_args(argv)
 
 
@@ -147,7 +152,7 @@ def main(argv=None):
     args = parse_args(argv)
     data_root = args.data_root or choose_data(args.model_path)
     sets = validation_sets(data_root, args.split, args.seed)
-    predictor = Predictor(args.model_path, args.backend, refine=args.refine)
+    predictor = open_predictor(args.model_path, args.backend, refine=args.refine)
     sheets = {
         name: Path(args.save_dir, f"worst_{name}_{args.split}.png".replace("/", "_"))
         for name in (sets if args.save_dir else ())
@@ -161,8 +166,8 @@ def main(argv=None):
 
     lost = 0
     for name, dataset in sets.items():
-        told = f"{name}: {len(dataset)} photos of {args.split}, {model_path} with"
-        print(*dataset.notes, f"{told} {predictor.backend}", sep="\n")
+        message = f"{name}: {len(dataset)} photos of {args.split}, {model_path} with"
+        print(*dataset.notes, f"{message} {predictor.backend}", sep="\n")
         scores, seconds, failed = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
         count, lost = len(scores.photo_scores), lost + len(failed)
         for index, error in failed.items():

@@ -22,17 +22,17 @@ with warnings.catch_warnings():  # Paddle asks all who import it to install a co
     warnings.simplefilter("ignore")
     import paddle
 
-from backends import MODELS, choose, load, runner
-from dataset import PortraitDataset
-from files import check_writable, whole_file, write_json
-from flags import MISTAKES, command, make_parser, sentence, whole
-from images import read_image
+from data.portraits import PortraitDataset
 from metrics import score
 from models.weights import load_model
-from predictor import MODEL_PATH, Predictor
-from tasks import find_photos
-from transforms import MEAN, SCALE, SIZE
-from transforms.geometry import resize, view_shape
+from portraitnet.backends import MODELS, choose, load
+from portraitnet.cli import MISTAKES, command, int_range, make_parser, sentence
+from portraitnet.files import check_writable, whole_file, write_json
+from portraitnet.geometry import SIZE, input_shape, resize
+from portraitnet.images import read_image
+from portraitnet.jobs import find_photos
+from portraitnet.predictor import MEAN, SCALE, Predictor
+from training.checkpoints import MODEL_PATH, runner
 
 ROOT = Path(__file__).parent
 # On which every export must agree with the checkpoint: named, so that nothing else in their folder
@@ -40,10 +40,10 @@ ROOT = Path(__file__).parent
 PROOF = [ROOT / "examples" / name for name in ("portrait.jpg", "astronaut.png")]
 INT8_LOSS = 0.003  # of mIoU on the validation list, at most
 CALIBRATION = 128  # training photos
-# Height and width of the photos in whose views an export is checked: at size 224 these are 224x224,
+# Height and width of the photos in whose network inputs an export is checked: at size 224 these are 224x224,
 # 256x192 and 160x288.
 PROPORTIONS = (1, 1), (4, 3), (9, 16)
-BATCH = 16  # views the network sees at once while checking
+BATCH = 16  # network inputs the network sees at once while checking
 
 
 def write_onnx(path, model, metadata, args):
@@ -64,9 +64,9 @@ def write_int8(path, model, metadata, args):
     predictor = Predictor.of(runner(model), args.size)
     train = PortraitDataset(args.data_root, "train")
     chosen = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
-    views = [predictor.prepare(train.photo(i)[0]) for i in chosen]
+    inputs = [predictor.prepare(train.photo(i)[0]) for i in chosen]
     proto = onnx_graph.onnx_model(model, metadata)
-    onnx_graph.onnx.save(onnx_graph.quantize(proto, views), path)
+    onnx_graph.onnx.save(onnx_graph.quantize(proto, inputs), path)
 
 
 def write_inference(path, model, metadata, args):
@@ -118,8 +118,8 @@ def parse_args(argv=None):
     add("--output", type=Path, help="folder of the exports (default: that of the weights)")
     add(
         "--size",
-        type=whole(32, multiple=32),
-        help=f"side of the square with a view's area, pixels (default: the name's, or {SIZE})",
+        type=int_range(32, multiple=32),
+        help=f"side of the square with a network input's area, pixels (default: the name's, or {SIZE})",
     )
     add(
         "--formats",
@@ -150,22 +150,22 @@ def parse_args(argv=None):
     return args
 
 
-def read_views(paths, size):
-    """Paths of photos and of folders of photos -> list of each photo's views in all PROPORTIONS."""
+def read_inputs(paths, size):
+    """Paths of photos and of folders of photos -> list of each photo's network inputs in all PROPORTIONS."""
     photos, unread = find_photos(paths)
     found = [path for path, _ in photos]
     if unread:
         raise ValueError(str(unread[0]))
     if not found:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
-    shapes = [view_shape(*proportions, size) for proportions in PROPORTIONS]
+    shapes = [input_shape(*proportions, size) for proportions in PROPORTIONS]
     return [resize(read_image(path), *shape) for path in found for shape in shapes]
 
 
-def check_difference(name, run_batch, model, views):
+def check_difference(name, run_batch, model, inputs):
     """The largest difference from the checkpoint; ValueError above the format's limit."""
     exported, checkpoint = Predictor.of(run_batch), Predictor.of(runner(model))
-    groups = [views[i : i + BATCH] for i in range(0, len(views), BATCH)]
+    groups = [inputs[i : i + BATCH] for i in range(0, len(inputs), BATCH)]
     difference = max(
         float(np.abs(one - other).max())
         for group in groups
@@ -174,9 +174,9 @@ def check_difference(name, run_batch, model, views):
     if not difference <= FORMATS[name].limit:
         raise ValueError(
             f"The {name} export differs from the checkpoint by {difference:.1e} on "
-            f"{len(views)} views, over {FORMATS[name].limit:g}: it was not written."
+            f"{len(inputs)} network inputs, over {FORMATS[name].limit:g}: it was not written."
         )
-    return {"largest_difference": difference, "views": len(views)}
+    return {"largest_difference": difference, "network inputs": len(inputs)}
 
 
 def check_miou(run_batch, model, args):
@@ -214,7 +214,7 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def export(name, model, metadata, views, args):
+def export(name, model, metadata, inputs, args):
     """Write one format under hidden names, check it, and only then give it its own.
 
     Returns:
@@ -229,13 +229,13 @@ def export(name, model, metadata, views, args):
         if chosen.limit is None:
             measured = check_miou(run_batch, model, args)
         else:
-            measured = check_difference(name, run_batch, model, views)
+            measured = check_difference(name, run_batch, model, inputs)
         for path, file in zip(paths, hidden):
             facts = {"bytes": file.stat().st_size, "sha256": sha256(file)}
             files[path.name] = measured | facts
-    told = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
+    message = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
     for file, facts in files.items():
-        print(f"saved {args.output / file}: {facts['bytes'] / 1e6:.2f} MB, {told}")
+        print(f"saved {args.output / file}: {facts['bytes'] / 1e6:.2f} MB, {message}")
     return files
 
 
@@ -258,14 +258,14 @@ def main(argv=None):
         for file in FORMATS[name].files:
             path = args.output / f"{args.model_path.stem}{file}"
             check_writable(path, keep=[args.model_path, *args.photos])
-    views = read_views(args.photos, args.size)
+    inputs = read_inputs(args.photos, args.size)
     model = load_model(args.model_path)
     metadata = describe(args)
     args.output.mkdir(parents=True, exist_ok=True)
     failed = False
     for name in args.formats:
         try:
-            files = export(name, model, metadata, views, args)
+            files = export(name, model, metadata, inputs, args)
             write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
         except MISTAKES as error:
             print(f"export.py: {sentence(error, name)}", file=sys.stderr)

@@ -12,21 +12,20 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from backends import DEFAULT, MODEL_HELP
-from contours import inset
-from dataset import read_pair
-from files import check_writable, write_whole
-from flags import command, make_parser, real
-from images import read_image, write_image
-from pairs import SOFT_LIST, read_lines, read_pairs
-from pipeline import outcomes
-from tasks import Failure, Task, find_photos, without_clashes
-from teacher import Salient, load_teacher
-from transforms.geometry import threshold
+from data.alignment import inset
+from data.cache import read_pair
+from data.lists import SOFT_LIST, read_lines, read_pairs
+from portraitnet.backends import DEFAULT, MODEL_HELP
+from portraitnet.cli import command, float_range, make_parser
+from portraitnet.files import check_writable, write_whole
+from portraitnet.images import mask_of, read_image, write_image
+from portraitnet.jobs import Failure, Task, find_photos, without_clashes
+from portraitnet.parallel import outcomes
+from training.distillation import ISNet, load_teacher
 
-LEAST_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
+MIN_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
 SAME = 0.6  # IoU with the other answers from which a salient thing is taken for the person
-LEAST_PERSON = 0.005  # share of the photo's pixels below which nobody was found
+MIN_PERSON_FRACTION = 0.005  # share of the photo's pixels below which nobody was found
 
 
 def parse_args(argv=None):
@@ -47,19 +46,19 @@ def parse_args(argv=None):
         help=f"networks whose answers are averaged: {MODEL_HELP}, or MediaPipe's .tflite",
     )
     add(
-        "--salient",
+        "--isnet",
         type=Path,
         help="IS-Net as ONNX (docs/data.md): joins them where it has cut out the same person",
     )
     add(
         "--draft_weight",
-        type=real(0, 1),
+        type=float_range(0, 1),
         default=0.0,
         help=f"weight, 0 to 1, of the masks in --data_root's {SOFT_LIST} in the new ones",
     )
     add(
-        "--least_agreement",
-        type=real(0, 1),
+        "--min_agreement",
+        type=float_range(0, 1),
         default=0.55,
         help="leave out photos on which the answers have a smaller common IoU",
     )
@@ -71,7 +70,7 @@ def parse_args(argv=None):
     )
     add(
         "--inset",
-        type=real(-8, 8),
+        type=float_range(-8, 8),
         default=0.0,
         metavar="PIXELS",
         help="move the contours inwards, where check.py finds them outside the photos' edges",
@@ -125,7 +124,7 @@ def plan(args):
 
 def log_odds(probability):
     """(H, W) float32 0..1 -> (H, W) float32, at most 9.2 either way."""
-    probability = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    probability = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return np.log(probability / (1 - probability))
 
 
@@ -142,7 +141,7 @@ def ask(predictors, image):
         yield log_odds(reversed_[:, ::-1])
 
 
-def draft_mask(predictors, image, given=None, weight=0.0, salient=None):
+def draft_mask(predictors, image, given=None, weight=0.0, isnet=None):
     """The mean of several answers in log-odds.
 
     Args:
@@ -161,8 +160,8 @@ def draft_mask(predictors, image, given=None, weight=0.0, salient=None):
         total = total + answer
         everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
     mean = total / (2 * len(predictors))
-    if salient is not None:
-        answer = log_odds(salient.probability(image))
+    if isnet is not None:
+        answer = log_odds(isnet.probability(image))
         both = np.count_nonzero((answer > 0) & (mean > 0))
         if both > SAME * np.count_nonzero((answer > 0) | (mean > 0)):
             mean = (len(predictors) * mean + answer) / (len(predictors) + 1)
@@ -174,7 +173,7 @@ def draft_mask(predictors, image, given=None, weight=0.0, salient=None):
     return share, np.count_nonzero(everyone) / max(1, np.count_nonzero(anyone))
 
 
-def label(tasks, predictors, salient, drafts, args):
+def label(tasks, predictors, isnet, drafts, args):
     """Write the mask of each task, or none if it would teach nothing.
 
     Args:
@@ -191,13 +190,13 @@ def label(tasks, predictors, salient, drafts, args):
         return read_image(task.path), None
 
     def network(prepared):
-        return [draft_mask(predictors, *each, args.draft_weight, salient) for each in prepared]
+        return [draft_mask(predictors, *each, args.draft_weight, isnet) for each in prepared]
 
     def finish(task, _, answer):
         share, agreement = answer
-        if threshold(share).mean() < LEAST_PERSON:
+        if mask_of(share).mean() < MIN_PERSON_FRACTION:
             return "nobody found"
-        if agreement < args.least_agreement:
+        if agreement < args.min_agreement:
             return f"the answers disagree (IoU {agreement:.2f})"
         write_image(task.results[0], inset(share, args.inset) if args.inset else share)
         return None
@@ -240,7 +239,7 @@ def main(argv=None):
         where = args.data_root or ", ".join(map(str, args.photos))
         raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
     predictors = [load_teacher(path, args.refine) for path in args.model_path]
-    salient = None if args.salient is None else Salient(args.salient)
+    isnet = None if args.isnet is None else ISNet(args.isnet)
     print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
 
     lines, left_out, todo = {}, [], []
@@ -253,7 +252,7 @@ def main(argv=None):
         else:
             todo += [] if mask.exists() else [task]
     done_before = len(lines) - len(todo)
-    labelled = label(todo, predictors, salient, drafts, args)
+    labelled = label(todo, predictors, isnet, drafts, args)
     for (path, _), reason, error, _ in tqdm(
         labelled, total=len(todo), unit="photo", disable=len(tasks) < 2
     ):

@@ -16,13 +16,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.table import heading, row
-from dataset import validation_sets
+from data.portraits import validation_sets
 from evaluate import degrade_photo
-from files import write_json
-from flags import make_parser
 from metrics import score
-from predictor import Predictor
-from run import RESUME_FILE
+from portraitnet.cli import make_parser
+from portraitnet.files import write_json
+from training.checkpoints import open_predictor
+from training.state import RESUME_FILE
 
 ARMS = {  # name -> weights of the boundary and of the consistency term
     "mask": (0.0, 0.0),
@@ -73,7 +73,7 @@ def train_arm(args, arm, seed):
 
 def score_weights(weights, data_root):
     """{"plain": scores, "degraded": scores} of one checkpoint, means over the validation lists."""
-    probabilities = Predictor(weights).probabilities
+    probabilities = open_predictor(weights).probabilities
 
     def mean_scores(vary):
         sets = validation_sets(data_root).values()

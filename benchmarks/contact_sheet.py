@@ -8,12 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import effects
-from flags import make_parser
-from images import read_image, write_image
-from predictor import Predictor
-from sheets import contact_sheet
-from transforms.geometry import resize
+from portraitnet import effects
+from portraitnet.cli import make_parser
+from portraitnet.effects import contact_sheet
+from portraitnet.geometry import resize
+from portraitnet.images import read_image, write_image
+from training.checkpoints import open_predictor
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 HERO_SIDE, GAP = 320, 8  # of the README's first picture, pixels
@@ -90,7 +90,7 @@ def modes(image, probability):
 
 def main(argv=None):
     args = parse_args(argv)
-    predictor = Predictor(args.model_path)
+    predictor = open_predictor(args.model_path)
     for name, path, draw in (("hero", args.portrait, hero), ("modes", args.photo, modes)):
         image, output = read_image(path), args.output / f"{name}.jpg"
         write_image(output, draw(image, predictor.probability(image)))

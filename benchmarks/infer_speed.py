@@ -4,7 +4,7 @@
 
 Every runtime lives in a process of its own and they take turns, so that a busy moment of the
 machine hits all of them. Times are of the network alone, on noise, as median and as the best run;
-`--views 224x224 256x192 160x288` sets views (height x width) side by side. Ratios are to the
+`--network inputs 224x224 256x192 160x288` sets network inputs (height x width) side by side. Ratios are to the
 256x256 selfie model of MediaPipe on one thread, if its .tflite files and ai-edge-litert are there,
 else to the first row:
 
@@ -26,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 
-from backends import BACKENDS, is_installed, load
 from benchmarks.table import heading, row
-from flags import make_parser
-from predictor import MODEL_PATH
-from transforms import SIZE
+from portraitnet.backends import BACKENDS, is_installed, load
+from portraitnet.cli import make_parser
+from portraitnet.geometry import SIZE
+from training.checkpoints import MODEL_PATH
 
 EXPORTS = {  # column -> backend, what export.py adds to the checkpoint's name
     "Paddle": ("paddle", ".pdparams"),
@@ -62,7 +62,7 @@ def parse_args(argv=None):
     add("--rounds", type=int, default=15, help="turns that each takes")
     add("--batch_size", type=int, default=16, help="for the throughput")
     add(
-        "--views",
+        "--network inputs",
         nargs="+",
         default=[f"{SIZE}x{SIZE}"],
         help="heights and widths of what the network sees, pixels",
@@ -90,10 +90,10 @@ def litert_backend(path, threads):
     return run
 
 
-def portraitnet_backend(backend, path, view, threads):
-    """Function of N -> PortraitNet's answer to N pictures of a view's shape in one batch."""
+def portraitnet_backend(backend, path, network_input, threads):
+    """Function of N -> PortraitNet's answer to N pictures of a network input's shape in one batch."""
     run_batch = load(path, backend, threads=threads).run_batch
-    shape = map(int, view.split("x"))
+    shape = map(int, network_input.split("x"))
     picture = np.random.default_rng(0).standard_normal((1, 3, *shape), np.float32)
     batches = {}  # made when first asked for: they count as memory
 
@@ -105,7 +105,7 @@ def portraitnet_backend(backend, path, view, threads):
     return run
 
 
-def work(backend, path, view, threads):
+def work(backend, path, network_input, threads):
     """A runtime's process: for every line "batch" on stdin the seconds of each run in a turn.
 
     The first line out is {"start": seconds from here to the first answer, "load": of the model
@@ -118,7 +118,7 @@ def work(backend, path, view, threads):
     if backend == "litert":
         run = litert_backend(path, threads)
     else:
-        run = portraitnet_backend(backend, path, view, threads)
+        run = portraitnet_backend(backend, path, network_input, threads)
     loaded = time.perf_counter()
     run(1)
     facts = {"start": time.perf_counter() - began, "load": loaded - imported}
@@ -145,11 +145,11 @@ class Runtime:
         seconds: {batch size: list of seconds a picture}.
     """
 
-    def __init__(self, backend, path, view, threads):
+    def __init__(self, backend, path, network_input, threads):
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.infer_speed", "--worker"]
         environment = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
-            [*command, backend, str(path), view, str(threads)],
+            [*command, backend, str(path), network_input, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -177,13 +177,13 @@ class Runtime:
 
 
 def found_settings(args):
-    """{column: (backend, path, view)} of what is installed and exported."""
+    """{column: (backend, path, network input)} of what is installed and exported."""
     settings = {}
     for name, (backend, suffix) in EXPORTS.items():
         path = args.model_path.with_name(args.model_path.stem + suffix).resolve()
         if path.exists() and is_installed(backend):
-            for view in args.views:
-                settings[f"{name} {view}"] = backend, path, view
+            for network_input in args.views:
+                settings[f"{name} {network_input}"] = backend, path, network_input
         else:
             print(f"left out: {name} (no {path.name}, or not installed)")
     for name, file in PEERS.items():

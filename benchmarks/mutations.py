@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.table import heading, row
-from flags import command, make_parser
+from portraitnet.cli import command, make_parser
 
 ROOT = Path(__file__).parent.parent
 
@@ -191,7 +191,7 @@ MUTATIONS = [
         "tests/test_hostile.py -k ctrl_c",
     ),
     Mutation(
-        "a film cut short is told",
+        "a video cut short is told",
         "apps/video/reading.py",
         "    if faults is not None and",
         "    if False and",

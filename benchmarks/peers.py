@@ -16,13 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.table import heading, row
-from dataset import PortraitDataset
-from flags import make_parser
+from data.lists import SPLITS
+from data.portraits import PortraitDataset
 from label import ask
 from metrics import Scores
-from pairs import SPLITS
-from predictor import Predictor
-from teacher import Selfie
+from portraitnet.cli import make_parser
+from training.checkpoints import open_predictor
+from training.distillation import MediaPipeSelfie
 
 POOR = 0.9  # person IoU below which a photo counts as lost
 COLUMNS = ("person_iou_smoothed", "person_iou_full", "boundary_iou", "absolute_error", "smoke")
@@ -65,13 +65,13 @@ def make_candidates(args):
     """
     candidates = {}
     for path in args.model_path or [None]:
-        bilinear = Predictor(path, refine=False)
+        bilinear = open_predictor(path, refine=False)
         name = path or bilinear.model_path.name
-        candidates[f"{name}, guided filter"] = Predictor(path)
+        candidates[f"{name}, guided filter"] = open_predictor(path)
         candidates[f"{name}, bilinear"] = bilinear
         candidates[f"{name}, bilinear, with mirror image"] = Mirrored(bilinear)
     if args.mediapipe:
-        selfie = Selfie(args.mediapipe)
+        selfie = MediaPipeSelfie(args.mediapipe)
         candidates["MediaPipe selfie"] = selfie
         candidates["MediaPipe selfie, with mirror image"] = Mirrored(selfie)
     return candidates

@@ -16,15 +16,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.table import heading, row
-from dataset import PortraitDataset
-from effects import drop_doubtful, mask_of, matte, replace
-from flags import make_parser
-from images import write_image
+from data.portraits import PortraitDataset
 from metrics import boundary_f_score, boundary_iou, confusion, gradient_error, person_iou
-from predictor import MODEL_PATH, Predictor, guided_upsample
-from sheets import contact_sheet
-from transforms import SIZE
-from transforms.geometry import resize, view_shape
+from portraitnet.cli import make_parser
+from portraitnet.effects import contact_sheet, matte, replace
+from portraitnet.geometry import SIZE, input_shape, resize
+from portraitnet.images import mask_of, write_image
+from portraitnet.postprocess import drop_doubtful, guided_upsample
+from training.checkpoints import MODEL_PATH, open_predictor
 
 SCORES = {  # heading -> function of a probability and the true mask; in per cent
     "boundary IoU": lambda probability, mask: boundary_iou(mask_of(probability), mask),
@@ -62,7 +61,7 @@ def luma_guided(probability, image, side=256, share=0.015, epsilon=1e-3):
     return np.clip(refined, 0, 1, out=refined)
 
 
-METHODS = {  # name -> function of a view's probability and the photo
+METHODS = {  # name -> function of a network input's probability and the photo
     "bilinear": lambda probability, image: cv2.resize(probability, image.shape[1::-1]),
     "bicubic": lambda probability, image: cv2.resize(
         probability, image.shape[1::-1], interpolation=cv2.INTER_CUBIC
@@ -81,19 +80,21 @@ def parse_args(argv=None):
     add("--data_root", nargs="+", required=True, help="one or more data folders (docs/data.md)")
     add("--split", choices=["train", "val", "test"], default="val", help="which photos")
     add("--model_path", type=Path, default=MODEL_PATH, help="weights that train.py wrote")
-    true_mask = "upsample the true mask, reduced to the photo's view, instead of the network's"
+    true_mask = (
+        "upsample the true mask, reduced to the photo's network input, instead of the network's"
+    )
     add("--true_mask", action="store_true", help=true_mask)
     add("--pictures", type=Path, help="folder for every way's cut-out of every photo")
     return parser.parse_args(argv)
 
 
 def reduced(mask):
-    """mask (H, W) uint8 0/1 -> (h, w) float32, the best answer a network can give in a view."""
-    return resize(mask * np.uint8(255), *view_shape(*mask.shape, SIZE)) / np.float32(255)
+    """mask (H, W) uint8 0/1 -> (h, w) float32, the best answer a network can give in a network input."""
+    return resize(mask * np.uint8(255), *input_shape(*mask.shape, SIZE)) / np.float32(255)
 
 
 def network_answer(predictor, image):
-    """image (H, W, 3) uint8 -> (h, w) float32 probability of its view."""
+    """image (H, W, 3) uint8 -> (h, w) float32 probability of its network input."""
     return drop_doubtful(predictor.run([predictor.prepare(image)])[0])
 
 
@@ -110,7 +111,7 @@ def main(argv=None):
     args = parse_args(argv)
     cv2.setNumThreads(1)
     dataset = PortraitDataset(args.data_root, args.split)
-    predictor = None if args.true_mask else Predictor(args.model_path)
+    predictor = None if args.true_mask else open_predictor(args.model_path)
     scores = {name: [] for name in METHODS}
     milliseconds = {name: [] for name in METHODS}
     for index in tqdm(range(len(dataset))):

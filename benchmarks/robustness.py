@@ -14,18 +14,19 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataset import PortraitDataset
-from files import write_json
-from flags import make_parser
-from images import read_image
-from metrics import THRESHOLD, boundary_iou, confusion, person_iou
-from pairs import SPLITS, split_backgrounds
-from predictor import Predictor
+from data.lists import SPLITS, split_backgrounds
+from data.portraits import PortraitDataset
+from metrics import boundary_iou, confusion, person_iou
+from portraitnet.cli import make_parser
+from portraitnet.files import write_json
+from portraitnet.geometry import letterbox_box, resize
+from portraitnet.images import THRESHOLD, read_image
+from training.checkpoints import open_predictor
 from transforms.color import noise
-from transforms.geometry import letterbox_box, resize, rotate
+from transforms.geometry import rotate
 
 SIDE = 448  # longer side of the photos, pixels
-BLOB_SHARE = 0.01  # of a person-free photo: a connected piece of person above it is an invention
+BLOB_FRACTION = 0.01  # of a person-free photo: a connected piece of person above it is an invention
 
 
 def jpeg(image, quality):
@@ -112,7 +113,7 @@ def score_person_free(predictor, paths):
         person = (predictor.probability(read_image(path)) > THRESHOLD).astype(np.uint8)
         areas = cv2.connectedComponentsWithStats(person)[2][1:, cv2.CC_STAT_AREA]
         shares.append(float(person.mean()))
-        blobs.append(bool(areas.max(initial=0) > BLOB_SHARE * person.size))
+        blobs.append(bool(areas.max(initial=0) > BLOB_FRACTION * person.size))
     worst = sorted(zip(shares, map(str, paths)), reverse=True)[:10]
     return {"pixels": float(np.mean(shares)), "photos": float(np.mean(blobs)), "worst": worst}
 
@@ -134,7 +135,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    predictor = Predictor(args.model_path, refine=args.refine)
+    predictor = open_predictor(args.model_path, refine=args.refine)
     report = {
         "conditions": score_conditions(predictor, PortraitDataset(args.data_root, args.split))
     }
@@ -146,7 +147,7 @@ def main(argv=None):
         report["person_free"] = free = score_person_free(predictor, held_out)
         pixels, photos = 100 * free["pixels"], 100 * free["photos"]
         print(f"{len(held_out)} person-free photos: {pixels:.2f} % of pixels called person,")
-        print(f"{photos:.1f} % of photos with a blob over {100 * BLOB_SHARE:.0f} %")
+        print(f"{photos:.1f} % of photos with a blob over {100 * BLOB_FRACTION:.0f} %")
         for share, path in free["worst"][:5]:
             print(f"  {100 * share:5.1f} %  {path}")
     if args.json:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from files import write_whole
-from flags import command, make_parser, whole
-from images import cv2, write_image
+from portraitnet.cli import command, int_range, make_parser
+from portraitnet.files import write_whole
+from portraitnet.images import cv2, write_image
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 0.03  # growth of the median memory from the second quarter to the last
@@ -41,11 +41,11 @@ def prepare(kind, count, side, size, batch, folder):
     if kind == "frames":
         from apps.video.writing import open_writer
 
-        film = folder / "film.mp4"
-        with open_writer(film, pairs[0][0].shape, 25) as write:
+        video_path = folder / "video.mp4"
+        with open_writer(video_path, pairs[0][0].shape, 25) as write:
             for i in range(count):
                 write(i / 25, pairs[i // 25 % 8][0])
-        return ["-m", "apps.video", str(film), "--output", out]
+        return ["-m", "apps.video", str(video_path), "--output", out]
     for i, (image, mask) in enumerate(pairs):
         write_image(folder / "in" / f"photo{i}.jpg", image)
         write_image(folder / "in" / f"mask{i}.png", mask)
@@ -67,17 +67,17 @@ def measure(words, count):
     process = subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    start, rows, told = time.perf_counter(), [], b""
+    start, rows, message = time.perf_counter(), [], b""
     while piece := process.stderr.read1():
-        told = (told + piece)[-1000:]
-        found = re.findall(rb"(\d+)/(\d+) \[", told)
+        message = (message + piece)[-1000:]
+        found = re.findall(rb"(\d+)/(\d+) \[", message)
         if found and int(found[-1][1]) == count:
             status = Path(f"/proc/{process.pid}/status").read_text()
             memory = int((re.search(r"VmRSS:\s+(\d+)", status) or [0, 0])[1]) / 1000
             if memory:
                 rows.append((time.perf_counter() - start, int(found[-1][0]), memory))
     if process.wait():
-        raise RuntimeError(told.decode(errors="replace").strip().splitlines()[-1])
+        raise RuntimeError(message.decode(errors="replace").strip().splitlines()[-1])
     return np.array(rows)
 
 
@@ -114,10 +114,17 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("kind", choices=KINDS, help="what is done over and over")
-    add("--count", type=whole(40), default=20_000, help="photos, frames, or steps of a training")
-    add("--size", type=whole(32, multiple=32), default=224, help="of the training's views, pixels")
-    add("--batch_size", type=whole(1), default=32, help="photos in a step of the training")
-    add("--side", type=whole(64, multiple=8), default=640, help="of a picture, pixels")
+    add(
+        "--count", type=int_range(40), default=20_000, help="photos, frames, or steps of a training"
+    )
+    add(
+        "--size",
+        type=int_range(32, multiple=32),
+        default=224,
+        help="of the training's network inputs, pixels",
+    )
+    add("--batch_size", type=int_range(1), default=32, help="photos in a step of the training")
+    add("--side", type=int_range(64, multiple=8), default=640, help="of a picture, pixels")
     add("--output", type=Path, help="SVG to write (default: soak_KIND.svg)")
     return parser.parse_args(argv)
 

@@ -90,15 +90,15 @@ class PortraitNet(nn.Module):
 
 
 def portrait_loss(masks, edges, mask, edge):
-    """CE of each view + 0.1 focal(edge of the augmented one) + KL(augmented from clean) of two."""
-    views, last = masks.split(len(mask)), edges[-len(edge) :]
+    """CE of each network input + 0.1 focal(edge of the augmented one) + KL(augmented from clean) of two."""
+    copies, last = masks.split(len(mask)), edges[-len(edge) :]
     cost = F.cross_entropy(last, edge, reduction="none")
     loss = 0.1 * ((1 - torch.exp(-cost)) ** 2 * cost).mean()
-    loss = loss + sum(F.cross_entropy(view, mask) for view in views)
-    if len(views) == 1:
+    loss = loss + sum(F.cross_entropy(copy, mask) for copy in copies)
+    if len(copies) == 1:
         return loss
-    clean, texture = views
-    kl = F.kl_div(texture.log_softmax(1), clean.detach().softmax(1), reduction="none")
+    clean, photometric = copies
+    kl = F.kl_div(photometric.log_softmax(1), clean.detach().softmax(1), reduction="none")
     return loss + kl.sum(1).mean()
 
 

@@ -17,7 +17,7 @@ import sys
 import time
 
 from benchmarks.table import heading, row
-from flags import make_parser
+from portraitnet.cli import make_parser
 
 FOLDER = pathlib.Path(__file__).parent
 # What `keep_memory` does for us, as far as the environment can: PyTorch is measured at its best.

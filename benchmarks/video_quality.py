@@ -1,9 +1,9 @@
-"""Flicker and lag of the masks of a film, frame by frame and smoothed.
+"""Flicker and lag of the masks of a video, frame by frame and smoothed.
 
     python -m benchmarks.video_quality clips/*.mp4
 
 prints a table for each way of smoothing. Everything is measured on the probability of the
-views, between frames that follow each other:
+network inputs, between frames that follow each other:
 
 - still: mean change, in thousandths, where the photo does not move or change.
 - moved: the same wherever optical flow finds a pixel again, after moving the earlier mask along.
@@ -22,13 +22,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from apps.video.reading import read_film
+from apps.video.reading import read_video
 from apps.video.smoothing import Smoother
 from benchmarks.table import heading, row
-from effects import CLEAR, SOLID
-from flags import make_parser
-from metrics import THRESHOLD
-from predictor import Predictor
+from portraitnet.cli import make_parser
+from portraitnet.effects import CLEAR, SOLID
+from portraitnet.images import THRESHOLD
+from training.checkpoints import open_predictor
 
 STILL = 0.25  # flow up to which nothing moves, pixels a frame
 SAME = 5  # change of the luma (0..255) up to which nothing changes
@@ -43,7 +43,7 @@ COLUMNS = ("still", "moved", "noise", "lag", "pushed", "ghost")
 def average(share):
     """Exponential averaging, the usual cure: `share` of the new mask, the rest of the old."""
 
-    def smooth(views, probabilities):
+    def smooth(inputs, probabilities):
         smoothed = [probabilities[0]]
         for probability in probabilities[1:]:
             smoothed.append(smoothed[-1] + share * (probability - smoothed[-1]))
@@ -52,34 +52,36 @@ def average(share):
     return smooth
 
 
-METHODS = {  # name -> function of views and probabilities of a clip -> probabilities
-    "per frame": lambda views, probabilities: probabilities,
+METHODS = {  # name -> function of network inputs and probabilities of a clip -> probabilities
+    "per frame": lambda inputs, probabilities: probabilities,
     "average of 0.5": average(0.5),
     "average of 0.2": average(0.2),
-    "Smoother": lambda views, probabilities: np.stack(list(map(Smoother(), views, probabilities))),
+    "Smoother": lambda inputs, probabilities: np.stack(
+        list(map(Smoother(), inputs, probabilities))
+    ),
 }
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Flicker and lag of the masks of films, per frame and smoothed.",
+        "Flicker and lag of the masks of videos, per frame and smoothed.",
         example="python -m benchmarks.video_quality clip.mp4",
     )
     add = parser.add_argument
-    add("films", nargs="+", type=Path, help="film files with one person each")
-    add("--frames", type=int, default=150, help="first frames of each film to use")
+    add("videos", nargs="+", type=Path, help="video files with one person each")
+    add("--frames", type=int, default=150, help="first frames of each video to use")
     add("--model_path", type=Path, help="model file (default: the one in weights/)")
     return parser.parse_args(argv)
 
 
-def motion(views):
+def motion(inputs):
     """Where to look, for each pair of successive frames.
 
     Returns:
         list of (map, still, found): `map` (h, w, 2) float32 leads from a pixel of the later frame
         to the earlier one; bool (h, w): nothing moves or changes; found again by `map`.
     """
-    lumas = [cv2.cvtColor(view, cv2.COLOR_BGR2GRAY) for view in views]
+    lumas = [cv2.cvtColor(network_input, cv2.COLOR_BGR2GRAY) for network_input in inputs]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grid = np.dstack(np.meshgrid(*map(np.arange, lumas[0].shape[::-1]))).astype(np.float32)
     pairs = []
@@ -117,8 +119,8 @@ def lag(smoothed, steady):
     if count < MOVING or best in (0, len(SHIFTS) - 1):
         return np.nan
     # Errors grow linearly on both sides: where two lines of equal slope meet.
-    before, least, after = errors[best - 1 : best + 2]
-    return SHIFTS[best] + (before - after) / (max(before, after) - least) / 2
+    before, low, after = errors[best - 1 : best + 2]
+    return SHIFTS[best] + (before - after) / (max(before, after) - low) / 2
 
 
 def ghosts(smoothed, probabilities):
@@ -129,41 +131,44 @@ def ghosts(smoothed, probabilities):
     return 1000 * wrong.mean()
 
 
-def pushed(view, probability, steps=24):
-    """The person pushed sideways over a blurred background that stays: list of views."""
-    behind = cv2.GaussianBlur(view, (0, 0), 20)
-    views = []
+def pushed(network_input, probability, steps=24):
+    """The person pushed sideways over a blurred background that stays: list of network inputs."""
+    behind = cv2.GaussianBlur(network_input, (0, 0), 20)
+    inputs = []
     for step in range(steps):
         shift = np.float32([[1, 0, PUSH * (step - steps // 2)], [0, 1, 0]])
         person, alpha = (
             cv2.warpAffine(each, shift, each.shape[1::-1], borderMode=cv2.BORDER_CONSTANT)
-            for each in (view, probability)
+            for each in (network_input, probability)
         )
-        views.append(cv2.blendLinear(person, behind, alpha, 1 - alpha))
-    return views
+        inputs.append(cv2.blendLinear(person, behind, alpha, 1 - alpha))
+    return inputs
 
 
 def measure(path, predictor, frames):
     """The figures of a clip: name of the method -> figures in the order of COLUMNS."""
-    views = [predictor.prepare(image) for _, image in islice(read_film(path), frames)]
-    run = [predictor.run([view])[0] for view in tqdm(views, desc=path.stem, leave=False)]
+    inputs = [predictor.prepare(image) for _, image in islice(read_video(path), frames)]
+    run = [
+        predictor.run([network_input])[0]
+        for network_input in tqdm(inputs, desc=path.stem, leave=False)
+    ]
     probabilities = np.stack(run)
-    pairs = motion(views)
+    pairs = motion(inputs)
     steady = np.stack([np.median(probabilities[max(0, t - 2) : t + 3], 0) for t in range(len(run))])
 
-    middle = len(views) // 2
+    middle = len(inputs) // 2
     rng = np.random.default_rng(0)
     noisy = [
-        np.clip(views[middle] + rng.normal(0, NOISE, views[0].shape), 0, 255).astype(np.uint8)
+        np.clip(inputs[middle] + rng.normal(0, NOISE, inputs[0].shape), 0, 255).astype(np.uint8)
         for _ in range(24)
     ]
     noisy_run = np.stack(predictor.run(noisy))
-    moving = pushed(views[middle], probabilities[middle])
+    moving = pushed(inputs[middle], probabilities[middle])
     moving_run = np.stack(predictor.run(moving))
 
     figures = {}
     for name, smooth in METHODS.items():
-        smoothed = smooth(views, probabilities)
+        smoothed = smooth(inputs, probabilities)
         figures[name] = [
             *flicker(smoothed, pairs),
             1000 * np.abs(np.diff(smooth(noisy, noisy_run)[8:], axis=0)).mean(),
@@ -176,8 +181,8 @@ def measure(path, predictor, frames):
 
 def main(argv=None):
     args = parse_args(argv)
-    predictor = Predictor(args.model_path)
-    figures = {path.stem: measure(path, predictor, args.frames) for path in args.films}
+    predictor = open_predictor(args.model_path)
+    figures = {path.stem: measure(path, predictor, args.frames) for path in args.videos}
     print(f"{args.frames} frames of each clip, {predictor.model_path}, {predictor.backend}")
     for name in METHODS:
         rows = {clip: each[name] for clip, each in figures.items()}

@@ -1,4 +1,4 @@
-"""Frames a second from film file to film file, and what each stage costs.
+"""Frames a second from video file to video file, and what each stage costs.
 
     python -m benchmarks.video_speed
 
@@ -17,14 +17,14 @@ import numpy as np
 
 from apps.video import __main__ as video
 from apps.video.drawing import Background, Frame, draw
-from apps.video.reading import read_film
+from apps.video.reading import read_video
 from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
 from benchmarks.table import heading, row
-from effects import EFFECTS
-from flags import make_parser
-from images import read_image
-from predictor import Predictor
+from portraitnet.cli import make_parser
+from portraitnet.effects import EFFECTS
+from portraitnet.images import read_image
+from training.checkpoints import open_predictor
 
 PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.png"
 SIZES = ((640, 480), (1280, 720))
@@ -37,13 +37,13 @@ def parse_args(argv=None):
         example="python -m benchmarks.video_speed",
     )
     add = parser.add_argument
-    add("--frames", type=int, default=150, help="length of the film")
+    add("--frames", type=int, default=150, help="length of the video")
     add("--modes", nargs="+", choices=EFFECTS, default=["overlay", "replace", "blur"])
     add("--model_path", type=Path, help="model file (default: the one in weights/)")
     return parser.parse_args(argv)
 
 
-def draw_film(path, size, frames):
+def draw_video(path, size, frames):
     """A slow pan over the photo, with camera noise."""
     photo = read_image(PHOTO)
     rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def draw_film(path, size, frames):
 def stages(path, predictor, folder, modes):
     """CPU milliseconds a frame of each stage: name -> mean."""
     costs = {}
-    background = Background(str(PHOTO)).at(0, next(read_film(path))[1].shape)
+    background = Background(str(PHOTO)).at(0, next(read_video(path))[1].shape)
     smoother = Smoother()
 
     def timed(name, function, *arguments):
@@ -69,13 +69,13 @@ def stages(path, predictor, folder, modes):
         costs.setdefault(name, []).append(1000 * (time.process_time() - start))
         return result
 
-    images = timed("read", lambda: [image for _, image in read_film(path)])
+    images = timed("read", lambda: [image for _, image in read_video(path)])
     costs["read"] = [costs["read"][0] / len(images)] * len(images)
     with open_writer(folder / "stage.mp4", images[0].shape, RATE) as write:
         for index, image in enumerate(images):
-            view = timed("view", predictor.prepare, image)
-            probability = timed("network", predictor.run, [view])[0]
-            probability = timed("smoothing", smoother, view, probability)
+            network_input = timed("network input", predictor.prepare, image)
+            probability = timed("network", predictor.run, [network_input])[0]
+            probability = timed("smoothing", smoother, network_input, probability)
             probability = timed("refinement", predictor.restore, probability, image)
             for mode in modes:
                 frame = Frame(index / RATE, image, mode, background)
@@ -86,14 +86,14 @@ def stages(path, predictor, folder, modes):
 
 def main(argv=None):
     args = parse_args(argv)
-    predictor = Predictor(args.model_path)
+    predictor = open_predictor(args.model_path)
     print(
         f"{predictor.model_path}, {predictor.backend}, {os.cpu_count()} cores, {args.frames} frames"
     )
     with tempfile.TemporaryDirectory() as folder:
         for number, size in enumerate(SIZES):
             path = Path(folder) / f"{size[0]}x{size[1]}.mp4"
-            draw_film(path, size, args.frames)
+            draw_video(path, size, args.frames)
             cells = {
                 name: f"{ms:.1f}"
                 for name, ms in stages(path, predictor, path.parent, args.modes).items()

@@ -24,10 +24,10 @@ import cv2
 import numpy as np
 
 from apps.web import __main__ as web
-from backends import MODELS
 from benchmarks.table import heading, row
-from flags import make_parser
-from images import read_image
+from portraitnet.backends import MODELS
+from portraitnet.cli import make_parser
+from portraitnet.images import read_image
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "astronaut.png"

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 
-def view_shape(height, width):
+def input_shape(height, width):
     """(height, width) of the rectangle that the network sees: nearly the photo's proportions."""
     ratio, sides = log(height / width), range(32, 449, 32)
 
@@ -25,10 +25,12 @@ def view_shape(height, width):
 def person(session, image):
     """image (H, W, 3) uint8 BGR -> (H, W) float32 0..1, the probability of person."""
     height, width = image.shape[:2]
-    h, w = view_shape(height, width)
+    h, w = input_shape(height, width)
     method = cv2.INTER_AREA if h < height or w < width else cv2.INTER_LINEAR
-    view = cv2.resize(image, (w, h), interpolation=method).astype(np.float32)
-    batch = ((view - np.float32([103.94, 116.78, 123.68])) * np.float32(0.017)).transpose(2, 0, 1)
+    network_input = cv2.resize(image, (w, h), interpolation=method).astype(np.float32)
+    batch = ((network_input - np.float32([103.94, 116.78, 123.68])) * np.float32(0.017)).transpose(
+        2, 0, 1
+    )
     [probability] = session.run(None, {"batch": batch[None]})
     return cv2.resize(probability[0], (width, height))
 

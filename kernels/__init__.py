@@ -24,12 +24,12 @@ from kernels.build import BuildError, load_operators
 from models import D_block, InvertedResidual, PortraitNet
 from models.mobilenetv2 import SKIP_STAGES
 from models.portraitnet import Upsample
+from portraitnet.parallel import core_count
 
 POINTWISE, DEPTHWISE, STEM = 0, 1, 2  # `Kind` in ops.cpp
 LIMITS = {None: (-math.inf, math.inf), F.relu: (0.0, math.inf), F.relu6: (0.0, 6.0)}
 
 _operators = None
-_threads = 1
 
 
 def keep_memory():
@@ -62,11 +62,6 @@ def keep_memory():
     return done == 0
 
 
-def core_count():
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def has_bfloat16():
     """Whether this processor multiplies bfloat16 (AVX512-BF16, on x86 with Linux)."""
     try:
@@ -90,7 +85,6 @@ def accelerate(model, threads=None, half=False):
     Raises:
         RuntimeError: `half` where it cannot be.
     """
-    global _threads
     if not isinstance(model, PortraitNet):
         raise TypeError(
             f"accelerate() wants a PortraitNet, got {type(model).__name__}: "
@@ -101,10 +95,10 @@ def accelerate(model, threads=None, half=False):
         raise RuntimeError(f"Mixed precision on a CPU cannot be, because {obstacle}; leave it out.")
     if obstacle:
         return f"Kernels: Paddle's own, because {obstacle}."
-    _threads = threads or core_count()
-    _replace_forwards(model, half)
-    told = f"{_threads} thread{'s' if _threads > 1 else ''}{', bfloat16' if half else ''}"
-    return f"Kernels: this project's fused C++ ones, {told}."
+    threads = threads or core_count()
+    _replace_forwards(model, half, threads)
+    message = f"{threads} thread{'s' if threads > 1 else ''}{', bfloat16' if half else ''}"
+    return f"Kernels: this project's fused C++ ones, {message}."
 
 
 def _obstacle(model, half):
@@ -143,11 +137,21 @@ def move_average(means, values, weight):
 
 
 def portrait_loss(
-    mask_logits, edge_logits, mask, edge, edge_weight, consistency_weight, temperature
+    mask_logits,
+    edge_logits,
+    mask,
+    edge,
+    edge_weight,
+    consistency_weight,
+    temperature=1.0,
+    threads=None,
 ):
     """`losses.portrait_loss`, in one operator where the model was accelerated.
 
     There `total` alone has a gradient, which is all that training needs.
+
+    Args:
+        threads: of the kernel; None takes every core that this process may use.
     """
     n, *size = mask.shape
     ours = (
@@ -161,42 +165,44 @@ def portrait_loss(
         and temperature > 0
     )
     weights = edge_weight, consistency_weight, temperature
+    threads = threads or core_count()
     if not ours:
         return losses.portrait_loss(mask_logits, edge_logits, mask, edge, *weights)
     logits = [mask_logits, edge_logits] if edge_weight else [mask_logits]
     labels = [label.astype("float32") for label in (mask, edge)[: len(logits)]]
-    total, *terms = LossFunction.apply(*logits, labels=labels, weights=weights)
+    total, *terms = LossFunction.apply(*logits, labels=labels, weights=weights, threads=threads)
     return dict(zip(("mask", "edge", "consistency"), terms)) | {"total": total}
 
 
-def _replace_forwards(model, half):
+def _replace_forwards(model, half, threads):
     """Bind the functions below as `forward` of the blocks; a deep copy of the model keeps them."""
 
     def replace(layer, function, **settings):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
-    replace(model, _network_forward)
-    replace(model.encoder, _encoder_forward, half=half)
-    replace(model.mask_head, _head_forward)
-    replace(model.edge_head, _head_forward)
+    replace(model, _network_forward, threads=threads)
+    replace(model.encoder, _encoder_forward, half=half, threads=threads)
+    replace(model.mask_head, _head_forward, threads=threads)
+    replace(model.edge_head, _head_forward, threads=threads)
     for layer in model.sublayers():
         if isinstance(layer, InvertedResidual):
-            replace(layer, _inverted_residual_forward, half=half)
+            replace(layer, _inverted_residual_forward, half=half, threads=threads)
         elif isinstance(layer, D_block):
-            replace(layer, _d_block_forward, half=half)
+            replace(layer, _d_block_forward, half=half, threads=threads)
         elif isinstance(layer, Upsample):
-            replace(layer, _upsample_forward, half=half, half_out=half and layer is model.up1)
+            half_out = half and layer is model.up1
+            replace(layer, _upsample_forward, half=half, half_out=half_out, threads=threads)
 
 
-def _network_forward(self, batch):
-    return Heads.apply(self.features(batch), self.mask_head.weight, self.edge_head.weight)
+def _network_forward(self, batch, threads):
+    return Heads.apply(self.features(batch), threads, self.mask_head.weight, self.edge_head.weight)
 
 
-def _head_forward(self, x):
-    return Heads.apply(x, self.weight)
+def _head_forward(self, x, threads):
+    return Heads.apply(x, threads, self.weight)
 
 
-def _encoder_forward(self, batch, half=False):
+def _encoder_forward(self, batch, half, threads):
     """As MobileNetV2's. Blocks whose results only the next block reads are one chain with it."""
     x, features, layers = batch, [], [self.stem]
     if not batch.stop_gradient:  # our stem has none for the photo, which training never asks for
@@ -204,36 +210,37 @@ def _encoder_forward(self, batch, half=False):
     for i, stage in enumerate(self.stages):
         for block in stage:
             if block.has_shortcut:
-                x, layers = block(chain(x, layers, half)), []
+                x, layers = block(chain(x, layers, half, threads)), []
             else:
                 layers += [block.expand, block.depthwise, block.project]
         if i in SKIP_STAGES:
-            x, layers = chain(x, layers, half), []
+            x, layers = chain(x, layers, half, threads), []
             features.append(x)
     return features
 
 
-def _inverted_residual_forward(self, x, half=False):
+def _inverted_residual_forward(self, x, half, threads):
     layers = [self.expand, self.depthwise, self.project]
-    return chain(x, layers, half, x if self.has_shortcut else None)
+    return chain(x, layers, half, threads, x if self.has_shortcut else None)
 
 
-def _d_block_forward(self, x, half=False):
-    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], half)
-    return chain(x, list(self.block), half, shortcut, F.relu)
+def _d_block_forward(self, x, half, threads):
+    shortcut = x if self.shortcut is None else chain(x, [self.shortcut], half, threads)
+    return chain(x, list(self.block), half, threads, shortcut, F.relu)
 
 
-def _upsample_forward(self, x, half=False, half_out=False):
-    return UpsampleFunction.apply(x, self.weight, half, half_out)
+def _upsample_forward(self, x, half, half_out, threads):
+    return UpsampleFunction.apply(x, self.weight, half, half_out, threads)
 
 
-def chain(x, layers, half, residual=None, activation=None):
+def chain(x, layers, half, threads, residual=None, activation=None):
     """ConvBN layers of x, then activation(their result + residual).
 
     Args:
         x: (N, H, W, C) float32; (N, 3, H, W) where the first layer is the stem.
         layers: list of ConvBN; of none, the result is x.
         half: store what is inside the chain as bfloat16.
+        threads: of the kernels.
         residual: None or a tensor with the shape of the result.
         activation: `F.relu6`, `F.relu` or None for the last layer's own, after the sum.
 
@@ -246,7 +253,7 @@ def chain(x, layers, half, residual=None, activation=None):
         p for layer in layers for p in (layer.conv.weight, layer.bn.weight, layer.bn.bias)
     ]
     activation = activation or layers[-1].activation
-    return Chain.apply(x, residual, layers, activation, half, *parameters)
+    return Chain.apply(x, residual, layers, activation, half, threads, *parameters)
 
 
 def select_wanted(*inputs):
@@ -266,7 +273,7 @@ class Chain(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, x, residual, layers, activation, half, *parameters):
+    def forward(ctx, x, residual, layers, activation, half, threads, *parameters):
         ctx.wanted = select_wanted(x, *((residual,) if residual is not None else ()), *parameters)
         ctx.steps, raw, norm, limits = [], x, None, LIMITS[None]
         for layer, weight, gamma, beta in zip(
@@ -277,14 +284,15 @@ class Chain(PyLayer):
             training = bn.training and not bn._use_global_stats
             y, y_norm = _operators.conv_forward(
                 raw, norm, weight, gamma, beta, bn._mean, bn._variance,
-                kind, conv._stride[0], *limits, training, bn._momentum, bn._epsilon, half, _threads,
+                kind, conv._stride[0], *limits, training, bn._momentum, bn._epsilon, half, threads,
             )  # fmt: skip
             ctx.steps.append(
-                (y, y_norm, raw, norm, weight, kind, conv._stride[0], *limits, training, _threads)
+                (y, y_norm, raw, norm, weight, kind, conv._stride[0], *limits, training, threads)
             )
             raw, norm, limits = y, y_norm, LIMITS[layer.activation]
         ctx.limits, ctx.has_residual = LIMITS[activation], residual is not None
-        out = _operators.finish_forward(raw, norm, residual, *ctx.limits, _threads)[0]
+        ctx.threads = threads
+        out = _operators.finish_forward(raw, norm, residual, *ctx.limits, threads)[0]
         # Detached, or the result would hold its own context and neither were ever freed.
         ctx.out = out.detach() if activation else None
         return out
@@ -293,7 +301,7 @@ class Chain(PyLayer):
     def backward(ctx, dout):
         y, y_norm = ctx.steps[-1][:2]
         dz, sums, dresidual = _operators.finish_backward(
-            dout, ctx.out, y, y_norm, *ctx.limits, ctx.has_residual, _threads
+            dout, ctx.out, y, y_norm, *ctx.limits, ctx.has_residual, ctx.threads
         )
         del ctx.out, y
         gradients = []
@@ -307,31 +315,31 @@ class UpsampleFunction(PyLayer):
     """The 4x4 stride-2 transposed convolution: (N, H, W, C) -> (N, 2H, 2W, C)."""
 
     @staticmethod
-    def forward(ctx, x, weight, half=False, half_out=False):
-        ctx.saved, ctx.wanted = (x, weight, half), select_wanted(x, weight)
-        return _operators.upsample_forward(x, weight, half, half_out, _threads)[0]
+    def forward(ctx, x, weight, half, half_out, threads):
+        ctx.saved, ctx.wanted = (x, weight, half, threads), select_wanted(x, weight)
+        return _operators.upsample_forward(x, weight, half, half_out, threads)[0]
 
     @staticmethod
     def backward(ctx, dy):
         saved, ctx.saved = ctx.saved, None
-        return ctx.wanted(*_operators.upsample_backward(dy, *saved, _threads))
+        return ctx.wanted(*_operators.upsample_backward(dy, *saved))
 
 
 class Heads(PyLayer):
     """One or two 3x3 heads: (N, H, W, C) -> logits (N, n, H, W) each."""
 
     @staticmethod
-    def forward(ctx, x, *weights):
+    def forward(ctx, x, threads, *weights):
         ctx.counts, ctx.wanted = [weight.shape[0] for weight in weights], select_wanted(x, *weights)
-        ctx.saved = x, paddle.concat(weights)
-        logits = _operators.heads_forward(*ctx.saved, ctx.counts, _threads)
+        ctx.saved, ctx.threads = (x, paddle.concat(weights)), threads
+        logits = _operators.heads_forward(*ctx.saved, ctx.counts, threads)
         return tuple(logits) if len(weights) == 2 else logits[0]
 
     @staticmethod
     def backward(ctx, *dlogits):
         first, second = (*dlogits, None)[:2]
         saved, ctx.saved = ctx.saved, None
-        dx, dweight = _operators.heads_backward(first, second, *saved, _threads)
+        dx, dweight = _operators.heads_backward(first, second, *saved, ctx.threads)
         return ctx.wanted(dx, *paddle.split(dweight, ctx.counts))
 
 
@@ -339,10 +347,10 @@ class LossFunction(PyLayer):
     """One or two (N or 2N, 2, H, W) logits -> total, mask, edge, consistency; see `losses`."""
 
     @staticmethod
-    def forward(ctx, mask_logits, edge_logits=None, *, labels, weights):
+    def forward(ctx, mask_logits, edge_logits=None, *, labels, weights, threads):
         mask, edge = (*labels, None)[:2]
         terms, dmask, dedge = _operators.loss(
-            mask_logits, mask, edge_logits, edge, *map(float, weights), _threads
+            mask_logits, mask, edge_logits, edge, *map(float, weights), threads
         )
         ctx.gradients = [dmask, dedge][: len(labels)]
         *parts, total = paddle.unbind(terms)

@@ -15,7 +15,7 @@ import paddle
 from paddle import _C_ops
 from paddle.base import core
 
-from files import lock
+from portraitnet.files import lock
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
@@ -72,8 +72,8 @@ def _build_once(folder):
     # Whoever comes second waits for the first one's build; the lock goes with its process.
     with lock(f"{folder}.lock", wait=True):
         if not folder.exists():
-            told = "Building the C++ kernels for training, once: half a minute ..."
-            print(told, file=sys.stderr, flush=True)
+            message = "Building the C++ kernels for training, once: half a minute ..."
+            print(message, file=sys.stderr, flush=True)
             _build(folder)
 
 

@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 
-def views_of(logits: paddle.Tensor, n: int) -> list[paddle.Tensor]:
+def copies_of(logits: paddle.Tensor, n: int) -> list[paddle.Tensor]:
     """[texture] of N photos' logits or [clean, texture] of 2N photos' logits, each (N, C, H, W)."""
     if logits.shape[0] not in (n, 2 * n):
         raise ValueError(
@@ -61,19 +61,19 @@ def portrait_loss(
     """
     if edge_weight and (edge_logits is None or edge is None):
         raise ValueError("the edge term needs the edges: give them, or set edge_weight to 0")
-    views = views_of(mask_logits, mask.shape[0])
-    if consistency_weight and len(views) == 1:
+    copies = copies_of(mask_logits, mask.shape[0])
+    if consistency_weight and len(copies) == 1:
         raise ValueError(
             "the consistency term needs each photo's clean and texture-augmented logits, "
             "but each is there once: concatenate both, or set consistency_weight to 0"
         )
 
-    terms = {"mask": sum(cross_entropy(view, mask) for view in views)}
+    terms = {"mask": sum(cross_entropy(copy, mask) for copy in copies)}
     terms["edge"] = terms["consistency"] = paddle.zeros([])
     if edge_weight:
-        texture = views_of(edge_logits, edge.shape[0])[-1]
-        terms["edge"] = focal_loss(texture, edge)
+        photometric = copies_of(edge_logits, edge.shape[0])[-1]
+        terms["edge"] = focal_loss(photometric, edge)
     if consistency_weight:
-        terms["consistency"] = consistency_kl(views[1], views[0], temperature)
+        terms["consistency"] = consistency_kl(copies[1], copies[0], temperature)
     total = terms["mask"] + edge_weight * terms["edge"] + consistency_weight * terms["consistency"]
     return {**terms, "total": total}

@@ -6,7 +6,7 @@ from losses.cross_entropy import class_costs
 
 
 def consistency_kl(
-    texture_logits: paddle.Tensor, clean_logits: paddle.Tensor, temperature: float
+    photometric_logits: paddle.Tensor, clean_logits: paddle.Tensor, temperature: float
 ) -> paddle.Tensor:
     """T^2 times the mean over pixels of KL(softmax(clean / T) || softmax(texture / T)).
 
@@ -25,14 +25,14 @@ def consistency_kl(
         Network", 2015, section 2. The official code averages over the C channels as well, which
         makes it C times smaller.
     """
-    if texture_logits.shape != clean_logits.shape:
+    if photometric_logits.shape != clean_logits.shape:
         raise ValueError(
-            f"the two outputs must have one shape, but texture is {list(texture_logits.shape)} "
+            f"the two outputs must have one shape, but texture is {list(photometric_logits.shape)} "
             f"and clean {list(clean_logits.shape)}: run the same photos through both"
         )
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: it must be above 0")
     teacher = class_costs(clean_logits.detach() / temperature)
-    student = class_costs(texture_logits / temperature)
+    student = class_costs(photometric_logits / temperature)
     divergence = sum(paddle.exp(-t) * (s - t) for s, t in zip(student, teacher, strict=True))
     return divergence.mean() * temperature**2

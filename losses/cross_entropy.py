@@ -35,7 +35,7 @@ def class_costs(logits: paddle.Tensor) -> list[paddle.Tensor]:
     return [background_cost, background_cost - margin]
 
 
-def class_shares(label: paddle.Tensor, n_class: int) -> list[paddle.Tensor]:
+def class_targets(label: paddle.Tensor, n_class: int) -> list[paddle.Tensor]:
     """How much of each pixel belongs to each class: one tensor (N, H, W) float32 a class.
 
     Args:
@@ -73,6 +73,6 @@ def cross_entropy(
         ValueError: the label's shape is not (N, H, W).
     """
     check_shapes(logits, label)
-    shares = class_shares(label, logits.shape[1])
+    shares = class_targets(label, logits.shape[1])
     cost = sum(share * cost for share, cost in zip(shares, class_costs(logits), strict=True))
     return weighted_mean(cost, (label != ignore_index).astype("float32"))

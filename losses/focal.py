@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import paddle
 import paddle.nn as nn
 
-from losses.cross_entropy import check_shapes, class_costs, class_shares, weighted_mean
+from losses.cross_entropy import check_shapes, class_costs, class_targets, weighted_mean
 
 
 def class_weights(alpha: float | Sequence[float] | None, n_class: int) -> list[float]:
@@ -64,7 +64,7 @@ def focal_loss(
     total = 0
     weights = class_weights(alpha, n_class)
     for share, weight, cost, log_rest in zip(
-        class_shares(label, n_class), weights, costs, log_rests, strict=True
+        class_targets(label, n_class), weights, costs, log_rests, strict=True
     ):
         smoothed = share * (1 - smooth_rate) + smooth_rate / n_class if smooth_rate else share
         total = total + weight * smoothed * paddle.exp(gamma * log_rest) * cost

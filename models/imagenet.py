@@ -9,7 +9,7 @@ import paddle
 from numpy.typing import NDArray
 
 from models.mobilenetv2 import STAGES
-from transforms import MEAN, SCALE
+from portraitnet.predictor import MEAN, SCALE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)

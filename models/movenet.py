@@ -26,16 +26,15 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from flags import command, make_parser, whole
-from images import SUFFIXES, read_image
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_names
 from models.weights import save_atomically
-from transforms import SIZE
-from transforms.geometry import resize
+from portraitnet.cli import command, int_range, make_parser
+from portraitnet.geometry import SIZE, resize
+from portraitnet.images import SUFFIXES, read_image
 
 NAME = "movenet-lightning"  # .json and .bin
 EPSILON = 1e-5  # of Paddle's BatchNorm
-LEAST_VARIANCE = 1e-4  # of a channel that is 0 on every photo
+MIN_VARIANCE = 1e-4  # of a channel that is 0 on every photo
 BATCH = 8  # photos the network sees at once
 
 
@@ -167,7 +166,7 @@ def unfold(state, images):
             network.features[:18](paddle.to_tensor(x))
     for bn, (pixels, total, squares) in sums.items():
         mean = (total / pixels).astype(np.float32)
-        variance = np.maximum(squares / pixels - (total / pixels) ** 2, LEAST_VARIANCE)
+        variance = np.maximum(squares / pixels - (total / pixels) ** 2, MIN_VARIANCE)
         state[f"{bn}._mean"] = mean
         state[f"{bn}._variance"] = variance.astype(np.float32)
         state[f"{bn}.weight"] = np.sqrt(variance + EPSILON).astype(np.float32)
@@ -182,7 +181,12 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("folder", type=Path, help=f"where {NAME}.json and .bin lie")
     add("--photos", type=Path, required=True, help="folder of photos for BatchNorm's statistics")
-    add("--count", type=whole(1), default=48, help="photos to take, evenly spread over their names")
+    add(
+        "--count",
+        type=int_range(1),
+        default=48,
+        help="photos to take, evenly spread over their names",
+    )
     add("--output", default="mobilenetv2_person.pdparams", help="file to write")
     return parser.parse_args(argv)
 

@@ -22,10 +22,10 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from images import Image
 from models.mobilenetv2 import SKIP_STAGES, ConvBN
 from models.portraitnet import PortraitNet
-from transforms import to_batch
+from portraitnet.images import Image
+from portraitnet.predictor import to_batch
 
 OPSET, IR_VERSION = 17, 8  # of 2022: read by every runtime in use
 INPUT, OUTPUT = "batch", "probability"
@@ -250,14 +250,14 @@ def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def quantize(proto: onnx.ModelProto, views: list[Image]) -> onnx.ModelProto:
+def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
     """The same model in INT8: weights per channel, activations by their range on given photos.
 
     What follows the last convolution stays float32, and so does what makes the frame.
 
     Args:
         proto: as `onnx_model` makes it.
-        views: list of (h, w, 3) uint8 BGR of training photos.
+        network inputs: list of (h, w, 3) uint8 BGR of training photos.
 
     Returns:
         onnx.ModelProto with QuantizeLinear and DequantizeLinear nodes.
@@ -266,7 +266,7 @@ def quantize(proto: onnx.ModelProto, views: list[Image]) -> onnx.ModelProto:
 
     class Photos(quantization.CalibrationDataReader):
         def __init__(self):
-            self.batches = ({INPUT: to_batch([view])} for view in views)
+            self.batches = ({INPUT: to_batch([network_input])} for network_input in inputs)
 
         def get_next(self):
             return next(self.batches, None)

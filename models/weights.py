@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from files import check_sha256, whole_file
 from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
 from models.safe_load import safe_load
+from portraitnet.files import check_sha256, whole_file
 
-MOST_WIDTH = 8  # of a network, as a multiple of its usual channels
+MAX_WIDTH = 8  # of a network, as a multiple of its usual channels
 PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
 # What unpickling a damaged file may raise, by Python's documentation and by trial.
 DAMAGED = (
@@ -45,10 +45,10 @@ def load_model(path: str | Path) -> PortraitNet:
             f"{path} does not hold PortraitNet weights; give a .pdparams file that train.py wrote."
         )
     width = last.shape[0] / STAGES[-1][0] if last.ndim else 0
-    if not 0 < width <= MOST_WIDTH or 0 in last.shape:  # before memory is asked for
+    if not 0 < width <= MAX_WIDTH or 0 in last.shape:  # before memory is asked for
         raise ValueError(
             f"{path} has an encoder whose last weights are {last.shape}, which no width from 0 to "
-            f"{MOST_WIDTH} has; give a .pdparams file that train.py wrote."
+            f"{MAX_WIDTH} has; give a .pdparams file that train.py wrote."
         )
     model = PortraitNet(width=width)
     load_state(model, state, path)
@@ -123,13 +123,13 @@ def load_state(
         ],
     }
     if any(problems.values()):
-        told = [
+        message = [
             f"{len(v)} {kind} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})"
             for kind, v in problems.items()
             if v
         ]
         raise ValueError(
-            f"{source} does not fit this network: {'; '.join(told)}; use a file of this network."
+            f"{source} does not fit this network: {'; '.join(message)}; use a file of this network."
         )
     # float16 halves a file; the network computes in its own type.
     state = {name: tensor.astype(own[name].dtype) for name, tensor in state.items()}

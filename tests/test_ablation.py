@@ -22,8 +22,8 @@ def test_every_arm_is_trained_scored_and_kept(data_root, tmp_path, capsys, monke
     assert losses["mask"]["edge"] == losses["mask"]["consistency"] == 0
     assert losses["mask + boundary"]["edge"] > 0 == losses["mask + boundary"]["consistency"]
     assert losses["mask + boundary + consistency"]["consistency"] > 0
-    told = capsys.readouterr().out
-    assert all(f"| {arm} | 0 |" in told for arm in ablation.ARMS)
+    message = capsys.readouterr().out
+    assert all(f"| {arm} | 0 |" in message for arm in ablation.ARMS)
     ablation.main(command)
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert (tmp_path / "runs" / "ablation.svg").stat().st_size > 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import draw_portrait, save_random_weights
 
-import backends
-from backends import BACKENDS, choose, is_installed, load
-from predictor import Predictor
+from portraitnet import backends
+from portraitnet.backends import BACKENDS, choose, is_installed, load
+from portraitnet.predictor import Predictor
 
 ROOT = Path(__file__).parent.parent
 SIZE = 96
@@ -61,7 +61,9 @@ def test_a_file_with_fixed_sides_is_refused(folder, tmp_path, backend):
         for side in value.type.tensor_type.shape.dim[-2:]:
             side.dim_value = SIZE
     onnx.save(model, tmp_path / "fixed.onnx")
-    with pytest.raises(ValueError, match="views of one shape alone.*: export its checkpoint again"):
+    with pytest.raises(
+        ValueError, match="network inputs of one shape alone.*: export its checkpoint again"
+    ):
         load(tmp_path / "fixed.onnx", backend, threads=1)
 
 
@@ -160,8 +162,8 @@ def test_the_lite_network_sees_smaller_views(folder, tmp_path, monkeypatch):
         shutil.copy(folder / "portraitnet.pdparams", tmp_path / name)
     image = draw_portrait(np.random.default_rng(0), 400, 300)[0]
     names = "full", "lite", folder / "portraitnet.pdparams"
-    views = [Predictor(name, "paddle").prepare(image).shape[:2] for name in names]
-    assert views == [(256, 192), (160, 128), (256, 192)]
+    inputs = [Predictor(name, "paddle").prepare(image).shape[:2] for name in names]
+    assert inputs == [(256, 192), (160, 128), (256, 192)]
     assert Predictor("lite", "paddle", size=96).prepare(image).shape[:2] == (128, 96)
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 import check
-from contours import contour_offset, edge_profile, inset, inside_distance
-from pairs import Pair
+from data.alignment import contour_offset, edge_profile, inset, inside_distance
+from data.lists import Pair
 
 SIZE = 120
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from conftest import draw_data_root
 
-from curves import PANEL_SIDE, _ticks, draw_curves, draw_panel
-from dataset import PortraitDataset
-from effects import overlay
+from data.portraits import PortraitDataset
 from metrics import SELECTION
 from models import PortraitNet
-from transforms import letterbox
+from portraitnet.effects import overlay
+from portraitnet.geometry import letterbox
+from training.plots import PANEL_SIDE, _ticks, draw_curves, draw_panel
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,19 +9,12 @@ import pytest
 from conftest import draw_portrait
 
 import check
-import dataset as dataset_module
-from dataset import (
-    PhotoCache,
-    PortraitDataset,
-    TrainingSamples,
-    cache_name,
-    decode,
-    load_batches,
-    validation_sets,
-    worker_init,
-)
-from images import read_image, read_mask, write_image
-from pairs import Pair, find_pairs, read_lists, split_backgrounds
+from data import portraits as dataset_module
+from data.cache import PhotoCache, cache_name, decode
+from data.lists import Pair, find_pairs, read_lists, split_backgrounds
+from data.loader import load_batches, worker_init
+from data.portraits import PortraitDataset, TrainingSamples, validation_sets
+from portraitnet.images import read_image, read_mask, write_image
 from transforms import RandomHorizontalFlip, RandomRotation, RandomTranslate
 from transforms.compose import swap_background
 
@@ -54,7 +47,7 @@ def backgrounds(tmp_path):
 class Augmented(TrainingSamples):
     """Samples of 64x64 pixels by their index alone."""
 
-    view, epoch = (64, 64), 0
+    network_input, epoch = (64, 64), 0
 
     def __getitem__(self, index):
         if not 0 <= index < len(self):
@@ -159,19 +152,19 @@ def test_every_wrong_line_of_every_list_is_named(list_root):
 
 
 def test_a_still_sample_is_the_photo_in_its_view(data_root):
-    samples = augmented(data_root, deformation=still(), texture_prob=0)
+    samples = augmented(data_root, deformation=still(), photometric_prob=0)
     for i in range(4):
-        image, texture, mask, edge = samples.sample(i, (96, 80))
+        image, photometric, mask, edge = samples.sample(i, (96, 80))
         photo, photo_mask = PortraitDataset(data_root, "train").photo(i)
         assert photo.shape == (96, 80, 3) and photo_mask.shape == (96, 80)
-        assert np.array_equal(image, photo) and np.array_equal(texture, image)
+        assert np.array_equal(image, photo) and np.array_equal(photometric, image)
         assert (mask != photo_mask).mean() < 0.01  # speckles go
         assert edge.any() and edge[:, [0, -1]].sum() == 0
         assert not edge[-1, 20:44].any()  # the body is cut by the lower frame
 
 
 def test_no_edge_along_the_frame_of_a_photo_with_bars(list_root):
-    samples = augmented(list_root, deformation=still(), texture_prob=0)
+    samples = augmented(list_root, deformation=still(), photometric_prob=0)
     for i in range(4):
         _, _, mask, edge = samples.sample(i, (128, 64))  # the photos are 80x120
         rows = np.flatnonzero(mask.any(axis=1))
@@ -186,10 +179,10 @@ def test_augmented_sample(data_root):
     dataset = augmented(data_root)
     agreement = []
     for i in range(len(dataset)):
-        image, texture, mask, edge = dataset[i]
-        assert image.shape == texture.shape == (64, 64, 3)
+        image, photometric, mask, edge = dataset[i]
+        assert image.shape == photometric.shape == (64, 64, 3)
         assert mask.shape == edge.shape == (64, 64)
-        assert image.dtype == texture.dtype == edge.dtype == np.uint8
+        assert image.dtype == photometric.dtype == edge.dtype == np.uint8
         assert mask.dtype == np.float32 and set(np.unique(mask)) <= {0, 1} and edge.max() <= 1
         # a drawn person is red: the mask must follow the pixels
         red = image[:, :, 2].astype(int) - image[:, :, 0] > 30
@@ -197,7 +190,7 @@ def test_augmented_sample(data_root):
         inner = cv2.erode(mask, np.ones((7, 7)), borderValue=1)
         assert not (edge * inner).any()
     assert np.mean(agreement) > 0.98
-    assert any(not np.array_equal(image, texture) for image, texture, _, _ in dataset)
+    assert any(not np.array_equal(image, photometric) for image, photometric, _, _ in dataset)
 
 
 def test_sample_depends_on_seed_epoch_and_index_alone(data_root, backgrounds):
@@ -217,9 +210,9 @@ def test_workers_give_the_same_samples(data_root):
     steps = [((64, 32), [7, 0, 3]), ((32, 64), [11, 2, 5]), ((64, 64), [1, 4]), ((32, 32), [8])]
     batches = list(load_batches(samples, steps, epoch=2, strength=0.5, num_workers=2))
     assert len(batches) == len(steps)
-    for (view, indices), batch in zip(steps, batches):
+    for (network_input, indices), batch in zip(steps, batches):
         for place, i in enumerate(indices):
-            assert same([array[place] for array in batch], samples.sample(i, view, 2, 0.5))
+            assert same([array[place] for array in batch], samples.sample(i, network_input, 2, 0.5))
 
 
 def test_a_photo_that_a_worker_cannot_read_is_named(data_root):
@@ -250,9 +243,9 @@ def test_the_draw_does_not_depend_on_the_size_of_the_view(data_root):
 
 def test_texture_prob_is_the_share_of_varied_samples(data_root):
     def varied(prob):
-        samples = augmented(data_root, texture_prob=prob)
+        samples = augmented(data_root, photometric_prob=prob)
         drawn = [samples.sample(i, (64, 64), epoch) for epoch in range(3) for i in range(12)]
-        return np.mean([(image != texture).any() for image, texture, _, _ in drawn])
+        return np.mean([(image != photometric).any() for image, photometric, _, _ in drawn])
 
     assert varied(0) == 0 and 0.2 < varied(0.5) < 0.8 and varied(1) > 0.8
 
@@ -325,13 +318,13 @@ def test_pastes_are_used_as_often_as_asked(data_root, backgrounds):
         return [bool((plain[i][part] != other[i][part]).any()) for i in range(12)]
 
     image, mask = 0, 2
-    assert not any(differing(mask, thing_prob=1.0))  # a thing changes no mask
-    assert all(differing(image, thing_prob=1.0))
-    assert 0 < sum(differing(image, thing_prob=0.5)) < 12
+    assert not any(differing(mask, occlusion_prob=1.0))  # a thing changes no mask
+    assert all(differing(image, occlusion_prob=1.0))
+    assert 0 < sum(differing(image, occlusion_prob=0.5)) < 12
     assert 0 < sum(differing(image, background_prob=0.5)) < 12
-    assert 0 < sum(differing(mask, empty_share=0.5)) < 12
+    assert 0 < sum(differing(mask, negative_prob=0.5)) < 12
     with pytest.raises(ValueError, match="give their folder as backgrounds"):
-        augmented(data_root, thing_prob=0.5)
+        augmented(data_root, occlusion_prob=0.5)
 
 
 # several lists
@@ -369,12 +362,12 @@ def test_every_tenth_background_is_held_out(backgrounds, data_root):
 
 
 def test_empty_share(data_root, backgrounds):
-    dataset = augmented(data_root, backgrounds=backgrounds, empty_share=1.0)
+    dataset = augmented(data_root, backgrounds=backgrounds, negative_prob=1.0)
     for i in range(12):
         image, _, mask, edge = dataset[i]
         assert not mask.any() and not edge.any()
         assert (image[:, :, 1].astype(int) - image[:, :, 2] > 60).mean() > 0.05  # green it is
-    none = augmented(data_root, backgrounds=backgrounds, empty_share=0.0)
+    none = augmented(data_root, backgrounds=backgrounds, negative_prob=0.0)
     assert all(none[i][2].any() for i in range(12))
 
 
@@ -395,15 +388,15 @@ def test_swapped_background_keeps_the_person():
 
 
 def test_background_prob(data_root, backgrounds):
-    def green_share(probability):
+    def green_fraction(probability):
         options = {"backgrounds": backgrounds, "background_prob": probability}
         images = [augmented(data_root, **options)[i][0].astype(int) for i in range(12)]
         return np.mean(
             [np.any(i[:, :, 1] - np.maximum(i[:, :, 0], i[:, :, 2]) > 60) for i in images]
         )
 
-    assert green_share(0.0) == 0
-    assert green_share(1.0) == 1
+    assert green_fraction(0.0) == 0
+    assert green_fraction(1.0) == 1
 
 
 # cache
@@ -555,10 +548,10 @@ def test_check_names_inverted_masks_and_pairs_listed_twice(data_root, capsys):
     with open(data_root / "eg1800_train.txt", "a") as file:
         file.write("00013.png\n")
     assert check.main(["--data_root", str(data_root), f"{data_root}"]) == 1
-    told = capsys.readouterr().out
-    assert f"inverted mask? {label}: the frame is mostly person" in told
-    assert f"listed twice: {image} (val) and {image} (train)" in told
-    assert "2 problems in 21 pairs" in told
+    message = capsys.readouterr().out
+    assert f"inverted mask? {label}: the frame is mostly person" in message
+    assert f"listed twice: {image} (val) and {image} (train)" in message
+    assert "2 problems in 21 pairs" in message
 
 
 def test_check_of_no_data_set_is_one_sentence(tmp_path, capsys):

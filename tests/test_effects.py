@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-import effects
+from portraitnet import effects
 
 MODES = {
     "overlay": effects.overlay,

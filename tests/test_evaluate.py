@@ -7,9 +7,9 @@ from conftest import draw_data_root, save_random_weights
 
 import evaluate
 from benchmarks import robustness
-from dataset import PortraitDataset
+from data.portraits import PortraitDataset
 from metrics import PROTOCOLS
-from sheets import LABEL_HEIGHT, MARGIN
+from portraitnet.effects import LABEL_HEIGHT, MARGIN
 
 
 class ColorPredictor:
@@ -53,9 +53,9 @@ def test_command_prints_and_writes_every_score(drawn, tmp_path, capsys):
     report, sheet = tmp_path / "scores.json", tmp_path / "sheets"
     more = ["--log_iter", "1", "--json", str(report), "--save_dir", str(sheet), "--worst", "2"]
     assert evaluate.main(arguments + more) == 0
-    told = capsys.readouterr().out
-    assert told.count("\niter ") == 3 and "eval: acc: " in told
-    assert all(name in told for name in PROTOCOLS)
+    message = capsys.readouterr().out
+    assert message.count("\niter ") == 3 and "eval: acc: " in message
+    assert all(name in message for name in PROTOCOLS)
     scores = json.loads(report.read_text())
     (name, listed), side = scores["lists"].popitem(), evaluate.SHEET_SIDE
     assert name == root.name and listed["photos"] == 5
@@ -93,8 +93,11 @@ def test_without_data_root_the_checkpoints_own_data_is_scored(drawn, tmp_path, c
     beside.write_bytes(model.read_bytes())
     (tmp_path / "args.json").write_text(json.dumps({"data_root": [str(root)]}))
     assert evaluate.main(["--model_path", str(beside), "--split", "val"]) == 0
-    told = capsys.readouterr().out
-    assert f"--data_root {root}, as {tmp_path / 'args.json'} says." in told and "3 photos" in told
+    message = capsys.readouterr().out
+    assert (
+        f"--data_root {root}, as {tmp_path / 'args.json'} says." in message
+        and "3 photos" in message
+    )
     monkeypatch.chdir(tmp_path)
     assert evaluate.main(["--model_path", str(model)]) == 1
     assert "No folder EG1800: give the folder" in capsys.readouterr().err
@@ -115,7 +118,9 @@ def test_user_errors_are_one_line(drawn, tmp_path, capsys):
     (tmp_path / "test_list.txt").write_text("a.jpg b.png\n")
     arguments = ["--data_root", str(tmp_path), "--model_path", str(model), "--split", "val"]
     assert evaluate.main(arguments) == 1
-    assert (told := capsys.readouterr().err).startswith("evaluate.py: ") and told.count("\n") == 1
+    assert (message := capsys.readouterr().err).startswith("evaluate.py: ") and message.count(
+        "\n"
+    ) == 1
 
 
 def test_every_robustness_condition_keeps_photo_and_mask_together(drawn):
@@ -151,10 +156,10 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_scored(drawn, tmp_p
     (root / "Images" / names[0]).write_bytes(b"no picture")
     cv2.imwrite(str(root / "Labels" / names[3]), np.zeros((9, 9), np.uint8))
     assert evaluate.main(arguments) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 3 and "2 photos failed" in told[2]
-    assert names[0] in told[0] and "not a readable picture" in told[0]
-    assert names[3] in told[1] and "give the mask the size of the photo" in told[1]
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 3 and "2 photos failed" in message[2]
+    assert names[0] in message[0] and "not a readable picture" in message[0]
+    assert names[3] in message[1] and "give the mask the size of the photo" in message[1]
     listed = json.loads(report.read_text())["lists"]["bad"]
     assert (listed["photos"], listed["failed"]) == (3, 2)
     (root / "eg1800_test.txt").write_text("\n".join([names[1], names[2], names[4]]))
@@ -171,8 +176,8 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_scored(drawn, tmp_p
 def test_outputs_are_checked_before_the_scoring(drawn, flags, capsys):
     arguments = ["--data_root", str(drawn[0]), "--model_path", str(drawn[1])]
     assert evaluate.main([*arguments, *flags]) == 1
-    told = capsys.readouterr()
-    assert "/proc/x" in told.err and told.err.count("\n") == 1 and "iter 0" not in told.out
+    message = capsys.readouterr()
+    assert "/proc/x" in message.err and message.err.count("\n") == 1 and "iter 0" not in message.out
 
 
 def test_the_model_is_not_overwritten(drawn, tmp_path, capsys):

@@ -17,12 +17,12 @@ import paddle
 import pytest
 
 from benchmarks.web_speed import CHROMIUM, FLAGS
-from effects import matte
-from images import read_image
 from models import PortraitNet
-from predictor import MODEL_PATH, Predictor
-from transforms import SIZE, to_batch
-from transforms.geometry import resize, view_shape
+from portraitnet.effects import matte
+from portraitnet.geometry import SIZE, input_shape, resize
+from portraitnet.images import read_image
+from portraitnet.predictor import Predictor, to_batch
+from training.checkpoints import MODEL_PATH
 
 ROOT = Path(__file__).parent.parent
 EMBED, PORTRAIT = ROOT / "examples" / "embed.py", ROOT / "examples" / "portrait.jpg"
@@ -61,7 +61,7 @@ def test_embed_gives_predictors_probability(embed, shape):
 
 def test_embed_has_predictors_views(embed):
     for shape in SHAPES:
-        assert embed["view_shape"](*shape) == view_shape(*shape, SIZE), shape
+        assert embed["input_shape"](*shape) == input_shape(*shape, SIZE), shape
 
 
 def test_embed_has_our_opacity(embed):
@@ -80,13 +80,13 @@ def test_embed_cuts_the_person_out(embed, tmp_path):
 def test_embed_js_has_predictors_views_and_our_opacity():
     url = json.dumps((ROOT / "examples" / "embed.js").as_uri())
     code = f"""const {{ viewShape, opacity }} = await import({url});
-        const views = {json.dumps(SHAPES)}.map((shape) => viewShape(...shape));
-        console.log(JSON.stringify([views, {json.dumps(LEVELS.tolist())}.map(opacity)]))"""
+        const network inputs = {json.dumps(SHAPES)}.map((shape) => viewShape(...shape));
+        console.log(JSON.stringify([network inputs, {json.dumps(LEVELS.tolist())}.map(opacity)]))"""
     command = [NODE, "--input-type=module", "-e", code]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    views, opacities = json.loads(done.stdout)
-    assert views == [list(view_shape(*shape, SIZE)) for shape in SHAPES]
+    inputs, opacities = json.loads(done.stdout)
+    assert inputs == [list(input_shape(*shape, SIZE)) for shape in SHAPES]
     assert np.allclose(opacities, matte(LEVELS), atol=1e-6)
 
 
@@ -95,10 +95,12 @@ def test_embed_js_has_predictors_views_and_our_opacity():
     not (CHROMIUM and RUNTIME.is_dir()), reason="needs Chromium and `npm ci --prefix apps/web`"
 )
 def test_embed_js_gives_predictors_probability(tmp_path):
-    """Exactly on a view, where nothing is resized; on a photo but for the browser's resizing."""
+    """Exactly on a network input, where nothing is resized; on a photo but for the browser's resizing."""
     playwright = pytest.importorskip("playwright.sync_api")
     image = read_image(PORTRAIT)
-    cv2.imwrite(str(tmp_path / "view.png"), resize(image, *view_shape(*image.shape[:2], SIZE)))
+    cv2.imwrite(
+        str(tmp_path / "network input.png"), resize(image, *input_shape(*image.shape[:2], SIZE))
+    )
     shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
     for name, path in (("examples", ROOT / "examples"), ("ort", RUNTIME), ("weights", ONNX.parent)):
         (tmp_path / name).symlink_to(path)
@@ -124,12 +126,12 @@ def test_embed_js_gives_predictors_probability(tmp_path):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
-        answers = {name: page.evaluate(code, name) for name in ("view.png", "photo.jpg")}
+        answers = {name: page.evaluate(code, name) for name in ("network input.png", "photo.jpg")}
         browser.close()
     server.shutdown()
     predictor = Predictor(ONNX, "onnx", refine=False)
     expected = predictor.run([predictor.prepare(image)])[0]
-    for name, limit in (("view.png", 1e-4), ("photo.jpg", 0.01)):
+    for name, limit in (("network input.png", 1e-4), ("photo.jpg", 0.01)):
         answer = answers[name]
         found = np.float32(answer["probability"]).reshape(answer["h"], answer["w"])
         assert np.abs(found - expected).mean() < limit, name

@@ -7,11 +7,11 @@ import paddle
 import pytest
 from conftest import draw_data_root, draw_portrait
 
-from backends import load
 from models import PortraitNet
 from models.weights import save_atomically
-from transforms import MEAN, SCALE, to_batch
-from transforms.geometry import resize
+from portraitnet.backends import load
+from portraitnet.geometry import resize
+from portraitnet.predictor import MEAN, SCALE, to_batch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -53,12 +53,12 @@ def run(folder, *flags):
     return export.main([*paths, "--size", f"{SIZE}", *flags])
 
 
-def views(count=3, shape=(SIZE, SIZE)):
+def inputs(count=3, shape=(SIZE, SIZE)):
     return [resize(draw_portrait(np.random.default_rng(s))[0], *shape) for s in range(count)]
 
 
 def difference(folder, name, backend, count=3, shape=(SIZE, SIZE)):
-    batch = to_batch(views(count, shape))
+    batch = to_batch(inputs(count, shape))
     expected = load(folder / "net.pdparams", "paddle").run_batch(batch)
     assert np.ptp(expected) > 0.1, "a flat answer proves nothing"
     return np.abs(load(folder / name, backend).run_batch(batch) - expected)
@@ -66,7 +66,7 @@ def difference(folder, name, backend, count=3, shape=(SIZE, SIZE)):
 
 def test_folded_batchnorm_gives_the_same_logits():
     model = lively(PortraitNet(width=0.25), seed=1)
-    batch = paddle.to_tensor(to_batch(views()))
+    batch = paddle.to_tensor(to_batch(inputs()))
     expected, logits = model.mask_logits(batch), fold_batchnorm(model).mask_logits(batch)
     assert (logits - expected).abs().max().item() < 1e-4 * expected.abs().max().item()
 
@@ -137,8 +137,10 @@ def test_an_export_that_differs_is_not_written_and_the_others_are(
     strict = export.FORMATS["onnx"]._replace(limit=1e-12)
     monkeypatch.setitem(export.FORMATS, "onnx", strict)
     assert run(folder, "--output", str(tmp_path), "--formats", "onnx", "fp16") == 1
-    told = capsys.readouterr().err
-    assert "The onnx export differs from the checkpoint by" in told and "was not written" in told
+    message = capsys.readouterr().err
+    assert (
+        "The onnx export differs from the checkpoint by" in message and "was not written" in message
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"net_fp16.onnx", "net.json"}
     assert set(json.loads((tmp_path / "net.json").read_text())["files"]) == {"net_fp16.onnx"}
 
@@ -147,8 +149,8 @@ def test_a_missing_package_stops_its_formats_alone(folder, tmp_path, monkeypatch
     broken = export.FORMATS["fp16"]._replace(write=lambda *_: __import__("no_such_package"))
     monkeypatch.setitem(export.FORMATS, "fp16", broken)
     assert run(folder, "--output", str(tmp_path), "--formats", "fp16") == 1
-    told = "fp16 needs no_such_package: run `pip install -r requirements-dev.txt`."
-    assert told in capsys.readouterr().err
+    message = "fp16 needs no_such_package: run `pip install -r requirements-dev.txt`."
+    assert message in capsys.readouterr().err
 
 
 def test_only_named_photos_are_proof():
@@ -182,17 +184,17 @@ def test_int8_that_loses_too_much_is_not_written(folder, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "flags, told",
+    "flags, message",
     [
         (["--size", "31"], "must be a multiple of 32, not '31'"),
         (["--formats", "int8"], "give --data_root"),
     ],
 )
-def test_wrong_usage(flags, told, capsys):
+def test_wrong_usage(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         export.parse_args(flags)
     assert stopped.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_no_photo_is_said(folder, tmp_path, capsys):

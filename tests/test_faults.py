@@ -24,9 +24,9 @@ import export
 import label
 import predict
 import train
-from dataset import PhotoCache, decode
-from files import whole_file, write_whole
+from data.cache import PhotoCache, decode
 from models.weights import read_state
+from portraitnet.files import whole_file, write_whole
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.25 --size 64 --batch_size 4 --log_iter 3 --lr 0.002".split()
@@ -143,14 +143,14 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_write(tmp_path):
     living = tmp_path / partials(tmp_path)[0].name.replace(f"-{process.pid}-", f"-{os.getppid()}-")
     living.write_bytes(b"of a process that lives")
     (tmp_path / ".photo.2020.part.png").write_bytes(b"a user's")
-    second = context.Process(target=whole, args=(tmp_path / "b.png",))
+    second = context.Process(target=write_one, args=(tmp_path / "b.png",))
     second.start()
     second.join()
     kept = {living.name, ".photo.2020.part.png", "b.png"}
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
-def whole(path):
+def write_one(path):
     with whole_file(path) as temporary:
         temporary.write_bytes(b"whole")
 
@@ -189,7 +189,7 @@ def commands(root, photo, weights, out):
     training = [*SMALL, *drawn, "--epoch", "1", "--cache_dir=", "--num_workers", "0"]
     return {
         "picture": (predict, [photo, *model, "--output", out]),
-        "mask": (label, [photo, *model, "--output", out, "--least_agreement", "0"]),
+        "mask": (label, [photo, *model, "--output", out, "--min_agreement", "0"]),
         "scores": (evaluate, [*drawn, *model, "--json", f"{out}/scores.json"]),
         "sheet": (evaluate, [*drawn, *model, "--save_dir", out]),
         "checkpoint": (train, [*training, "--output", out]),
@@ -222,10 +222,10 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path, capsys, ki
     with OBSTACLES[obstacle](out):
         code = module.main(arguments)
         left = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
-    told = capsys.readouterr().err
-    assert code == 1 and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert code == 1 and "Traceback" not in message
     reasons = "File too large", "No space left", "No space for", "Read-only file system"
-    assert any(reason in told for reason in reasons) and str(out) in told, told
+    assert any(reason in message for reason in reasons) and str(out) in message, message
     assert not [path for path in left if ".part" in path.name]
     names = {path.name for path in left}
     assert names <= {"filling", "lock", "args.json"} or kind == "checkpoint"

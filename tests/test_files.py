@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from files import whole_file, write_json, write_whole
+from portraitnet.files import whole_file, write_json, write_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -39,12 +39,12 @@ def test_an_error_names_the_file_and_keeps_its_kind(tmp_path):
         write_whole(tmp_path / "folder", b"data")
     assert caught.value.filename == str(tmp_path / "folder")
     full = OSError(errno.ENOSPC, "No space left on device")
-    told = pytest.raises(OSError, match="No space left on device: .*a.npy'")
-    with told as caught, whole_file(tmp_path / "a.npy"):
+    message = pytest.raises(OSError, match="No space left on device: .*a.npy'")
+    with message as caught, whole_file(tmp_path / "a.npy"):
         raise full
     assert caught.value.errno == errno.ENOSPC
     missing = FileNotFoundError("There is no file b: check its name.")
-    told = pytest.raises(FileNotFoundError, match="^There is no file b")
-    with told, whole_file(tmp_path / "a.npy"):
+    message = pytest.raises(FileNotFoundError, match="^There is no file b")
+    with message, whole_file(tmp_path / "a.npy"):
         raise missing
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]

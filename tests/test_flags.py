@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from flags import ROOT, Help, command, real, whole
+from portraitnet.cli import ROOT, Help, command, float_range, int_range
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
-        (whole(1), "1", 1),
-        (whole(), "+7", 7),
-        (whole(-5, 5), "-5", -5),
-        (whole(32, multiple=32), "96", 96),
-        (real(), "0", 0.0),
-        (real(above=0), "1e-3", 0.001),
-        (real(0, 1), "1", 1.0),
+        (int_range(1), "1", 1),
+        (int_range(), "+7", 7),
+        (int_range(-5, 5), "-5", -5),
+        (int_range(32, multiple=32), "96", 96),
+        (float_range(), "0", 0.0),
+        (float_range(above=0), "1e-3", 0.001),
+        (float_range(0, 1), "1", 1.0),
     ],
 )
 def test_numbers_in_range(kind, text, value):
@@ -26,28 +26,28 @@ def test_numbers_in_range(kind, text, value):
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "told"),
+    ("kind", "text", "message"),
     [
-        (whole(1), "0", "a whole number from 1, not '0'"),
-        (whole(1), "1.5", "a whole number"),
-        (whole(1), "", "a whole number"),
-        (whole(), "--5", "a whole number"),
-        (whole(), str(2**31), "a whole number"),
-        (whole(0, 65535), "99999", "from 0 to 65535, not '99999'"),
-        (whole(32, multiple=32), "100", "a multiple of 32, not '100'"),
-        (whole(32, multiple=32), "-32", "a multiple of 32"),
-        (real(above=0), "0", "a number above 0, not '0'"),
-        (real(0, 1), "1.1", "from 0 to 1, not '1.1'"),
-        (real(), "nan", "a number from 0, not 'nan'"),
-        (real(), "inf", "a number"),
-        (real(), "-1", "a number"),
-        (real(), "abc", "a number"),
+        (int_range(1), "0", "a whole number from 1, not '0'"),
+        (int_range(1), "1.5", "a whole number"),
+        (int_range(1), "", "a whole number"),
+        (int_range(), "--5", "a whole number"),
+        (int_range(), str(2**31), "a whole number"),
+        (int_range(0, 65535), "99999", "from 0 to 65535, not '99999'"),
+        (int_range(32, multiple=32), "100", "a multiple of 32, not '100'"),
+        (int_range(32, multiple=32), "-32", "a multiple of 32"),
+        (float_range(above=0), "0", "a number above 0, not '0'"),
+        (float_range(0, 1), "1.1", "from 0 to 1, not '1.1'"),
+        (float_range(), "nan", "a number from 0, not 'nan'"),
+        (float_range(), "inf", "a number"),
+        (float_range(), "-1", "a number"),
+        (float_range(), "abc", "a number"),
     ],
 )
-def test_everything_else_is_named(kind, text, told):
+def test_everything_else_is_named(kind, text, message):
     with pytest.raises(argparse.ArgumentTypeError, match="must be .*") as error:
         kind(text)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_help_shows_a_default_where_there_is_one():
@@ -57,13 +57,13 @@ def test_help_shows_a_default_where_there_is_one():
     parser.add_argument("--amp", action="store_true", help="half")
     parser.add_argument("--formats", nargs="+", default=["onnx", "fp16"], help="kinds")
     parser.add_argument("--weights", default=ROOT / "weights" / "a.onnx", help="file")
-    told = " ".join(parser.format_help().split())
-    assert "side (default: 3)" in told and told.count("default") == 3
-    assert "kinds (default: onnx fp16)" in told and "file (default: weights/a.onnx)" in told
+    message = " ".join(parser.format_help().split())
+    assert "side (default: 3)" in message and message.count("default") == 3
+    assert "kinds (default: onnx fp16)" in message and "file (default: weights/a.onnx)" in message
 
 
 @pytest.mark.parametrize(
-    "error, code, told",
+    "error, code, message",
     [
         (ValueError("the file is bad: mend it."), 1, "x.py: the file is bad: mend it.\n"),
         (PermissionError(13, "Permission denied", "a"), 1, "x.py: [Errno 13] Permission denied"),
@@ -72,14 +72,14 @@ def test_help_shows_a_default_where_there_is_one():
         (KeyboardInterrupt(), 130, "x.py: Stopped"),
     ],
 )
-def test_a_command_ends_in_one_line(error, code, told, capsys):
+def test_a_command_ends_in_one_line(error, code, message, capsys):
     @command("x.py")
     def main(argv=None):
         raise error
 
     assert main([]) == code
     err = capsys.readouterr().err
-    assert err.startswith(told) and err.count("\n") == 1
+    assert err.startswith(message) and err.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback():

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import draw_portrait, save_random_weights
 
-import images
 from apps.web.__main__ import MODEL_PATH, Handler, page_files
-from backends import load
-from files import check_sha256
+from data.lists import read_pairs
 from models.weights import load_model
-from pairs import read_pairs
+from portraitnet import images
+from portraitnet.backends import load
+from portraitnet.files import check_sha256
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402
@@ -87,7 +87,7 @@ TARGETS = [b"/model.onnx.gz", b"/main.js?x=1", b"http://[::1]/", b"/%2e%2e/%2e%2
 READERS = {  # name -> seeds, reader of a path
     "photo": (lambda folder: pictures(), images.read_image),
     "mask": (lambda folder: pictures(), images.read_mask),
-    "soft mask": (lambda folder: pictures(), images.read_share),
+    "soft mask": (lambda folder: pictures(), images.read_alpha),
     "list": (lambda folder: LISTS, lambda path: read_pairs(path.parent, path)),
     "sums": (lambda folder: SUMS, check_sha256),
     "address": (lambda folder: TARGETS, address),

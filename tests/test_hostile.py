@@ -34,7 +34,7 @@ SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --epoch 1 --cache
 AS_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
 
 
-def spoil(data, rng, count):
+def damage(data, rng, count):
     """Ways to damage a file: cut short, bytes changed, a hole, something after it."""
     yield from (b"", b"\0", b"no such file", data[:3], data + data)
     for _ in range(count):
@@ -50,13 +50,13 @@ def spoil(data, rng, count):
         yield bytes(head)
 
 
-def spoiled_photos(folder, rng, count):
+def damaged_photos(folder, rng, count):
     """Damaged photos of every format in a folder; the number of files."""
     folder.mkdir(parents=True)
     number = 0
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif", ".ppm"):
         image = draw_portrait(rng, 40, 30)[0]
-        for data in spoil(cv2.imencode(suffix, image)[1].tobytes(), rng, count):
+        for data in damage(cv2.imencode(suffix, image)[1].tobytes(), rng, count):
             kind = ".png" if suffix == ".ppm" else suffix
             (folder / f"{number:05}{kind}").write_bytes(data)
             number += 1
@@ -69,26 +69,26 @@ def leftovers(folder):
 
 def finished(capsys, code):
     """Assert that a command ended as it should; what it wrote to stderr."""
-    told = capsys.readouterr()
-    assert code in (0, 1) and "Traceback" not in told.err + told.out
-    assert code == 0 or told.err.strip()
-    return told.err
+    message = capsys.readouterr()
+    assert code in (0, 1) and "Traceback" not in message.err + message.out
+    assert code == 0 or message.err.strip()
+    return message.err
 
 
 @pytest.mark.parametrize("count", FEW_AND_MANY)
 def test_spoiled_photos(model_path, tmp_path, capsys, count):
     rng = np.random.default_rng(count)
-    number = spoiled_photos(tmp_path / "in", rng, count)
+    number = damaged_photos(tmp_path / "in", rng, count)
     good = [tmp_path / "in" / name for name in ("00000-good.png", "zz-good.jpg")]
     for path in good:
         cv2.imwrite(str(path), draw_portrait(rng, 40, 30)[0])
     flags = ["--model_path", model_path, "--output"]
     code = predict.main([str(tmp_path / "in"), *flags, str(tmp_path / "out")])
-    told = finished(capsys, code)
+    message = finished(capsys, code)
     done = {path.name for path in (tmp_path / "out").iterdir()}
     assert code == 1 and {f"{path.stem}_overlay.png" for path in good} <= done
     for path in (tmp_path / "in").iterdir():  # done or named
-        assert (f"{path.stem}_overlay.png" in done) != (f"{path}" in told), path
+        assert (f"{path.stem}_overlay.png" in done) != (f"{path}" in message), path
     assert all(cv2.imread(str(tmp_path / "out" / name)) is not None for name in done)
     finished(capsys, label.main([str(tmp_path / "in"), *flags, str(tmp_path / "drafts")]))
     assert not leftovers(tmp_path)
@@ -104,11 +104,11 @@ def test_spoiled_data_sets(model_path, tmp_path, capsys, count):
         root = draw_data_root(tmp_path / str(damage), train=4, val=2, test=3, seed=damage)
         for folder, name in (("Images", "00007"), ("Labels", "00008"), ("Images", "00001")):
             path = root / folder / f"{name}.png"
-            path.write_bytes(list(spoil(path.read_bytes(), rng, 1))[damage % 9])
+            path.write_bytes(list(damage(path.read_bytes(), rng, 1))[damage % 9])
         flags = ["--data_root", str(root)]
         code = evaluate.main([*flags, "--model_path", model_path])
-        told = finished(capsys, code)
-        assert f"{code} " in "0 1 " and (code == 0 or "00007" in told or "00008" in told)
+        message = finished(capsys, code)
+        assert f"{code} " in "0 1 " and (code == 0 or "00007" in message or "00008" in message)
         finished(capsys, check.main(flags))
         finished(capsys, train.main([*SMALL, *flags, "--output", str(tmp_path / f"{damage}.run")]))
         tried += 3
@@ -139,19 +139,19 @@ def test_lists(model_path, tmp_path, capsys):
     }
     for path in root.glob("eg1800_*.txt"):
         path.unlink()
-    for told, content in contents.items():
+    for message, content in contents.items():
         for split in ("train", "val", "test"):
             (root / f"{split}_list.txt").write_bytes(content)
-        flags, works = ["--data_root", str(root)], told in list(contents)[:4]
+        flags, works = ["--data_root", str(root)], message in list(contents)[:4]
         codes = [
             check.main(flags),
             evaluate.main([*flags, "--model_path", model_path]),
-            train.main([*SMALL, *flags, "--output", str(tmp_path / told)]),
+            train.main([*SMALL, *flags, "--output", str(tmp_path / message)]),
         ]
         err = capsys.readouterr()
-        assert "Traceback" not in err.err + err.out, told
+        assert "Traceback" not in err.err + err.out, message
         # Both photos twice in two lists: check.py has that to say.
-        assert codes == ([1, 0, 0] if works else [1, 1, 1]), (told, codes, err.err)
+        assert codes == ([1, 0, 0] if works else [1, 1, 1]), (message, codes, err.err)
     (root / "train_list.txt").write_bytes(contents["latin-1"])
     assert check.main(flags) == 1
     assert "train_list.txt line 3 is not in UTF-8: save the list" in capsys.readouterr().err
@@ -205,9 +205,12 @@ def test_weights(model_path, tmp_path, capsys):
             paths[-1].write_bytes(damaged)
     for path in paths:
         code = predict.main([str(photo), "--model_path", str(path)])
-        told = capsys.readouterr()
-        assert code == 1 and told.err.count("\n") == 1, (path, told.err)
-        assert str(path) in told.err or "numbers that are not finite" in told.err, (path, told.err)
+        message = capsys.readouterr()
+        assert code == 1 and message.err.count("\n") == 1, (path, message.err)
+        assert str(path) in message.err or "numbers that are not finite" in message.err, (
+            path,
+            message.err,
+        )
         assert not (tmp_path / "a_overlay.png").exists()
 
 
@@ -282,8 +285,8 @@ def test_odd_names_and_things(model_path, tmp_path, capsys):
     names = odd_files(tmp_path / "in", np.random.default_rng(0))
     out = tmp_path / "out"
     code = predict.main([str(tmp_path / "in"), "--model_path", model_path, "--output", str(out)])
-    told = finished(capsys, code)
-    assert code == 1 and "4 of 23 photos failed" in told and "File name too long: '" in told
+    message = finished(capsys, code)
+    assert code == 1 and "4 of 23 photos failed" in message and "File name too long: '" in message
     assert {path.name for path in out.iterdir()} == {Path(n).stem + "_overlay.png" for n in names}
     code = label.main([str(tmp_path / "in"), "--model_path", model_path, "--output", str(out)])
     finished(capsys, code)
@@ -334,36 +337,36 @@ def test_what_may_not_be_read_is_named(model_path, tmp_path):
 def test_a_photo_of_a_billion_pixels_is_refused_before_it_is_decoded(model_path, tmp_path, capsys):
     photo = tmp_path / "a.png"
     cv2.imwrite(str(photo), np.zeros((40, 50), np.uint8))
-    flags = [str(photo), "--model_path", model_path, "--most_pixels"]
+    flags = [str(photo), "--model_path", model_path, "--max_pixels"]
     assert predict.main([*flags, "1999"]) == 1
-    told = capsys.readouterr().err
-    assert "has 50x40 pixels, over the limit of 1,999" in told and "--most_pixels" in told
+    message = capsys.readouterr().err
+    assert "has 50x40 pixels, over the limit of 1,999" in message and "--max_pixels" in message
     assert predict.main([*flags, "2000"]) == 0
 
 
 @pytest.mark.parametrize("count", FEW_AND_MANY)
 def test_spoiled_films(model_path, tmp_path, capsys, count):
     av = pytest.importorskip("av")
-    from apps.video import __main__ as films
+    from apps.video import __main__ as videos
 
     rng, tried = np.random.default_rng(count), 0
     paths = []
     for suffix, code in ((".mp4", "libx264"), (".mkv", "mpeg4"), (".webm", "libvpx-vp9")):
-        film = tmp_path / f"film{suffix}"
-        with av.open(str(film), "w") as output:
+        video_path = tmp_path / f"video{suffix}"
+        with av.open(str(video_path), "w") as output:
             stream = output.add_stream(code, 10)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             for _ in range(6):
                 picture = rng.integers(0, 256, (48, 64, 3), np.uint8)
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "bgr24")))
             output.mux(stream.encode())
-        for data in spoil(film.read_bytes(), rng, max(1, count // 12)):
+        for data in damage(video_path.read_bytes(), rng, max(1, count // 12)):
             paths.append(tmp_path / f"{tried}{suffix}")
             paths[-1].write_bytes(data)
             tried += 1
-    paths.append(film)
+    paths.append(video_path)
     flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
-    code = films.main([*map(str, paths), *flags])
+    code = videos.main([*map(str, paths), *flags])
     finished(capsys, code)
     assert code == 1 and (tmp_path / "out" / "film_overlay.mp4").exists()
     assert not leftovers(tmp_path)
@@ -385,9 +388,9 @@ def test_ctrl_c_ends_a_command_in_one_line(model_path, tmp_path):
     first = json.loads(process.stdout.readline())
     assert first
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and told.splitlines()[-1].startswith("predict.py: Stopped")
-    assert "Traceback" not in told and not leftovers(tmp_path)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and message.splitlines()[-1].startswith("predict.py: Stopped")
+    assert "Traceback" not in message and not leftovers(tmp_path)
 
 
 def test_sums_of_an_onnx_file_are_checked(tmp_path, capsys):

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-import images
+from portraitnet import images
 
-# A TIFF header with one entry: orientation 6, "turn clockwise by 90 degrees to view".
+# A TIFF header with one entry: orientation 6, "turn clockwise by 90 degrees to network input".
 EXIF_TURNED = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 
 
@@ -88,7 +88,7 @@ def test_too_many_pixels_say_so(tmp_path):
     with pytest.raises(ValueError, match="bomb.png has 60000x60000 pixels, over the limit of 200,"):
         images.read_image(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match="bomb.png has too many pixels for OpenCV"):
-        images.read_image(tmp_path / "bomb.png", most=60_000**2)
+        images.read_image(tmp_path / "bomb.png", high=60_000**2)
 
 
 @pytest.mark.parametrize("height, width", [(40, 60), (1, 1), (301, 7)])

@@ -5,13 +5,12 @@ import pytest
 from conftest import draw_portrait
 
 import label
-from contours import inset
-from images import read_image
+from data.alignment import inset
+from data.lists import read_pairs
 from models import PortraitNet
-from pairs import read_pairs
-from predictor import Predictor
-from transforms import SIZE, to_batch
-from transforms.geometry import resize
+from portraitnet.geometry import SIZE, resize
+from portraitnet.images import read_image
+from portraitnet.predictor import Predictor, to_batch
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +42,9 @@ def draw(path, seed=0, height=60, width=50):
     return path
 
 
-def run(*arguments, model, least_agreement=0):
+def run(*arguments, model, min_agreement=0):
     models = [model] if isinstance(model, str) else model
-    flags = ["--least_agreement", str(least_agreement), "--model_path", *models]
+    flags = ["--min_agreement", str(min_agreement), "--model_path", *models]
     return label.main([*map(str, arguments), *flags])
 
 
@@ -131,9 +130,9 @@ def test_a_salient_thing_joins_where_it_is_the_person():
     hand[20:30, 25:28] = 0.99  # what the others have missed
     chair[30:, :] = 0.8
     alone, agreement = label.draft_mask([Says(person)], image)
-    joined, same = label.draft_mask([Says(person)], image, salient=Says(hand))
+    joined, same = label.draft_mask([Says(person)], image, isnet=Says(hand))
     assert agreement == same == 1, "what joins has a say in whether the others agree"
-    assert (alone == label.draft_mask([Says(person)], image, salient=Says(chair))[0]).all()
+    assert (alone == label.draft_mask([Says(person)], image, isnet=Says(chair))[0]).all()
     odds = (np.log(0.2 / 0.8) + np.log(0.99 / 0.01)) / 2
     assert abs(int(joined[25, 26]) - 255 / (1 + np.exp(-odds))) <= 1
     assert joined[25, 26] > 127 > alone[25, 26] and joined[10, 10] == alone[10, 10]
@@ -143,8 +142,8 @@ def test_a_folder_becomes_a_data_root(models, tmp_path, capsys):
     photos = [draw(tmp_path / "in" / name, i) for i, name in enumerate(["a.jpg", "sub/b 1.png"])]
     assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 0
     assert files(tmp_path / "out") == ["Labels/a.png", "Labels/sub/b 1.png", "soft_list.txt"]
-    told = capsys.readouterr()
-    assert "2 masks, 0 of them from before" in told.out and "2/2" in told.err
+    message = capsys.readouterr()
+    assert "2 masks, 0 of them from before" in message.out and "2/2" in message.err
     pairs = read_pairs(tmp_path / "out", tmp_path / "out" / "soft_list.txt")
     for photo, (image_path, mask_path, *_) in zip(photos, pairs, strict=True):
         assert np.array_equal(read_image(image_path), read_image(photo))
@@ -170,13 +169,13 @@ def test_photos_that_would_teach_nothing_are_left_out(models, tmp_path, capsys):
     photo = draw(tmp_path / "a.png")
     three = [models["one"], models["one"], models["negative"]]
     where = ["--output", tmp_path / "out"]
-    assert run(photo, *where, model=three, least_agreement=0.55) == 0
-    told = capsys.readouterr().out
-    assert "a.png: the answers disagree (IoU 0.00), left out" in told
-    assert "0 masks" in told and "1 on which the answers disagree" in told
+    assert run(photo, *where, model=three, min_agreement=0.55) == 0
+    message = capsys.readouterr().out
+    assert "a.png: the answers disagree (IoU 0.00), left out" in message
+    assert "0 masks" in message and "1 on which the answers disagree" in message
     assert run(photo, *where, model=models["nobody"]) == 0
-    told = capsys.readouterr().out
-    assert "a.png: nobody found, left out" in told and "1 photos without a person" in told
+    message = capsys.readouterr().out
+    assert "a.png: nobody found, left out" in message and "1 photos without a person" in message
     assert not (tmp_path / "out").exists()
     assert run(photo, *where, model=three) == 0
     assert files(tmp_path / "out") == ["Labels/a.png", "soft_list.txt"]
@@ -217,10 +216,10 @@ def test_each_bad_file_is_named_and_the_others_are_done(models, soft_root, tmp_p
     cv2.imwrite(str(soft_root / "Labels" / "1.png"), np.zeros((9, 9), np.uint8))
     flags = ["--draft_weight", 0.5, "--output", tmp_path / "out"]
     assert run("--data_root", soft_root, *flags, model=models["one"]) == 1
-    told = capsys.readouterr()
-    assert "0.png is not a readable picture" in told.err
-    assert "1.png has 50x60 pixels and its mask" in told.err and "9x9" in told.err
-    assert "1 masks" in told.out and "2 failed" in told.out and "Traceback" not in told.err
+    message = capsys.readouterr()
+    assert "0.png is not a readable picture" in message.err
+    assert "1.png has 50x60 pixels and its mask" in message.err and "9x9" in message.err
+    assert "1 masks" in message.out and "2 failed" in message.out and "Traceback" not in message.err
     assert files(tmp_path / "out") == ["Labels/2.png", "soft_list.txt"]
     assert run(tmp_path / "gone.png", *flags[2:], model=models["one"]) == 1
     assert "There is no file" in capsys.readouterr().err
@@ -255,7 +254,7 @@ def test_no_photo_no_list_and_no_model_are_one_sentence(models, soft_root, tmp_p
         ["a.png", "--data_root", "x"],
         ["a.png", "--draft_weight", "0.5"],
         ["--data_root", "x", "--draft_weight", "1.5"],
-        ["a.png", "--least_agreement", "-1"],
+        ["a.png", "--min_agreement", "-1"],
     ],
 )
 def test_wrong_usage_exits_with_2(wrong):

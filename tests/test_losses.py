@@ -179,22 +179,22 @@ def test_focal_names_a_bad_argument():
 
 
 def test_consistency_by_hand():
-    clean, texture = pixels(LOG3), pixels(0.0)
-    loss = consistency_kl(texture, clean, temperature=1.0)
+    clean, photometric = pixels(LOG3), pixels(0.0)
+    loss = consistency_kl(photometric, clean, temperature=1.0)
     # KL((1/4, 3/4) || (1/2, 1/2))
     assert loss.item() == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), rel=1e-5)
     loss.backward()
-    assert texture.grad[0, 1, 0, 0].item() == pytest.approx(0.5 - 0.75, rel=1e-5)
+    assert photometric.grad[0, 1, 0, 0].item() == pytest.approx(0.5 - 0.75, rel=1e-5)
     assert clean.grad is None
 
 
 def test_consistency_scales_with_the_temperature():
-    clean, texture = pixels(2 * LOG3), pixels(0.0)
-    loss = consistency_kl(texture, clean, temperature=2.0)
+    clean, photometric = pixels(2 * LOG3), pixels(0.0)
+    loss = consistency_kl(photometric, clean, temperature=2.0)
     assert loss.item() == pytest.approx(4 * (0.25 * math.log(0.5) + 0.75 * math.log(1.5)), rel=1e-5)
     loss.backward()
     # T^2 times 1/T of the softened difference
-    assert texture.grad[0, 1, 0, 0].item() == pytest.approx(2 * (0.5 - 0.75), rel=1e-5)
+    assert photometric.grad[0, 1, 0, 0].item() == pytest.approx(2 * (0.5 - 0.75), rel=1e-5)
 
 
 @pytest.mark.parametrize("n_class", [2, 3])
@@ -239,11 +239,11 @@ def test_portrait_loss_is_the_weighted_sum_of_its_terms():
     terms = portrait_loss(mask_logits, edge_logits, mask, edge, **WEIGHTS)
     assert list(terms) == ["mask", "edge", "consistency", "total"]
     assert all(term.shape == [] for term in terms.values())
-    clean, texture = mask_logits[:2], mask_logits[2:]
+    clean, photometric = mask_logits[:2], mask_logits[2:]
     expected = {
-        "mask": cross_entropy(clean, mask) + cross_entropy(texture, mask),
+        "mask": cross_entropy(clean, mask) + cross_entropy(photometric, mask),
         "edge": focal_loss(edge_logits[2:], edge),
-        "consistency": consistency_kl(texture, clean, 2.0),
+        "consistency": consistency_kl(photometric, clean, 2.0),
     }
     expected["total"] = sum(expected[k] * w for k, w in zip(expected, (1, 0.1, 2)))
     for name, value in expected.items():

@@ -19,12 +19,12 @@ from metrics import (
     confusion,
     connectivity_error,
     distance_to_boundary,
+    interior_transparency,
     matting_scores,
     mean_iou,
     person_iou,
     pixel_accuracy,
     slopes,
-    smoke,
     smooth_mask,
 )
 
@@ -256,15 +256,15 @@ def test_smoke_is_what_is_unsure_deep_inside():
     inside = distance_to_boundary(mask) * mask > 8
     alpha = mask.astype(np.float32)
     alpha[100:108] = 0.5  # a rim of 8 px is no inside
-    assert smoke(alpha, inside) == matting(alpha, mask)["smoke"] == 0
+    assert interior_transparency(alpha, inside) == matting(alpha, mask)["smoke"] == 0
     alpha[150:160, 150:160] = 0.5
-    assert smoke(alpha, inside) == pytest.approx(100 / 84**2)
+    assert interior_transparency(alpha, inside) == pytest.approx(100 / 84**2)
     assert matting(alpha, mask)["smoke"] == 1
     scores = scored((mask, mask))
     assert scores.summary()["smoke"] == 0
     assert scores.add(alpha, mask)["smoke"] == 1
     assert scores.summary()["smoke"] == 0.5
-    assert smoke(alpha, np.zeros_like(inside)) == 0
+    assert interior_transparency(alpha, np.zeros_like(inside)) == 0
 
 
 def test_halo_is_alpha_away_from_the_person():
@@ -333,10 +333,10 @@ def test_intervals_hold_the_score_and_shrink_with_more_photos():
     assert few.summary() == pytest.approx(many.summary())
     for name, value in few.summary().items():
         low, high = few.intervals()[name]
-        least, most = many.intervals()[name]
-        assert low <= value <= high and least <= value <= most
+        low, high = many.intervals()[name]
+        assert low <= value <= high and low <= value <= high
         if high > low:
-            assert most - least < 0.5 * (high - low)
+            assert high - low < 0.5 * (high - low)
     iou = few.intervals()["person_iou_full"]  # photos score 1 and 0.5: mean of 8 fair coins
     assert iou == pytest.approx((0.5625, 0.9375), abs=0.07)
 

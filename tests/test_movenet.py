@@ -12,7 +12,7 @@ from models import PortraitNet, movenet, weights
 from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.weights import load_pretrained, load_state, read_state
-from transforms import MEAN, to_batch
+from portraitnet.predictor import MEAN, to_batch
 
 FIRST = "Call/model_1/model/"
 
@@ -169,24 +169,24 @@ def test_every_photo_counts(monkeypatch):
 
 
 def test_a_wrong_graph_is_one_sentence(tmp_path, photos, capsys):
-    def told(folder):
+    def message(folder):
         output = str(tmp_path / "person.pdparams")
         assert movenet.main([str(folder), "--photos", str(photos), "--output", output]) == 1
         return capsys.readouterr().err
 
-    assert "There is no" in told(tmp_path) and "movenet-lightning.json" in told(tmp_path)
+    assert "There is no" in message(tmp_path) and "movenet-lightning.json" in message(tmp_path)
     graph = made_up_graph()
     cut = write_graph(tmp_path / "cut", graph) / "movenet-lightning.bin"
     cut.write_bytes(cut.read_bytes()[:-100])
-    assert "unpack the package again" in told(tmp_path / "cut")
+    assert "unpack the package again" in message(tmp_path / "cut")
     cut.write_bytes(cut.read_bytes() + bytes(1000))
-    assert "unpack the package again" in told(tmp_path / "cut")
+    assert "unpack the package again" in message(tmp_path / "cut")
     listing = write_graph(tmp_path / "small", graph) / "movenet-lightning.json"
     eight_bit = listing.read_text().replace('"original_dtype"', '"scale": 0.1, "min": 0, "x"')
     listing.write_text(eight_bit)
-    assert "is quantised to float16" in told(tmp_path / "small")
+    assert "is quantised to float16" in message(tmp_path / "small")
     del graph[f"{FIRST}block_7_expand/Conv2D_weights"]
-    assert "lacks the layer /model/block_7_expand" in told(write_graph(tmp_path / "less", graph))
+    assert "lacks the layer /model/block_7_expand" in message(write_graph(tmp_path / "less", graph))
     assert not (tmp_path / "person.pdparams").exists()
 
 

@@ -19,9 +19,9 @@ def test_the_mean_with_the_mirror_image_mirrors_with_the_photo(model_path):
 def test_every_network_gets_a_row_in_every_table(model_path, tmp_path, capsys):
     roots = [str(draw_data_root(tmp_path / name, val=3, seed=i)) for i, name in enumerate("ab")]
     assert peers.main(["--data_root", *roots, "--model_path", model_path]) == 0
-    told = capsys.readouterr().out
-    assert "a, 3 photos (val)" in told and "b, 3 photos (val)" in told
-    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    message = capsys.readouterr().out
+    assert "a, 3 photos (val)" in message and "b, 3 photos (val)" in message
+    rows = [line for line in message.splitlines() if line.startswith("| ")]
     assert len(rows) == 2 * (1 + 3) and {row.count("|") for row in rows} == {9}
     assert sum("with mirror image" in row for row in rows) == 2
 

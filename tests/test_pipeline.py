@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline import ahead, in_thread, outcomes
+from portraitnet.parallel import ahead, in_thread, outcomes
 
 
 def test_few_items_are_in_memory_at_a_time():

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-import effects
-import predict
-from backgrounds import read_background
-from effects import EFFECTS
-from images import read_image
-from predictor import Predictor
+from portraitnet import __main__ as predict
+from portraitnet import effects
+from portraitnet.backgrounds import read_background
+from portraitnet.effects import EFFECTS
+from portraitnet.images import read_image
+from portraitnet.predictor import Predictor
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,11 +42,11 @@ def test_one_photo_gets_its_overlay_and_is_told(model_path, tmp_path, capsys):
     probability = Predictor(model_path).probability(image)
     written = cv2.imread(str(tmp_path / "me_overlay.png"))
     assert np.array_equal(written, effects.overlay(image, probability))
-    told = capsys.readouterr()
+    message = capsys.readouterr()
     share = effects.mask_of(probability).mean()
-    assert f"me_overlay.png: {share:.1%} person, " in told.out and told.out.endswith(" ms\n")
+    assert f"me_overlay.png: {share:.1%} person, " in message.out and message.out.endswith(" ms\n")
     assert photo.read_bytes() == before and files(tmp_path) == ["me.jpg", "me_overlay.png"]
-    assert "photo/s" not in told.err, "a progress bar for one photo"
+    assert "photo/s" not in message.err, "a progress bar for one photo"
 
 
 def test_a_folder_is_searched_and_its_tree_kept(model_path, tmp_path, capsys):
@@ -142,10 +142,10 @@ def test_a_bad_file_is_named_and_the_others_are_done(model_path, tmp_path, capsy
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
     assert run(model_path, good[0], bad, tmp_path / "none.png", *good[1:]) == 1
-    told = capsys.readouterr().err
-    assert "bad.jpg is not a readable picture" in told
-    assert "There is no file" in told and "none.png" in told
-    assert "2 of 5 photos failed." in told and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "bad.jpg is not a readable picture" in message
+    assert "There is no file" in message and "none.png" in message
+    assert "2 of 5 photos failed." in message and "Traceback" not in message
     assert all((tmp_path / f"{i}_overlay.png").exists() for i in range(3))
 
 
@@ -166,8 +166,8 @@ def test_an_input_is_never_overwritten(model_path, tmp_path, capsys):
 def test_two_photos_never_share_a_result(model_path, tmp_path, capsys):
     photos = [draw(tmp_path / "a.png"), draw(tmp_path / "a.jpg", 1)]
     assert run(model_path, *photos) == 1
-    told = capsys.readouterr().err
-    assert f"{photos[1]}: its result" in told and f"already that of {photos[0]}" in told
+    message = capsys.readouterr().err
+    assert f"{photos[1]}: its result" in message and f"already that of {photos[0]}" in message
     assert (tmp_path / "a_overlay.png").exists()
 
 
@@ -192,9 +192,9 @@ def test_a_name_that_is_not_utf8_is_a_name(model_path, tmp_path, capsys):
     draw(tmp_path / "in" / "z.png")
     (tmp_path / "in" / os.fsdecode(b"bad\xff.png")).write_bytes(b"no picture")
     assert run(model_path, tmp_path / "in", "--output", tmp_path / "out") == 1
-    told = capsys.readouterr()
-    assert r"caf\udce9_overlay.png: " in told.out
-    assert r"bad\udcff.png is not a readable picture" in told.err
+    message = capsys.readouterr()
+    assert r"caf\udce9_overlay.png: " in message.out
+    assert r"bad\udcff.png is not a readable picture" in message.err
     assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == [
         b"caf\xe9_overlay.png",
         b"z_overlay.png",
@@ -264,7 +264,7 @@ def test_a_named_result_does_not_overwrite_its_photo(model_path, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["a.png", "b.png", "-o", "c.png"], "--output c.png is one file"),
         ([".", "-o", "c.png"], "--output c.png is one file"),
@@ -275,10 +275,10 @@ def test_a_named_result_does_not_overwrite_its_photo(model_path, tmp_path, capsy
         (["a.png", "-o", "-", "--save_mask"], "goes to stdout and nothing else can"),
     ],
 )
-def test_photos_and_output_that_do_not_fit_are_usage_errors(arguments, told, capsys):
+def test_photos_and_output_that_do_not_fit_are_usage_errors(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         predict.parse_args(arguments)
-    assert stop.value.code == 2 and told in capsys.readouterr().err
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_no_picture_goes_to_a_terminal(monkeypatch, capsys):
@@ -309,14 +309,14 @@ def test_json_is_a_line_a_photo_and_all_of_stdout(model_path, tmp_path, capsys):
     good, bad = draw(tmp_path / "a.png"), tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
     assert run(model_path, good, bad, "--json", "--save_mask") == 1
-    told = capsys.readouterr()
-    first, second = map(json.loads, told.out.splitlines())
+    message = capsys.readouterr()
+    first, second = map(json.loads, message.out.splitlines())
     assert first.pop("milliseconds") > 0
     share = effects.mask_of(Predictor(model_path).probability(read_image(good))).mean()
     results = [str(tmp_path / f"a_{mode}.png") for mode in ("overlay", "mask")]
     assert first == {"photo": str(good), "results": results, "person": round(float(share), 4)}
     assert second.keys() == {"photo", "error"} and "not a readable picture" in second["error"]
-    assert "bad.jpg is not a readable picture" in told.err and "a_overlay" not in told.err
+    assert "bad.jpg is not a readable picture" in message.err and "a_overlay" not in message.err
 
 
 def test_paddle_alone_is_told_what_is_faster(monkeypatch, tmp_path, capsys):
@@ -338,9 +338,9 @@ def test_nobody_is_told_and_is_an_error_only_where_a_person_is_required(
 
     monkeypatch.setattr(Predictor, "restore", nobody_on_the_wall)
     assert run(model_path, *photos) == 0
-    told = capsys.readouterr()
-    assert told.err.count("nobody was found") == 1
-    assert f"{photos[1]}: nobody was found in it." in told.err and "0.0% person" in told.out
+    message = capsys.readouterr()
+    assert message.err.count("nobody was found") == 1
+    assert f"{photos[1]}: nobody was found in it." in message.err and "0.0% person" in message.out
     assert run(model_path, *photos, "--require_person") == 3
     assert run(model_path, photos[0], "--require_person") == 0
     missing = tmp_path / "none.png"

@@ -8,13 +8,12 @@ import paddle
 import pytest
 from conftest import draw_portrait
 
-from backends import runner
-from effects import drop_doubtful
-from images import read_image
 from models.weights import load_model
-from predictor import MODEL_PATH, Predictor, guided_upsample
-from transforms import to_batch
-from transforms.geometry import resize, view_shape
+from portraitnet.geometry import input_shape, resize
+from portraitnet.images import read_image
+from portraitnet.postprocess import drop_doubtful, guided_upsample
+from portraitnet.predictor import Predictor, to_batch
+from training.checkpoints import MODEL_PATH, runner
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,9 +24,11 @@ def portrait(height=150, width=110, seed=0):
 
 def test_without_refinement_it_is_the_network_between_two_resizes(model_path):
     image, _ = portrait(150, 100)
-    view = resize(image, 96, 64)
+    network_input = resize(image, 96, 64)
     with paddle.no_grad():
-        logits = load_model(model_path).mask_logits(paddle.to_tensor(to_batch([view]))).numpy()
+        logits = (
+            load_model(model_path).mask_logits(paddle.to_tensor(to_batch([network_input]))).numpy()
+        )
     background, person = logits[0].astype(np.float64)
     expected = cv2.resize(0.5 + np.tanh((person - background) / 2) / 2, (100, 150))
     probability = Predictor(model_path, refine=False, size=78).probability(image)
@@ -119,9 +120,9 @@ def test_a_view_fills_its_rectangle_with_the_whole_photo(shape):
     image = np.zeros((*shape, 3), np.uint8)
     image[:, : shape[1] // 2, 2] = 255
     image[: shape[0] // 2, :, 1] = 255
-    view = Predictor.of(None).prepare(image)
-    assert view.shape == (*view_shape(*shape, 224), 3) and view.dtype == np.uint8
-    assert [view[y, x].tolist() for y in (0, -1) for x in (0, -1)] == [
+    network_input = Predictor.of(None).prepare(image)
+    assert network_input.shape == (*input_shape(*shape, 224), 3) and network_input.dtype == np.uint8
+    assert [network_input[y, x].tolist() for y in (0, -1) for x in (0, -1)] == [
         [0, 255, 255],
         [0, 255, 0],
         [0, 0, 255],

@@ -100,7 +100,7 @@ def test_commands_of_the_recipes_parse(recipe, tmp_path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_flags_named_with_a_command_are_its_own(document, capsys):
-    """As in `predict.py --most_pixels`, of which the rest is left out."""
+    """As in `predict.py --max_pixels`, of which the rest is left out."""
     for name, words in re.findall(r"`(\w+)\.py ([^`]+)`", document.read_text()):
         with pytest.raises(SystemExit):
             parser_of(name)(["--help"])
@@ -149,11 +149,11 @@ def test_the_documents_hold_every_command():
 def test_help_is_clean_and_its_example_parses(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         parser_of(command)(["--help"])
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     assert stopped.value.code == 0
     for stain in ("None", "Path(", "['", "('", str(ROOT)):
-        assert stain not in told, stain
-    example = told.split("example:\n")[1].strip()
+        assert stain not in message, stain
+    example = message.split("example:\n")[1].strip()
     name, arguments = command_of(shlex.split(example.removeprefix("python ")))
     assert name == command
     parses(name, arguments, "--help")

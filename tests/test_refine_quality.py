@@ -1,16 +1,16 @@
 import cv2
 
 from benchmarks import refine_quality
-from sheets import LABEL_HEIGHT, MARGIN
+from portraitnet.effects import LABEL_HEIGHT, MARGIN
 
 
 def test_every_way_is_scored_and_drawn(data_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(refine_quality, "SIZES", {"CPU ms": (90, 60)})
     command = ["--data_root", str(data_root), "--true_mask", "--pictures", str(tmp_path / "looks")]
     refine_quality.main(command)
-    told = capsys.readouterr().out
-    assert told.startswith("4 photos (val), the true mask\n")
-    lines = [line.split(" | ") for line in told.splitlines() if line.startswith("| ")]
+    message = capsys.readouterr().out
+    assert message.startswith("4 photos (val), the true mask\n")
+    lines = [line.split(" | ") for line in message.splitlines() if line.startswith("| ")]
     heading, *rows = ([cell.strip("| ") for cell in line] for line in lines)
     assert heading[1:] == [*refine_quality.SCORES, "CPU ms"]
     assert [name for name, *_ in rows] == list(refine_quality.METHODS)

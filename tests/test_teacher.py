@@ -4,9 +4,9 @@ import pytest
 from conftest import draw_data_root
 
 import train
+from data.lists import Pair
 from models.weights import read_state
-from pairs import Pair
-from teacher import Salient, Teacher, load_teacher
+from training.distillation import ISNet, Teacher, load_teacher
 
 SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --num_workers 0 --log_iter 1".split()
 
@@ -31,7 +31,7 @@ def test_targets_are_the_mean_of_mask_and_answer(share):
     assert (targets[1] == masks[1]).all(), "a photo of another folder was taught"
     assert not targets[2].any(), "the teacher invented somebody"
     assert (masks == given).all()
-    assert Teacher(Half(), share, pairs, None).taught == [True] * 3
+    assert Teacher(Half(), share, pairs, None).distilled == [True] * 3
 
 
 def test_training_aims_at_what_the_teacher_says(tmp_path, model_path):
@@ -39,7 +39,7 @@ def test_training_aims_at_what_the_teacher_says(tmp_path, model_path):
     ends = {}
     for share in ("0", "0.5"):
         output = tmp_path / share
-        flags = ["--teacher", model_path, "--teacher_share", share, "--output", str(output)]
+        flags = ["--teacher", model_path, "--teacher_weight", share, "--output", str(output)]
         assert train.main([*SMALL, "--data_root", str(root), *flags]) == 0
         ends[share] = read_state(output / "model_0.pdparams")["mask_head.weight"].numpy()
     output = tmp_path / "none"
@@ -54,8 +54,8 @@ def test_a_teacher_that_is_not_there_is_one_sentence(tmp_path, capsys):
     for name in ("none.tflite", "none.onnx"):
         flags = ["--data_root", str(root), "--output", str(tmp_path / "out"), "--teacher", name]
         assert train.main([*SMALL, *flags]) == 1
-        told = capsys.readouterr().err.splitlines()
-        assert len(told) == 1 and name in told[0], told
+        message = capsys.readouterr().err.splitlines()
+        assert len(message) == 1 and name in message[0], message
 
 
 def test_a_network_of_this_project_teaches_unrefined(model_path):
@@ -89,7 +89,7 @@ def test_what_strikes_the_eye_has_the_photo_s_size_and_place(tmp_path):
     image = np.zeros((96, 48, 3), np.uint8)
     image[24:72, 12:36] = 0, 0, 255  # red in BGR
     image[:, 40:] = 255, 0, 0
-    probability = Salient(salient_file(tmp_path / "salient.onnx")).probability(image)
+    probability = ISNet(salient_file(tmp_path / "salient.onnx")).probability(image)
     assert probability.shape == (96, 48) and probability.dtype == np.float32
     truth = cv2.inRange(image, (0, 0, 255), (0, 0, 255)) > 0
     both, either = (probability > 0.5) & truth, (probability > 0.5) | truth
@@ -101,4 +101,4 @@ def test_a_salient_network_that_is_none_is_one_sentence(tmp_path, model_path):
     damaged.write_bytes(b"no model")
     for path in (tmp_path / "none.onnx", damaged, salient_file(tmp_path / "grey.onnx", channels=1)):
         with pytest.raises((FileNotFoundError, ValueError), match=path.name):
-            Salient(path)
+            ISNet(path)

@@ -13,12 +13,12 @@ import pytest
 from conftest import draw_data_root, draw_portrait
 
 import kernels
-import schedule
 import train
-from files import lock
 from models.weights import load_whole, read_state, save_atomically
-from predictor import Predictor
-from run import RESUME_FILE
+from portraitnet.files import lock
+from portraitnet.predictor import Predictor
+from training import schedule
+from training.state import RESUME_FILE
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --log_iter 2 --warmup 0.1".split()
@@ -146,11 +146,11 @@ def test_a_stopped_epoch_has_the_mean_of_all_its_iterations(
     lines = [json.loads((folder / "log.jsonl").read_text()) for folder in (whole, stopped)]
     assert lines[1]["loss"] == pytest.approx(lines[0]["loss"], rel=1e-5)
     assert lines[1]["loss"]["total"] > 0 and lines[1]["photos_per_second"] > 0
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     iou = lines[1]["val"]["drawn"]["person_iou_smoothed"]
-    assert f"Epoch 0 of 1 is the best, with a person IoU of:\n  drawn {iou:.4f} " in told
+    assert f"Epoch 0 of 1 is the best, with a person IoU of:\n  drawn {iou:.4f} " in message
     path = stopped / "best.pdparams"
-    assert f"evaluate.py --model_path {path} --split val --data_root {data_root}\n" in told
+    assert f"evaluate.py --model_path {path} --split val --data_root {data_root}\n" in message
     assert (stopped / "curves.svg").read_text().count("<polyline") == 2
 
 
@@ -232,8 +232,8 @@ def test_a_process_that_dies_ends_the_run_and_resume_goes_on(tmp_path):
         ["pgrep", "-f", f"python -u .*train.py.*{tmp_path}/out"], capture_output=True, text=True
     )
     os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 1 and "go on with --resume" in told.splitlines()[-1]
+    message = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and "go on with --resume" in message.splitlines()[-1]
     assert not (tmp_path / "out" / "model_5.pdparams").exists()
     assert run_train([*flags, "--resume"]).returncode == 0
     assert (tmp_path / "out" / "model_5.pdparams").exists()
@@ -280,17 +280,17 @@ def test_a_folder_is_one_trainings_alone(data_root, tmp_path, capsys):
 def test_a_broken_validation_photo_is_found_before_the_first_epoch(data_root, tmp_path, capsys):
     (data_root / "Images" / "00013.png").write_bytes(b"no picture")
     assert train.main(command(data_root, tmp_path / "out", "--epoch", "1")) == 1
-    told = capsys.readouterr()
-    assert "00013.png is not a readable picture" in told.err and "iter" not in told.out
+    message = capsys.readouterr()
+    assert "00013.png is not a readable picture" in message.err and "iter" not in message.out
 
 
 def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, capsys):
     assert train.main(command(data_root, tmp_path / "a", "--epoch", "1", "--lr", "1e30")) == 1
-    assert "edge" in (told := capsys.readouterr().err) and "not finite" in told
+    assert "edge" in (message := capsys.readouterr().err) and "not finite" in message
 
 
 @pytest.mark.parametrize(
-    "flags, told",
+    "flags, message",
     [
         (["--size", "100"], "multiple of 32"),
         (["--size_schedule", "128"], "SIZE:EPOCHS"),
@@ -310,13 +310,13 @@ def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, ca
         (["--seed", "-1"], "a whole number"),
         (["--rotation", "nan"], "from 0 to 180"),
         (["--width", "0"], "a number above 0"),
-        (["--taught", "y"], "some of --data_root, not y"),
+        (["--teacher_data", "y"], "some of --data_root, not y"),
     ],
 )
-def test_wrong_flags_are_usage_errors(flags, told, capsys):
+def test_wrong_flags_are_usage_errors(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         train.parse_args(["--data_root", "x", *flags])
-    assert stopped.value.code == 2 and told in capsys.readouterr().err
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_a_resume_with_other_arguments_says_so(data_root, tmp_path, capsys):
@@ -326,8 +326,8 @@ def test_a_resume_with_other_arguments_says_so(data_root, tmp_path, capsys):
     assert train.main(command(data_root, out, "--epoch", "1", "--resume")) == 0
     assert "not as before" not in capsys.readouterr().out
     assert train.main(command(data_root, out, "--epoch", "2", "--lr", "0.5", "--resume")) == 0
-    told = capsys.readouterr().out
-    assert "not as before: --epoch 2 (was 1), --lr 0.5 (was 0.001)." in told
+    message = capsys.readouterr().out
+    assert "not as before: --epoch 2 (was 1), --lr 0.5 (was 0.001)." in message
     state = load_whole(out / RESUME_FILE)
     del state["history"]
     save_atomically(state, out / RESUME_FILE)
@@ -345,7 +345,7 @@ def test_learning_rate_warms_up_and_falls():
     args = train.parse_args(["--data_root", "x", "--epoch", "10", "--lr", "1", "--warmup", "2"])
     rates = [schedule.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
     assert rates == pytest.approx([0.0005, 0.5005, 1, 0.5, 0], abs=1e-6)
-    args = train.parse_args("--data_root x --lr 1 --warmup 0 --schedule step".split())
+    args = train.parse_args("--data_root x --lr 1 --warmup 0 --lr_schedule step".split())
     assert schedule.learning_rate(45, args) == pytest.approx(0.95**2)
 
 
@@ -371,7 +371,7 @@ def test_size_schedule():
 
 
 def test_deformation_falls_to_its_final_strength():
-    args = train.parse_args("--data_root x --epoch 5 --final_strength 0.2".split())
+    args = train.parse_args("--data_root x --epoch 5 --final_geometry 0.2".split())
     strengths = [schedule.deformation_strength(epoch, args) for epoch in range(5)]
     assert strengths == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
 
@@ -389,14 +389,16 @@ def broken_states(each):
 def test_a_foreign_state_is_one_sentence(data_root, tmp_path, capsys, each):
     output = tmp_path / "out"
     assert train.main(command(data_root, output, "--epoch", "1")) == 0
-    good, told = load_whole(output / RESUME_FILE), []
+    good, message = load_whole(output / RESUME_FILE), []
     for change in broken_states(each):
         save_atomically(change(good), output / RESUME_FILE)
         capsys.readouterr()
         code = train.main(command(data_root, output, "--epoch", "1", "--resume"))
-        told.append((code, capsys.readouterr().err))
-    assert all(code == 1 and err.count("\n") == 1 for code, err in told if code), told
-    assert sum(code == 0 for code, _ in told) < 9  # --args x and the like only change what is told
+        message.append((code, capsys.readouterr().err))
+    assert all(code == 1 and err.count("\n") == 1 for code, err in message if code), message
+    assert (
+        sum(code == 0 for code, _ in message) < 9
+    )  # --args x and the like only change what is told
 
 
 def test_a_broken_photo_ends_the_run_and_its_mending_goes_on(tmp_path, capsys):
@@ -409,8 +411,8 @@ def test_a_broken_photo_ends_the_run_and_its_mending_goes_on(tmp_path, capsys):
     photo.write_bytes(bytes(len(content)))
     capsys.readouterr()
     assert train.main(command(data_root, broken, "--epoch", "1")) == 1
-    told = capsys.readouterr().err
-    assert f"{photo} is not a readable picture" in told
+    message = capsys.readouterr().err
+    assert f"{photo} is not a readable picture" in message
     photo.write_bytes(content)
     assert load_whole(broken / RESUME_FILE)["batch"] == 2
     assert train.main(command(data_root, broken, "--epoch", "1", "--resume")) == 0
@@ -433,7 +435,7 @@ def test_within_an_epoch_the_photos_left_of_it_stay_the_same(data_root, tmp_path
             if not flags:
                 photo.write_bytes(content + b"\0")
             done = train.main(command(data_root, output, "--epoch", "1", *flags, "--resume"))
-            told = capsys.readouterr()
+            message = capsys.readouterr()
             photo.write_bytes(content)
-            assert (done, change in told.out + told.err) == (code, True), told
-    assert "what decides which photos are left of it has changed" in told.err
+            assert (done, change in message.out + message.err) == (code, True), message
+    assert "what decides which photos are left of it has changed" in message.err

@@ -5,26 +5,24 @@ import numpy as np
 import pytest
 
 import transforms
+from portraitnet.geometry import input_shape, letterbox, letterbox_mask, resize
+from portraitnet.images import mask_of
+from portraitnet.predictor import to_batch
 from transforms import color, compose, geometry
 from transforms.__main__ import main
+from transforms.edge import edge_of
 from transforms.geometry import (
     fit_matrix,
     flip,
     flip_matrix,
     inside_of,
-    letterbox,
-    letterbox_mask,
-    resize,
     rotate,
     rotation_matrix,
     stack,
-    threshold,
     translate,
     translation_matrix,
-    view_shape,
     warp,
 )
-from transforms.tensor import edge_of, to_batch
 
 GEOMETRY_CLASSES = (
     transforms.RandomHorizontalFlip,
@@ -88,13 +86,13 @@ def test_translate_and_its_borders(image, mask):
 
 def warped(image, mask, matrix, height, width):
     moved, share = warp(stack(image, mask), matrix, height, width)
-    return moved, threshold(share)
+    return moved, mask_of(share)
 
 
 def test_a_soft_mask_stays_soft_and_an_empty_range_is_an_error(image):
     bgra = cv2.merge([image, np.full(image.shape[:2], 100, np.uint8)])
     share = warp(bgra, rotation_matrix(60, 40, 20), 60, 40)[1]
-    assert share[30, 20] == 100 and threshold(share).max() == 0
+    assert share[30, 20] == 100 and mask_of(share).max() == 0
     for scale in ((0, 0), (-1, 1), (2, 1)):
         with pytest.raises(ValueError, match="no range: give the least above 0"):
             transforms.RandomRotation(scale=scale)
@@ -129,7 +127,7 @@ def test_image_and_mask_move_alike(mask, seed):
     for transform in transforms.DEFORMATION:
         matrix = transform.matrix((64, 64), rng) @ matrix
     moved, share = warp(stack(portrait(mask), mask), matrix, 64, 64)
-    moved_mask = threshold(share)
+    moved_mask = mask_of(share)
     inside = cv2.erode(inside_of((60, 40), matrix, (64, 64)), np.ones((3, 3)))
     assert np.array_equal((moved[:, :, 0] > 127)[inside == 1], moved_mask[inside == 1] == 1)
     assert set(np.unique(moved_mask)) <= {0, 1}
@@ -200,32 +198,35 @@ def test_letterbox_of_a_mask():
 def test_fit_matrix_of_a_photo_with_the_views_proportions_is_its_resize(image, mask):
     moved = warped(image, mask, fit_matrix((60, 40), (120, 80)), 120, 80)
     assert np.abs(moved[0].astype(int) - resize(image, 120, 80)).mean() < 1
-    assert (moved[1] != threshold(resize(mask * np.uint8(255), 120, 80))).mean() < 0.002
+    assert (moved[1] != mask_of(resize(mask * np.uint8(255), 120, 80))).mean() < 0.002
 
 
 @pytest.mark.parametrize("photo", [(60, 40), (40, 60), (50, 50), (90, 10)])
-@pytest.mark.parametrize("view", [(64, 64), (96, 32), (32, 96)])
-def test_fit_shows_the_whole_photo_or_fills_the_view(photo, view):
+@pytest.mark.parametrize("network_input", [(64, 64), (96, 32), (32, 96)])
+def test_fit_shows_the_whole_photo_or_fills_the_view(photo, network_input):
     """Hand-made laws: one side fits exactly, the stretch is bounded, the centre stays."""
     for zoom, extreme in ((0.0, max), (1.0, min)):
-        matrix = fit_matrix(photo, view, zoom)
-        shares = matrix[1, 1] * photo[0] / view[0], matrix[0, 0] * photo[1] / view[1]
+        matrix = fit_matrix(photo, network_input, zoom)
+        shares = (
+            matrix[1, 1] * photo[0] / network_input[0],
+            matrix[0, 0] * photo[1] / network_input[1],
+        )
         assert extreme(shares) == pytest.approx(1)
         assert abs(np.log(matrix[0, 0] / matrix[1, 1])) <= 0.15 + 1e-9
         centre = matrix @ [photo[1] / 2, photo[0] / 2, 1]
-        assert centre[:2] == pytest.approx([view[1] / 2, view[0] / 2])
+        assert centre[:2] == pytest.approx([network_input[1] / 2, network_input[0] / 2])
 
 
 @pytest.mark.parametrize("size", [128, 160, 224])
 def test_a_view_has_the_squares_area_and_the_photos_proportions(size):
-    assert view_shape(100, 100, size) == (size, size)
+    assert input_shape(100, 100, size) == (size, size)
     for height, width in ((4, 3), (3, 2), (16, 9), (2, 1), (480, 640), (1080, 1920), (5, 4)):
-        h, w = view_shape(height, width, size)
+        h, w = input_shape(height, width, size)
         assert h % 32 == 0 and w % 32 == 0
         assert 0.7 <= h * w / size**2 <= 1.5
         assert abs(np.log(h / w) - np.log(height / width)) < 0.2
-        assert view_shape(width, height, size) == (w, h)
-    assert view_shape(4, 3, 224) == (256, 192) and view_shape(720, 1280, 224) == (160, 288)
+        assert input_shape(width, height, size) == (w, h)
+    assert input_shape(4, 3, 224) == (256, 192) and input_shape(720, 1280, 224) == (160, 288)
 
 
 def test_inside_of_is_where_a_photo_lands(image):
@@ -335,21 +336,21 @@ def test_degrade_keeps_the_bars_of_a_letterbox(image, rng):
     inside[top : top + height, left : left + width] = 1
     changed = 0
     for _ in range(10):
-        texture = transforms.degrade(square, rng, inside)
-        assert (texture[inside == 0] == 128).all()
-        changed += not np.array_equal(texture, square)
+        photometric = transforms.degrade(square, rng, inside)
+        assert (photometric[inside == 0] == 128).all()
+        changed += not np.array_equal(photometric, square)
     assert changed >= 8
 
 
 def test_light_by_hand():
     grey = np.full((3, 5, 3), 128, np.uint8)
-    assert np.array_equal(color.light(grey, 1, (1, 1, 1), 0, 0), grey)
-    squared = color.light(grey, 2, (1, 0.5, 1), 0, 0)
+    assert np.array_equal(color.relight(grey, 1, (1, 1, 1), 0, 0), grey)
+    squared = color.relight(grey, 2, (1, 0.5, 1), 0, 0)
     assert squared[1, 1].tolist() == [64, 32, 64]  # 255 (128 / 255)^2 = 64.25
-    ramp = color.light(grey, 1, (1, 1, 1), 0.5, 0)[1, :, 0]
+    ramp = color.relight(grey, 1, (1, 1, 1), 0.5, 0)[1, :, 0]
     assert ramp.tolist() == [64, 96, 128, 160, 192]
-    assert color.light(grey, 1, (1, 1, 1), 0.5, np.pi / 2)[:, 0, 0].tolist() == [64, 128, 192]
-    assert color.light(grey, 1, (9, 9, 9), 0, 0).min() == 255
+    assert color.relight(grey, 1, (1, 1, 1), 0.5, np.pi / 2)[:, 0, 0].tolist() == [64, 128, 192]
+    assert color.relight(grey, 1, (9, 9, 9), 0, 0).min() == 255
 
 
 def test_jpeg_loses_more_at_lower_quality(image):
@@ -387,12 +388,12 @@ def test_a_thing_hides_a_part_of_the_person_and_leaves_the_mask():
     bgra, red = person(80, 80, 20, 20, 80, 60), np.zeros((50, 50, 4), np.uint8)
     red[:, :, 2] = 255
     for seed in range(10):
-        covered = compose.cover_part(bgra, red, np.random.default_rng(seed))
+        covered = compose.occlude(bgra, red, np.random.default_rng(seed))
         assert np.array_equal(covered[:, :, 3], bgra[:, :, 3])
         changed = (covered[:, :, :3] != bgra[:, :, :3]).any(axis=2)
         assert 0 < changed.sum() <= 0.3 * np.count_nonzero(bgra[:, :, 3])
     nobody = np.zeros((8, 8, 4), np.uint8)
-    assert np.array_equal(compose.cover_part(nobody, red, np.random.default_rng(0)), nobody)
+    assert np.array_equal(compose.occlude(nobody, red, np.random.default_rng(0)), nobody)
 
 
 # tensor

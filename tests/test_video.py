@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-import effects
 from apps.video import __main__ as video
 from apps.video import live, reading, writing
 from apps.video.drawing import Background, Frame, answers
-from apps.video.reading import read_film
+from apps.video.reading import read_video
 from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
-from images import write_image
-from predictor import Predictor
+from portraitnet import effects
+from portraitnet.images import write_image
+from portraitnet.predictor import Predictor
 
 pytest.importorskip("av")
 
@@ -45,21 +45,21 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     mine.write_bytes(clip.read_bytes())
     assert run(model_path, mine, "--mode", "mask", "--no-smooth") == 0
     predictor = Predictor(model_path)
-    images = [image for _, image in read_film(mine)]
+    images = [image for _, image in read_video(mine)]
     answers = predictor.run([predictor.prepare(image) for image in images])
     expected = [
         255 * effects.mask_of(predictor.restore(answer, image))
         for answer, image in zip(answers, images)
     ]
     result = tmp_path / "mine_mask.mp4"
-    written = [image for _, image in read_film(result)]
+    written = [image for _, image in read_video(result)]
     assert len(written) == len(expected) == 7
     for one, other in zip(written, expected):
         assert difference(one, other[:, :, None]) < 12
-    told = capsys.readouterr()
+    message = capsys.readouterr()
     share = np.mean([mask.mean() / 255 for mask in expected])
     assert 0.1 < share < 0.9, "a test of nothing"
-    assert f"{result}: 7 frames, {share:.1%} person, " in told.out and "7/7" in told.err
+    assert f"{result}: 7 frames, {share:.1%} person, " in message.out and "7/7" in message.err
     assert mine.read_bytes() == clip.read_bytes()
 
 
@@ -67,7 +67,7 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
 def test_every_mode_writes_its_video(model_path, clip, tmp_path, mode):
     assert run(model_path, clip, "--mode", mode, "--output", tmp_path) == 0
     suffix = ".webm" if mode == "cutout" else ".mp4"
-    frames = list(read_film(tmp_path / f"clip_{mode}{suffix}"))
+    frames = list(read_video(tmp_path / f"clip_{mode}{suffix}"))
     assert len(frames) == 7 and frames[0][1].shape == (48, 64, 3)
 
 
@@ -76,17 +76,17 @@ def test_without_pyav_the_loss_of_sound_is_told(model_path, clip, tmp_path, monk
     monkeypatch.setattr(writing.shutil, "which", lambda name: None)
     assert run(model_path, clip, "--output", tmp_path) == 0
     assert "Sound is lost" in capsys.readouterr().out
-    assert len(list(read_film(tmp_path / "clip_overlay.mp4"))) == 7
+    assert len(list(read_video(tmp_path / "clip_overlay.mp4"))) == 7
 
 
 def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
     predictor = Predictor(model_path)
-    frames = [Frame(seconds, image, "mask", None) for seconds, image in read_film(clip)]
+    frames = [Frame(seconds, image, "mask", None) for seconds, image in read_video(clip)]
     smoother = Smoother()
     found = answers(frames, predictor, lambda frame, probability: probability)
     for frame, (given, result) in zip(frames, found, strict=True):
-        view = predictor.prepare(frame.image)
-        smoothed = smoother(view, predictor.run([view])[0])
+        network_input = predictor.prepare(frame.image)
+        smoothed = smoother(network_input, predictor.run([network_input])[0])
         assert given is frame
         expected = predictor.restore(smoothed, frame.image)
         assert np.allclose(result, expected, atol=1e-5)
@@ -160,14 +160,14 @@ def test_without_a_screen_is_one_sentence(model_path, monkeypatch, capsys):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     assert run(model_path, "--camera", 99) == 1  # and Qt has not ended the tests
-    told = r"apps\.video: No window can be opened: [^\n]*\n"
-    assert re.fullmatch(told, capsys.readouterr().err)
+    message = r"apps\.video: No window can be opened: [^\n]*\n"
+    assert re.fullmatch(message, capsys.readouterr().err)
 
 
 def test_no_camera_is_one_sentence(model_path, capfd):
     assert run(model_path, "--camera", 99, "--virtual_camera") == 1
-    told = r"apps\.video: Camera 99 gives no picture: [^\n]*\n"
-    assert re.fullmatch(told, capfd.readouterr().err), "and OpenCV's own words"
+    message = r"apps\.video: Camera 99 gives no picture: [^\n]*\n"
+    assert re.fullmatch(message, capfd.readouterr().err), "and OpenCV's own words"
 
 
 @pytest.fixture
@@ -175,8 +175,8 @@ def camera(clip, monkeypatch):
     """A camera that shows the clip once, as the images that it gives."""
     capture = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: capture(str(clip)))
-    film = capture(str(clip))
-    return [film.read()[1] for _ in range(7)]
+    video_path = capture(str(clip))
+    return [video_path.read()[1] for _ in range(7)]
 
 
 class Device:
@@ -204,9 +204,9 @@ def test_a_virtual_camera_gets_every_frame(model_path, camera, monkeypatch, caps
     monkeypatch.setitem(sys.modules, "pyvirtualcam", stand_in)
     flags = ["--virtual_camera", "--no-smooth", "--mode", "grey"]
     assert run(model_path, "--camera", 0, *flags) == 1  # the clip ends
-    told = capsys.readouterr()
-    assert "Choose the camera /dev/video9 in your call" in told.out
-    assert told.err.startswith("apps.video: Camera 0 gives no picture")
+    message = capsys.readouterr()
+    assert "Choose the camera /dev/video9 in your call" in message.out
+    assert message.err.startswith("apps.video: Camera 0 gives no picture")
     device = Device.last
     assert (device.size, device.rate, device.format, device.closed) == ((64, 48), 10, "bgr", True)
     images = camera[2:]  # two were looked at to open it
@@ -220,24 +220,24 @@ def test_a_virtual_camera_gets_every_frame(model_path, camera, monkeypatch, caps
 def test_a_missing_virtual_camera_is_one_sentence(model_path, camera, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
     assert run(model_path, "--camera", 0, "--virtual_camera") == 1
-    told = "apps.video: --virtual_camera needs pyvirtualcam: run `pip install pyvirtualcam`.\n"
-    assert capsys.readouterr().err == told
+    message = "apps.video: --virtual_camera needs pyvirtualcam: run `pip install pyvirtualcam`.\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.skipif(sys.platform != "linux" or glob("/dev/video*"), reason="may have a device")
 def test_without_v4l2loopback_is_one_sentence(model_path, camera, capsys):
     pytest.importorskip("pyvirtualcam")
     assert run(model_path, "--camera", 0, "--virtual_camera") == 1
-    told = r"apps\.video: There is no virtual camera \([^\n]*\): on Linux run [^\n]*\n"
-    assert re.fullmatch(told, capsys.readouterr().err)
+    message = r"apps\.video: There is no virtual camera \([^\n]*\): on Linux run [^\n]*\n"
+    assert re.fullmatch(message, capsys.readouterr().err)
 
 
 def test_bad_videos_are_named_and_the_others_done(model_path, clip, tmp_path, capsys):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     assert run(model_path, bad, clip, tmp_path / "none.mp4", "--output", tmp_path / "out") == 1
-    told = capsys.readouterr().err
-    assert "bad.mp4 is not a readable film" in told and "There is no file" in told
+    message = capsys.readouterr().err
+    assert "bad.mp4 is not a readable video" in message and "There is no file" in message
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip_overlay.mp4"]
 
 

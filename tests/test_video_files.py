@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from apps.video import __main__ as films
+from apps.video import __main__ as videos
 from apps.video import reading, writing
-from apps.video.reading import probe, read_film
+from apps.video.reading import probe, read_video
 from apps.video.writing import open_writer
 
 av = pytest.importorskip("av")
@@ -77,7 +77,7 @@ def test_frames_come_back_in_order_at_their_times(way, tmp_path):
     path = write(tmp_path / "sub" / "a.mp4", frames)
     rate, count = probe(path)
     assert rate == pytest.approx(RATE) and count == len(frames)
-    seconds, read = zip(*read_film(path))
+    seconds, read = zip(*read_video(path))
     assert seconds == pytest.approx(np.arange(len(frames)) / RATE)
     for before, after in zip(frames, read):
         assert after.dtype == np.uint8 and after.shape == before.shape
@@ -89,13 +89,13 @@ def test_frames_come_back_in_order_at_their_times(way, tmp_path):
 
 def test_odd_sides_grow_by_one(way, tmp_path):
     path = write(tmp_path / "a.mp4", pictures(height=47, width=63))
-    assert next(read_film(path))[1].shape == (48, 64, 3)
+    assert next(read_video(path))[1].shape == (48, 64, 3)
 
 
 def test_uneven_times_are_kept(tmp_path):
     times = [0, 0.04, 0.3, 0.35, 1, 2]
     path = write(tmp_path / "a.mp4", pictures(), times=times)
-    assert [seconds for seconds, _ in read_film(path)] == pytest.approx(times, abs=1e-3)
+    assert [seconds for seconds, _ in read_video(path)] == pytest.approx(times, abs=1e-3)
 
 
 def test_colours_are_those_of_the_source(tmp_path):
@@ -103,9 +103,9 @@ def test_colours_are_those_of_the_source(tmp_path):
     for color in ((200, 60, 30), (20, 180, 70), (40, 50, 220)):
         frame = np.full((64, 64, 3), color, np.uint8)
         path = write(tmp_path / "a.mp4", [frame] * 3)
-        again = write(tmp_path / "b.mp4", [image for _, image in read_film(path)])
+        again = write(tmp_path / "b.mp4", [image for _, image in read_video(path)])
         for video in (path, again):
-            for _, image in read_film(video):
+            for _, image in read_video(video):
                 assert np.abs(image.astype(int) - frame).max() <= 3
 
 
@@ -165,7 +165,7 @@ def turned(path, result):
 def test_a_turned_phone_is_held_upright(way, tmp_path):
     frames = pictures()
     path = turned(write(tmp_path / "a.mp4", frames), tmp_path / "turned.mp4")
-    image = next(read_film(path))[1]
+    image = next(read_video(path))[1]
     upright = np.rot90(frames[0], -1)
     assert image.shape == upright.shape == (64, 48, 3)
     assert np.abs(image.astype(int) - upright)[8::16, 8::16].mean() < 12
@@ -176,15 +176,15 @@ def test_what_is_no_video_is_told(way, tmp_path):
         probe(tmp_path / "none.mp4")
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 99)
-    with pytest.raises(ValueError, match="bad.mp4 is not a readable film"):
-        next(read_film(bad))
+    with pytest.raises(ValueError, match="bad.mp4 is not a readable video"):
+        next(read_video(bad))
 
 
 def test_a_name_that_is_not_utf8_is_told(way, tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
-    path.write_bytes(b"no film")
+    path.write_bytes(b"no video")
     with pytest.raises(ValueError, match="not UTF-8: rename it"):
-        next(read_film(path))
+        next(read_video(path))
 
 
 @pytest.mark.parametrize("with_pyav", [True, False])
@@ -197,7 +197,7 @@ def test_a_text_is_no_film(with_pyav, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="notes.txt is a text"):
         reading.probe(path)
     with pytest.raises(ValueError, match="notes.txt is a text"):
-        next(reading.read_film(path))
+        next(reading.read_video(path))
 
 
 def test_sound_alone_is_told(tmp_path):
@@ -217,7 +217,7 @@ def test_a_damaged_video_gives_what_is_left(tmp_path):
     middle = data.index(b"mdat") + data.index(b"moov") // 2
     data[middle : middle + 1000] = bytes(1000)
     path.write_bytes(data)
-    assert 20 < len(list(read_film(path))) < 40
+    assert 20 < len(list(read_video(path))) < 40
 
 
 def test_a_failure_leaves_neither_file_nor_the_old_one_changed(tmp_path):
@@ -250,14 +250,14 @@ def test_a_film_cut_short_is_told_and_what_there_is_is_kept(model_path, tmp_path
                 packet.stream = copy
                 output.mux(packet)
     flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
-    assert films.main([str(cut), *flags]) == 0  # whole
+    assert videos.main([str(cut), *flags]) == 0  # whole
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
     capsys.readouterr()
-    assert films.main([str(cut), *flags]) == 1
-    told = capsys.readouterr()
-    assert "cut.mkv is damaged or cut short: " in told.err and "of 4.0 seconds" in told.err
-    frames = len(list(read_film(tmp_path / "out" / "cut_overlay.mp4")))
-    assert f"{frames} frames" in told.err and 0 < frames < 36
+    assert videos.main([str(cut), *flags]) == 1
+    message = capsys.readouterr()
+    assert "cut.mkv is damaged or cut short: " in message.err and "of 4.0 seconds" in message.err
+    frames = len(list(read_video(tmp_path / "out" / "cut_overlay.mp4")))
+    assert f"{frames} frames" in message.err and 0 < frames < 36
 
 
 def test_a_film_in_an_unknown_code_is_one_sentence(model_path, tmp_path, capsys):
@@ -272,7 +272,7 @@ def test_a_film_in_an_unknown_code_is_one_sentence(model_path, tmp_path, capsys)
     assert (code := b"FMP4") in data
     path.write_bytes(data.replace(code, b"XQZW"))
     flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
-    assert films.main([str(path), *flags]) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(f"apps.video: {path}") and "cannot be decoded" in told
+    assert videos.main([str(path), *flags]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"apps.video: {path}") and "cannot be decoded" in message
     assert not (tmp_path / "out").exists()

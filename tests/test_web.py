@@ -20,17 +20,16 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-import backends
-import effects
-import predictor
 from apps.video import smoothing
-from apps.video.reading import read_film
+from apps.video.reading import read_video
 from apps.web import __main__ as web
 from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
-from images import read_image, read_mask
-from transforms import MEAN, SCALE, SIZE, geometry, to_batch
-from transforms.geometry import resize, view_shape
+from portraitnet import backends, effects, predictor
+from portraitnet.geometry import SIZE, input_shape, resize
+from portraitnet.images import read_image, read_mask
+from portraitnet.predictor import MEAN, SCALE, to_batch
+from transforms import geometry
 
 NODE = shutil.which("node")
 METADATA = {"size": SIZE, "mean": MEAN, "scale": SCALE, "channel_order": "BGR"}
@@ -355,7 +354,7 @@ def test_views_have_pythons_shape(tmp_path):
     given += [[480, 640], [720, 1280], [1080, 1920], [600, 800], [1, 1], [1, 5000]]
     given = [[*sides, size] for sides in given for size in (96, 160, SIZE, 320)]
     found = json.loads(run_node(tmp_path, SHAPES.replace("GIVEN", json.dumps(given))))
-    assert found == [list(view_shape(*each)) for each in given]
+    assert found == [list(input_shape(*each)) for each in given]
     assert len({tuple(shape) for shape in found}) > 50
 
 
@@ -391,7 +390,7 @@ def portrait(request, tmp_path_factory):
     height, width = request.param
     folder = tmp_path_factory.mktemp("node")
     image, mask = draw_portrait(np.random.default_rng(height), height, width)
-    answer = resize(mask * np.uint8(255), *view_shape(height, width, SIZE))
+    answer = resize(mask * np.uint8(255), *input_shape(height, width, SIZE))
     answer = cv2.GaussianBlur(answer, (0, 0), 3) / np.float32(255)
     (folder / "image").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
     (folder / "answer").write_bytes(answer.tobytes())
@@ -793,8 +792,8 @@ def test_best_edges_for_photos_and_fastest_for_the_camera_until_told_otherwise(p
     assert page.evaluate(wanted) == "lite"
     page.goto(f"{address}?model=tiny")
     page.wait_for_selector("#status.wrong")
-    told = "The network cannot be loaded: there is no tiny: give full or lite."
-    assert page.inner_text("#status") == told
+    message = "The network cannot be loaded: there is no tiny: give full or lite."
+    assert page.inner_text("#status") == message
 
 
 @pytest.mark.slow
@@ -888,13 +887,13 @@ def test_the_camera_is_recorded_to_a_film(page, tmp_path):
     with page.expect_download() as download:
         page.click("#record")
     assert download.value.suggested_filename == "camera_grey.webm"
-    download.value.save_as(tmp_path / "film.webm")
-    frames = [image for _, image in read_film(tmp_path / "film.webm")]
+    download.value.save_as(tmp_path / "video.webm")
+    frames = [image for _, image in read_video(tmp_path / "video.webm")]
     assert len(frames) >= 6 and frames[0].shape == (480, 640, 3)
     assert np.ptp(frames[-1].astype(int), axis=2).max() > 60, "no colour"
-    assert page.inner_text("#record") == "Record a film"
+    assert page.inner_text("#record") == "Record a video"
 
-    page.click("#record")  # a camera that is turned off ends its film
+    page.click("#record")  # a camera that is turned off ends its video
     with pictures(page, 3):
         pass
     with page.expect_download():

@@ -13,7 +13,7 @@ from models.weights import (
     read_state,
     save_atomically,
 )
-from transforms import to_batch
+from portraitnet.predictor import to_batch
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_saved_weights_come_back(saved):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (lambda s: s.pop("mask_head.weight"), r"1 missing \(mask_head.weight\)"),
         (lambda s: s.update(extra=paddle.zeros([1])), r"1 surplus \(extra\)"),
@@ -44,11 +44,11 @@ def test_saved_weights_come_back(saved):
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_named(saved, change, told):
+def test_weights_that_do_not_fit_are_named(saved, change, message):
     model, _ = saved
     state = dict(model.state_dict())
     change(state)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         load_state(PortraitNet(width=0.25), state)
 
 

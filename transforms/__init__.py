@@ -2,34 +2,26 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from images import Image, Mask, cv2
+from portraitnet.images import Image, Mask, cv2
 from transforms.color import (
     RandomBlur,
     RandomBrightness,
     RandomContrast,
+    RandomGrey,
     RandomHSV,
     RandomJpeg,
-    RandomLight,
     RandomNoise,
+    RandomRelight,
     RandomSaturation,
     RandomSharpness,
 )
-from transforms.geometry import (
-    RandomHorizontalFlip,
-    RandomRotation,
-    RandomTranslate,
-    letterbox,
-    letterbox_mask,
-    view_shape,
-)
-from transforms.tensor import MEAN, SCALE, edge_of, to_batch
-
-SIZE = 224  # side of the square whose area the network's view has, pixels
+from transforms.edge import edge_of
+from transforms.geometry import RandomHorizontalFlip, RandomRotation, RandomTranslate
 
 # The two training lists. Deformation moves image, mask and edge alike; texture touches only the
 # second copy of the image, whose output must agree with that of the clean one.
 DEFORMATION = (RandomHorizontalFlip(), RandomRotation(), RandomTranslate())
-TEXTURE = (
+PHOTOMETRIC = (
     RandomSaturation(),
     RandomBrightness(),
     RandomContrast(),
@@ -41,33 +33,30 @@ TEXTURE = (
 
 __all__ = [
     "DEFORMATION",
-    "MEAN",
-    "SCALE",
-    "SIZE",
-    "TEXTURE",
+    "PHOTOMETRIC",
     "RandomBlur",
     "RandomBrightness",
     "RandomContrast",
+    "RandomGrey",
     "RandomHSV",
     "RandomHorizontalFlip",
     "RandomJpeg",
-    "RandomLight",
     "RandomNoise",
+    "RandomRelight",
     "RandomRotation",
     "RandomSaturation",
     "RandomSharpness",
     "RandomTranslate",
     "degrade",
     "edge_of",
-    "letterbox",
-    "letterbox_mask",
-    "to_batch",
-    "view_shape",
 ]
 
 
 def degrade(
-    image: Image, rng: np.random.Generator, inside: Mask | None = None, texture: Iterable = TEXTURE
+    image: Image,
+    rng: np.random.Generator,
+    inside: Mask | None = None,
+    photometric: Iterable = PHOTOMETRIC,
 ) -> Image:
     """Every texture transform in turn, each with its probability.
 
@@ -84,6 +73,6 @@ def degrade(
         (H, W, 3) uint8 BGR, a new array.
     """
     varied = image.copy()
-    for transform in texture:
+    for transform in photometric:
         varied = transform(varied, rng)
     return varied if inside is None else cv2.copyTo(image, 1 - inside, varied)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flags import command, make_parser, whole
-from images import read_image, read_mask, write_image
-from sheets import contact_sheet
-from transforms import SIZE, color, compose, degrade, edge_of, geometry, view_shape
+from portraitnet.cli import command, int_range, make_parser
+from portraitnet.effects import contact_sheet
+from portraitnet.geometry import SIZE, input_shape
+from portraitnet.images import read_image, read_mask, write_image
+from transforms import color, compose, degrade, edge_of, geometry
 
 COLUMNS = 6
 
@@ -24,19 +25,19 @@ def tiles(image, mask, other, rng):
     Returns:
         list of (label, (h, w, 3) uint8 BGR), mask green and edge yellow where pixels move.
     """
-    bgra, shape = geometry.stack(image, mask), view_shape(*mask.shape, SIZE)
+    bgra, shape = geometry.stack(image, mask), input_shape(*mask.shape, SIZE)
     own, square = geometry.fit_matrix(mask.shape, shape), (SIZE, SIZE)
     sheet = []
 
-    def moved(label, matrix=own, view=shape, bgra=bgra):
-        picture, share = geometry.warp(bgra, matrix, *view)
-        person = geometry.threshold(share)
-        edge = edge_of(person, geometry.inside_of(mask.shape, matrix, view))
+    def moved(label, matrix=own, network_input=shape, bgra=bgra):
+        picture, share = geometry.warp(bgra, matrix, *network_input)
+        person = geometry.mask_of(share)
+        edge = edge_of(person, geometry.inside_of(mask.shape, matrix, network_input))
         picture[person == 1] = picture[person == 1] // 2 + np.array([0, 96, 0], np.uint8)
         picture[edge == 1] = 0, 255, 255
         sheet.append((label, picture))
 
-    moved(f"view {shape[1]}x{shape[0]}")
+    moved(f"network input {shape[1]}x{shape[0]}")
     moved("square, zoom 0", geometry.fit_matrix(mask.shape, square, 0), square)
     moved("square, zoom 1", geometry.fit_matrix(mask.shape, square, 1), square)
     moved("flip", geometry.flip_matrix(shape[1]) @ own)
@@ -48,9 +49,9 @@ def tiles(image, mask, other, rng):
     empty = geometry.stack(other, np.zeros(other.shape[:2], np.uint8))
     for i in (1, 2):
         moved(f"background {i}", bgra=compose.swap_background(bgra, empty, rng, 0.3))
-        moved(f"thing before {i}", bgra=compose.cover_part(bgra, empty, rng))
+        moved(f"thing before {i}", bgra=compose.occlude(bgra, empty, rng))
 
-    view = geometry.resize(image, *shape)
+    network_input = geometry.resize(image, *shape)
     for label, function, strengths in (
         ("hsv hue", color.hsv, (-8, 8, 45)),
         ("brightness", color.brightness, (0.4, 1.6)),
@@ -60,15 +61,17 @@ def tiles(image, mask, other, rng):
         ("blur", color.blur, (3, 5)),
         ("jpeg", color.jpeg, (30, 80)),
     ):
-        sheet += [(f"{label} {strength:g}", function(view, strength)) for strength in strengths]
+        sheet += [
+            (f"{label} {strength:g}", function(network_input, strength)) for strength in strengths
+        ]
     for label, gamma, gains, slope in (
         ("light: dim", 2.2, (1, 1, 1), 0),
         ("light: warm", 1, (0.8, 1, 1.2), 0),
         ("light: one side", 1, (1, 1, 1), 0.6),
     ):
-        sheet.append((label, color.light(view, gamma, gains, slope, 0)))
-    sheet.append(("noise 10", color.noise(view, 10, rng)))
-    return sheet + [(f"texture, draw {i}", degrade(view, rng)) for i in (1, 2, 3)]
+        sheet.append((label, color.relight(network_input, gamma, gains, slope, 0)))
+    sheet.append(("noise 10", color.noise(network_input, 10, rng)))
+    return sheet + [(f"texture, draw {i}", degrade(network_input, rng)) for i in (1, 2, 3)]
 
 
 def parse_args(argv=None):
@@ -80,7 +83,7 @@ def parse_args(argv=None):
     parser.add_argument("--mask", help="its mask, to see mask (green) and edge (yellow) move along")
     parser.add_argument("--other", help="photo that lends background and thing; else the photo")
     parser.add_argument("--output", help="picture to write; PHOTO_transforms.png if not given")
-    parser.add_argument("--seed", type=whole(), default=0, help="of noise and draws")
+    parser.add_argument("--seed", type=int_range(), default=0, help="of noise and draws")
     return parser.parse_args(argv)
 
 

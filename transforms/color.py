@@ -12,7 +12,7 @@ one half. `light` and `jpeg` are ours.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from images import Image, cv2
+from portraitnet.images import Image, cv2
 
 LEVELS = np.arange(256, dtype=np.float32)
 # what PIL's sharpness enhancement, used by the official code, starts from
@@ -74,7 +74,7 @@ def noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     return cv2.add(image, values, dtype=cv2.CV_8U)
 
 
-def light(image: Image, gamma: float, gains: ArrayLike, slope: float, angle: float) -> Image:
+def relight(image: Image, gamma: float, gains: ArrayLike, slope: float, angle: float) -> Image:
     """Light that the photo did not have: dim or glaring, coloured, from one side.
 
     Args:
@@ -99,7 +99,7 @@ def jpeg(image: Image, quality: int) -> Image:
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-class Texture:
+class Photometric:
     """Changes an image, (H, W, 3) uint8 BGR, by `change` with probability `prob`."""
 
     def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
@@ -107,7 +107,7 @@ class Texture:
         return self.change(image, rng) if rng.random() < self.prob else image
 
 
-class RandomHSV(Texture):
+class RandomHSV(Photometric):
     """`hsv` with strengths from `hue`, `saturation` and `value`.
 
     The recipe turns no hue; its slight turn here is our addition and stands for coloured light.
@@ -121,7 +121,7 @@ class RandomHSV(Texture):
         return hsv(image, *(rng.uniform(*r) for r in (self.hue, self.saturation, self.value)))
 
 
-class RandomBrightness(Texture):
+class RandomBrightness(Photometric):
     """`brightness` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.4, 1.6)):
@@ -131,7 +131,7 @@ class RandomBrightness(Texture):
         return brightness(image, rng.uniform(*self.factor))
 
 
-class RandomContrast(Texture):
+class RandomContrast(Photometric):
     """`contrast` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.6, 1.4)):
@@ -141,7 +141,7 @@ class RandomContrast(Texture):
         return contrast(image, rng.uniform(*self.factor))
 
 
-class RandomSaturation(Texture):
+class RandomSaturation(Photometric):
     """`saturation` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.4, 1.6)):
@@ -151,7 +151,7 @@ class RandomSaturation(Texture):
         return saturation(image, rng.uniform(*self.factor))
 
 
-class RandomSharpness(Texture):
+class RandomSharpness(Photometric):
     """`sharpness` by a factor from `factor`."""
 
     def __init__(self, prob=0.5, factor=(0.8, 1.2)):
@@ -161,7 +161,7 @@ class RandomSharpness(Texture):
         return sharpness(image, rng.uniform(*self.factor))
 
 
-class RandomBlur(Texture):
+class RandomBlur(Photometric):
     """`blur` with one of `kernels`, odd sizes in pixels."""
 
     def __init__(self, prob=0.5, kernels=(3, 5)):
@@ -171,7 +171,7 @@ class RandomBlur(Texture):
         return blur(image, int(rng.choice(self.kernels)))
 
 
-class RandomNoise(Texture):
+class RandomNoise(Photometric):
     """`noise` of a standard deviation from `sigma`, 0..255 scale."""
 
     def __init__(self, prob=0.5, sigma=(0.0, 10.0)):
@@ -181,7 +181,7 @@ class RandomNoise(Texture):
         return noise(image, rng.uniform(*self.sigma), rng)
 
 
-class RandomLight(Texture):
+class RandomRelight(Photometric):
     """`light` with each of its strengths drawn evenly, `gamma` on a log scale.
 
     Args:
@@ -197,10 +197,20 @@ class RandomLight(Texture):
     def change(self, image, rng):
         gamma = self.gamma ** rng.uniform(-1, 1)
         gains = rng.uniform(1 - self.cast, 1 + self.cast, 3)
-        return light(image, gamma, gains, rng.uniform(0, self.slope), rng.uniform(0, 2 * np.pi))
+        return relight(image, gamma, gains, rng.uniform(0, self.slope), rng.uniform(0, 2 * np.pi))
 
 
-class RandomJpeg(Texture):
+class RandomGrey(Photometric):
+    """Takes all colour away: a black-and-white photo."""
+
+    def __init__(self, prob=0.5):
+        self.prob = prob
+
+    def change(self, image, rng):
+        return saturation(image, 0)
+
+
+class RandomJpeg(Photometric):
     """`jpeg` of a quality from `quality`."""
 
     def __init__(self, prob=0.5, quality=(30, 80)):

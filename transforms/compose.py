@@ -7,18 +7,18 @@ person's share of each pixel, 0..255. The data set draws how often each is used.
 import numpy as np
 from numpy.typing import NDArray
 
-from images import cv2
-from transforms.geometry import resize, threshold
+from portraitnet.geometry import resize
+from portraitnet.images import cv2, mask_of
 
 TOUCH = 0.02  # share of a side's pixels from which on the frame counts as cutting the person there
-THING_SHARES = 0.02, 0.15  # of the person's pixels that a thing hides
+OCCLUDED_FRACTION = 0.02, 0.15  # of the person's pixels that a thing hides
 
 
 def swap_background(
     bgra: NDArray[np.uint8],
     background: NDArray[np.uint8],
     rng: np.random.Generator,
-    least_scale: float = 1.0,
+    min_person_scale: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Put the person of one photo in front of another photo, smaller or as large as before.
 
@@ -43,13 +43,13 @@ def swap_background(
     old, new = sum(cv2.mean(image, 255 - alpha)), sum(cv2.mean(scene))
     gain = np.sqrt((old + 24) / (new + 24))  # two photos seldom have one light
     scene = cv2.convertScaleAbs(scene, alpha=float(np.clip(gain, 0.6, 1.6)))
-    if least_scale < 1:
-        bgra = _smaller(bgra, least_scale ** rng.random(), rng)
+    if min_person_scale < 1:
+        bgra = _smaller(bgra, min_person_scale ** rng.random(), rng)
     return cv2.merge([_over(bgra, scene), cv2.extractChannel(bgra, 3)])
 
 
-def cover_part(
-    bgra: NDArray[np.uint8], thing: NDArray[np.uint8], rng: np.random.Generator
+def occlude(
+    bgra: NDArray[np.uint8], occluder: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Hold something before the person: a patch of another photo, inside the outline.
 
@@ -63,11 +63,14 @@ def cover_part(
     Returns:
         (H, W, 4) uint8.
     """
-    person = np.flatnonzero(threshold(cv2.extractChannel(bgra, 3)))
+    person = np.flatnonzero(mask_of(cv2.extractChannel(bgra, 3)))
     if not len(person):
         return bgra
     y, x = divmod(int(rng.choice(person)), bgra.shape[1])
-    side, stretch = np.sqrt(rng.uniform(*THING_SHARES) * len(person)), np.sqrt(rng.uniform(0.3, 1))
+    side, stretch = (
+        np.sqrt(rng.uniform(*OCCLUDED_FRACTION) * len(person)),
+        np.sqrt(rng.uniform(0.3, 1)),
+    )
     axes = max(1, int(side / stretch / 2)), max(1, int(side * stretch / 2))
     patch, angle = np.zeros(bgra.shape[:2], np.uint8), rng.uniform(0, 180)
     if rng.random() < 0.5:
@@ -75,7 +78,7 @@ def cover_part(
     else:
         corners = cv2.boxPoints(((x, y), (2 * axes[0], 2 * axes[1]), angle))
         cv2.fillConvexPoly(patch, np.intp(corners), 255)
-    covered = _random_part(thing, *bgra.shape[:2], rng)
+    covered = _random_part(occluder, *bgra.shape[:2], rng)
     covered[:, :, 3] = np.minimum(patch, bgra[:, :, 3])
     image = _over(covered, cv2.cvtColor(bgra, cv2.COLOR_BGRA2BGR))
     return cv2.merge([image, cv2.extractChannel(bgra, 3)])
@@ -94,7 +97,7 @@ def _smaller(bgra, scale, rng):
     on opposite sides keeps the size.
     """
     height, width = bgra.shape[:2]
-    person = threshold(cv2.extractChannel(bgra, 3))
+    person = mask_of(cv2.extractChannel(bgra, 3))
     lines = person[0], person[:, 0], person[-1], person[:, -1]
     top, left, bottom, right = (line.mean() > TOUCH for line in lines)
     if (top and bottom) or (left and right):

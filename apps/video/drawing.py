@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-import effects
-from apps.video.reading import SUFFIXES, probe, read_film
+from apps.video.reading import SUFFIXES, probe, read_video
 from apps.video.smoothing import Smoother
-from backgrounds import read_background
-from effects import EFFECTS, Options
-from images import cv2
-from pipeline import outcomes
-from predictor import Predictor
+from portraitnet import effects
+from portraitnet.backgrounds import read_background
+from portraitnet.effects import EFFECTS, Options
+from portraitnet.images import cv2
+from portraitnet.parallel import outcomes
+from portraitnet.predictor import Predictor
 
 COLOR_SIDE = 256  # of effects.person_colors: a fifth of the time of a photo's, alike to the eye
 
@@ -23,7 +23,7 @@ class Frame(NamedTuple):
     """A frame, and what is to be made of it.
 
     Attributes:
-        seconds: since the film or the camera began.
+        seconds: since the video or the camera began.
         image: (H, W, 3) uint8 BGR.
         mode: name of the effect, or "none".
         background: BGR colour or (H, W, 3) image, for "replace".
@@ -44,10 +44,10 @@ class Picture(NamedTuple):
 
 
 class Background:
-    """What stands behind the person: a colour, a photo, or a film over and over again.
+    """What stands behind the person: a colour, a photo, or a video over and over again.
 
     Args:
-        text: as predict.py's --background, or the path of a film.
+        text: as predict.py's --background, or the path of a video.
     """
 
     def __init__(self, text):
@@ -58,7 +58,7 @@ class Background:
                 self.picture = read_background(text)
                 return
             self.step = 1 / probe(text)[0]
-            self.frames = read_film(text)
+            self.frames = read_video(text)
             _, self.picture = next(self.frames)
         except (OSError, ValueError, StopIteration) as error:
             raise argparse.ArgumentTypeError(str(error) or f"{text} is empty") from None
@@ -70,7 +70,7 @@ class Background:
             frame = next(self.frames, None)
             if frame is None:
                 self.start = self.seconds + self.step
-                self.frames = read_film(self.text)
+                self.frames = read_video(self.text)
                 frame = next(self.frames)
             self.seconds, self.picture = self.start + frame[0], frame[1]
             self.filled = None
@@ -105,9 +105,9 @@ def answers(
     """
     smoother = Smoother() if smooth else None
 
-    def network(views):
-        for view, probability in zip(views, predictor.run(views)):
-            yield smoother(view, probability) if smoother else probability
+    def network(inputs):
+        for network_input, probability in zip(inputs, predictor.run(inputs)):
+            yield smoother(network_input, probability) if smoother else probability
 
     def end(frame, _, probability):
         return finish(frame, predictor.restore(probability, frame.image))
@@ -116,7 +116,7 @@ def answers(
         return predictor.prepare(frame.image)
 
     for frame, result, error, _ in outcomes(frames, prepare, network, end, depth=depth):
-        if error is not None:  # a film with a hole is no film
+        if error is not None:  # a video with a hole is no video
             raise error
         yield frame, result
 

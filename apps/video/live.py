@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
 from apps.video.drawing import Frame, pictures
-from images import cv2
+from portraitnet.images import cv2
 
 EFFECT_KEYS = ["blur", "replace", "grey", "overlay", "mask", "none"]  # 1 to 6
 HELP = "1-6 or m: effect   b: background   f: mirror   h: help   q: quit"

@@ -1,6 +1,6 @@
-"""Frames from a film, with PyAV if it is installed, else OpenCV.
+"""Frames from a video, with PyAV if it is installed, else OpenCV.
 
-They are upright images with square pixels, whatever the film's rotation and pixel shape.
+They are upright images with square pixels, whatever the video's rotation and pixel shape.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from images import MOST_PIXELS, cv2
+from portraitnet.images import MAX_PIXELS, cv2
 
 try:
     import av
@@ -20,17 +20,17 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 # FFmpeg's SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without the last two, every
 # conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for them.
 EXACT = 0x2 | 0x2000 | 0x40000
-TEXT = "{} is a text, of which FFmpeg would make pictures of its letters: give a film."
+TEXT = "{} is a text, of which FFmpeg would make pictures of its letters: give a video."
 
 
 def probe(path: Path | str) -> tuple[float, int | None]:
-    """Frames a second and number of frames (None if the file does not tell) of a film.
+    """Frames a second and number of frames (None if the file does not tell) of a video.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no film.
+        FileNotFoundError, ValueError: there is no such file, or it is no video.
     """
     if av:
-        with open_film(path) as container:
+        with open_video(path) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.guessed_rate or 30)
             seconds = container.duration / av.time_base if container.duration else 0
@@ -40,13 +40,13 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     return rate or 30.0, round(count) if count > 0 else None
 
 
-def read_film(
+def read_video(
     path: Path | str, faults: list[str] | None = None
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a film, one at a time.
+    """The frames of a video, one at a time.
 
     Args:
-        faults: given a sentence where the film is damaged or ends before its time.
+        faults: given a sentence where the video is damaged or ends before its time.
 
     Yields:
         (seconds, image): time since the start of the file, (H, W, 3) uint8 BGR.
@@ -54,21 +54,21 @@ def read_film(
     Raises:
         FileNotFoundError, ValueError: as `probe`; a frame is too large.
     """
-    film = _read_with_pyav if av else _read_with_opencv
+    video_path = _read_with_pyav if av else _read_with_opencv
     expected, broken, count, end = None, [], 0, 0.0
-    for expected, step, seconds, image in film(path, broken):  # noqa: B007
+    for expected, step, seconds, image in video_path(path, broken):  # noqa: B007
         count, end = count + 1, seconds + step
         yield seconds, image
     if faults is not None and (broken or (expected and end < expected - max(1, expected / 10))):
-        told = f" of {expected:.1f}" if expected else ""
+        message = f" of {expected:.1f}" if expected else ""
         faults.append(
-            f"{path} is damaged or cut short: {count} frames, up to {end:.1f}{told} seconds, could"
+            f"{path} is damaged or cut short: {count} frames, up to {end:.1f}{message} seconds, could"
             " be read; the result holds these."
         )
 
 
 def _read_with_opencv(path, broken):
-    """The film's seconds, a frame's seconds, time and image, for each frame."""
+    """The video's seconds, a frame's seconds, time and image, for each frame."""
     capture = _capture(path)  # OpenCV turns frames upright by itself
     rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
     expected = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)) / rate
@@ -83,7 +83,7 @@ def _read_with_opencv(path, broken):
 
 def _read_with_pyav(path, broken):
     """As `_read_with_opencv`; `broken` is given each packet that cannot be decoded."""
-    with open_film(path) as container:
+    with open_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
@@ -92,7 +92,7 @@ def _read_with_pyav(path, broken):
         try:
             for frame in decoded(container, stream, broken):
                 width = max(1, round(frame.width * ratio))
-                if width * frame.height > MOST_PIXELS:
+                if width * frame.height > MAX_PIXELS:
                     raise ValueError(f"{path} has frames of {width}x{frame.height} pixels.")
                 image = frame.reformat(width=width, format="bgr24", interpolation=EXACT)
                 image = np.rot90(image.to_ndarray(), round(frame.rotation / 90))
@@ -104,29 +104,29 @@ def _read_with_pyav(path, broken):
 
 
 def _seconds(container, stream):
-    """How long a film's pictures last, where the file tells; sound may go on after them."""
+    """How long a video's pictures last, where the file tells; sound may go on after them."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    told = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
-    if told:  # as Matroska has it
-        return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3])
+    message = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+    if message:  # as Matroska has it
+        return int(message[1]) * 3600 + int(message[2]) * 60 + float(message[3])
     alone = len(container.streams) == 1 and container.duration
     return container.duration / av.time_base if alone else None
 
 
-def open_film(path):
-    """PyAV's container of a film that has pictures."""
+def open_video(path):
+    """PyAV's container of a video that has pictures."""
     _check(path)
     try:
         container = av.open(str(path))
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is not a readable film ({error.strerror}).") from None
+        raise ValueError(f"{path} is not a readable video ({error.strerror}).") from None
     if container.format.name == "tty":
         container.close()
         raise ValueError(TEXT.format(path))
     if not container.streams.video:
         container.close()
-        raise ValueError(f"{path} holds no pictures, only sound: give a film.")
+        raise ValueError(f"{path} holds no pictures, only sound: give a video.")
     return container
 
 
@@ -147,7 +147,7 @@ def _capture(path):
     _check(path)
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise ValueError(f"{path} is not a readable film: give one that OpenCV can open.")
+        raise ValueError(f"{path} is not a readable video: give one that OpenCV can open.")
     if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
         raise ValueError(TEXT.format(path))
     return capture

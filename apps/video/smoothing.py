@@ -1,8 +1,8 @@
-"""What a film asks of its masks beyond a photo's: no flicker."""
+"""What a video asks of its masks beyond a photo's: no flicker."""
 
 import numpy as np
 
-from images import cv2
+from portraitnet.images import cv2
 
 FLOOR = 0.1  # share of the new mask where nothing says that the old one is out of date
 # Of the luma (0..255) after motion is taken out: up to NOISE it is noise, from CHANGED on the photo
@@ -10,7 +10,7 @@ FLOOR = 0.1  # share of the new mask where nothing says that the old one is out 
 NOISE, CHANGED = 2, 8
 # The same for the probability: a mask that differs in a whole window is no flicker.
 DOUBT, MOVED = 0.25, 0.75
-WINDOW = (5, 5)  # in which both are averaged, pixels of the view
+WINDOW = (5, 5)  # in which both are averaged, pixels of the network input
 
 
 class Smoother:
@@ -21,24 +21,24 @@ class Smoother:
     far from the new one: so that little trails behind a movement, and nothing stays after a cut.
     benchmarks/video_quality.py measures it.
 
-    Call it with the frames in order; make a new one for each film.
+    Call it with the frames in order; make a new one for each video.
     """
 
     def __init__(self):
         self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self.luma = self.probability = None
 
-    def __call__(self, view: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    def __call__(self, network_input: np.ndarray, probability: np.ndarray) -> np.ndarray:
         """Smooth the network's answer for the next frame.
 
         Args:
-            view: (h, w, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
+            network input: (h, w, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
             probability: (h, w) float32 0..1, the network's answer for it.
 
         Returns:
             (h, w) float32, 0..1.
         """
-        luma = cv2.cvtColor(view, cv2.COLOR_BGR2GRAY)
+        luma = cv2.cvtColor(network_input, cv2.COLOR_BGR2GRAY)
         if self.luma is not None and self.luma.shape == luma.shape:
             moved_luma, moved = self._moved(luma)
             change = cv2.blur(cv2.absdiff(_soft(luma), _soft(moved_luma)), WINDOW)

@@ -1,4 +1,4 @@
-"""Films to disk, with PyAV if it is installed, else ffmpeg's program, else OpenCV alone."""
+"""Videos to disk, with PyAV if it is installed, else ffmpeg's program, else OpenCV alone."""
 
 import shutil
 import subprocess
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from apps.video import reading
-from apps.video.reading import EXACT, decoded, open_film
-from files import whole_file
-from images import cv2
+from apps.video.reading import EXACT, decoded, open_video
+from portraitnet.files import whole_file
+from portraitnet.images import cv2
 
 if reading.av:
     import av
@@ -48,7 +48,7 @@ def way_of_writing() -> str:
 def open_writer(
     path: Path | str, shape: tuple[int, int, int], rate: float, source: Path | None = None
 ) -> Iterator[Callable[[float, np.ndarray], None]]:
-    """Write a film under a temporary name that becomes `path` when all went well.
+    """Write a video under a temporary name that becomes `path` when all went well.
 
     Sides that are odd grow by one pixel, for the codecs want even ones.
 
@@ -56,7 +56,7 @@ def open_writer(
         path: .mp4, or .webm if the frames have an alpha channel; its folder is made when missing.
         shape: of the frames, (H, W, 3) BGR or (H, W, 4) BGRA.
         rate: frames a second; only PyAV keeps frames that are unevenly spaced in time.
-        source: film whose (first) sound is taken over, if it has one.
+        source: video whose (first) sound is taken over, if it has one.
 
     Yields:
         function write(seconds, picture), frames in order of time.
@@ -103,7 +103,7 @@ class _AvWriter:
         self.sounds = SOUNDS[path.suffix]
         self.format = "bgra" if channels == 4 else "bgr24"
         self.tick = -1
-        self.sound = self._sound(open_film(source)) if source else iter(())
+        self.sound = self._sound(open_video(source)) if source else iter(())
         self.packet = next(self.sound, None)  # the first: before it the header is not complete
 
     def write(self, seconds, picture):
@@ -168,9 +168,9 @@ class _FfmpegWriter:
             raise ValueError(f"ffmpeg failed: {self.process.stderr.read().decode()}") from None
 
     def close(self):
-        _, told = self.process.communicate()
+        _, message = self.process.communicate()
         if self.process.returncode:
-            raise ValueError(f"ffmpeg failed: {told.decode().strip()}")
+            raise ValueError(f"ffmpeg failed: {message.decode().strip()}")
 
 
 class _OpencvWriter:

@@ -17,8 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from backends import MODELS, choose
-from flags import command, make_parser, whole
+from portraitnet.backends import MODELS, choose
+from portraitnet.cli import command, int_range, make_parser
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -70,7 +70,12 @@ def parse_args(argv=None):
         help=f"{' or '.join(MODELS)}, or an ONNX file that export.py wrote; full and lite are one"
         " file here (default: full for photos, lite for the camera)",
     )
-    add("--port", type=whole(0, 65535), default=8420, help="of the address; 0 for any that is free")
+    add(
+        "--port",
+        type=int_range(0, 65535),
+        default=8420,
+        help="of the address; 0 for any that is free",
+    )
     add(
         "--open",
         action=argparse.BooleanOptionalAction,
@@ -141,11 +146,11 @@ class Handler(BaseHTTPRequestHandler):
         return (host[0] if host[2].isdigit() else "".join(host)) in HOSTS
 
     def do_GET(self):  # noqa: N802, the name is http.server's
-        file, status, told = self.file(), 404, "There is no such page here."
+        file, status, message = self.file(), 404, "There is no such page here."
         if not self.is_addressed():
             port = self.server.server_port
-            file, status, told = None, 421, f"This page is at http://127.0.0.1:{port}/ alone."
-        body = content(*file) if file else f"{told}\n".encode()
+            file, status, message = None, 421, f"This page is at http://127.0.0.1:{port}/ alone."
+        body = content(*file) if file else f"{message}\n".encode()
         self.send_response(200 if file else status)
         kind = TYPES[Path(file[0]).suffix] if file else "text/plain; charset=utf-8"
         for name, value in {"Content-Type": kind, "Content-Length": len(body), **HEADERS}.items():

@@ -1,10 +1,10 @@
-"""Films that are hard, made from easy ones: in the dark, of two people, of somebody who leaves.
+"""Videos that are hard, made from easy ones: in the dark, of two people, of somebody who leaves.
 
-    python -m benchmarks.hard_films woman.mp4 man.mp4 --output films/
+    python -m benchmarks.hard_videos woman.mp4 man.mp4 --output videos/
 
 writes them and prints how far the masks are those of the clip as it was (person IoU of both, the
 least and the mean of the frames in which the person has 2 % of the picture or more), in how many
-frames nobody is found although somebody has 1 % or more, and the reverse. The clips are films of
+frames nobody is found although somebody has 1 % or more, and the reverse. The clips are videos of
 one person each; the first is seen against another background (--room) when its person leaves.
 """
 
@@ -14,22 +14,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import effects
 from apps.video.drawing import Frame, answers
-from apps.video.reading import read_film
+from apps.video.reading import read_video
 from apps.video.writing import open_writer
 from benchmarks.table import heading, row
-from flags import make_parser, whole
-from images import read_image
-from predictor import Predictor
+from portraitnet import effects
+from portraitnet.cli import int_range, make_parser
+from portraitnet.images import read_image
+from training.checkpoints import open_predictor
 
 HEIGHT, WIDTH, RATE = 360, 640, 30
-COLUMNS = ["film", "least IoU", "mean IoU", "missed, frames", "invented, frames"]
+COLUMNS = ["video", "least IoU", "mean IoU", "missed, frames", "invented, frames"]
 
 
-def darken(image, light, rng):
+def darken(image, relight, rng):
     """The image in `light` times as much light, with a sensor's noise (shot and read)."""
-    linear = (image / 255.0) ** 2.2 * light
+    linear = (image / 255.0) ** 2.2 * relight
     linear += rng.normal(0, 1, image.shape) * np.sqrt(4e-4 * linear + 2e-5)
     return np.rint(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
@@ -55,27 +55,27 @@ def measured(name, masks, truth):
     iou = (both / np.maximum(either, 1))[shares >= 0.02]
     empty = ~masks.any(axis=(1, 2))
     missed, invented = (empty & (shares >= 0.01)).sum(), (~empty & (shares == 0)).sum()
-    told = [f"{missed} of {(shares >= 0.01).sum()}", f"{invented} of {(shares == 0).sum()}"]
-    return [name, f"{iou.min():.3f}", f"{iou.mean():.3f}", *told]
+    message = [f"{missed} of {(shares >= 0.01).sum()}", f"{invented} of {(shares == 0).sum()}"]
+    return [name, f"{iou.min():.3f}", f"{iou.mean():.3f}", *message]
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Masks of films in the dark, of two people, of somebody who leaves and returns.",
-        example="python -m benchmarks.hard_films woman.mp4 man.mp4 --output films/",
+        "Masks of videos in the dark, of two people, of somebody who leaves and returns.",
+        example="python -m benchmarks.hard_videos woman.mp4 man.mp4 --output videos/",
     )
-    parser.add_argument("clips", nargs=2, type=Path, help="films of one person each")
+    parser.add_argument("clips", nargs=2, type=Path, help="videos of one person each")
     parser.add_argument("--room", type=Path, help="photo of a room without people (default: grey)")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the films")
-    parser.add_argument("--frames", type=whole(1), default=90, help="of each film")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the videos")
+    parser.add_argument("--frames", type=int_range(1), default=90, help="of each video")
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    predictor, rng = Predictor("full"), np.random.default_rng(0)
+    predictor, rng = open_predictor("full"), np.random.default_rng(0)
     first, second = (
-        [effects.fill(image, HEIGHT, WIDTH) for _, image in islice(read_film(path), args.frames)]
+        [effects.fill(image, HEIGHT, WIDTH) for _, image in islice(read_video(path), args.frames)]
         for path in args.clips
     )
     steps = min(len(first), len(second))
@@ -85,7 +85,7 @@ def main(argv=None):
     pushed = [push(effects.matte(p), away(i, steps)) for i, p in enumerate(probabilities)]
     clean = np.stack([effects.mask_of(p) for p in probabilities])
     half = slice(WIDTH // 4, 3 * WIDTH // 4)
-    films = {
+    videos = {
         "dark (6 %)": [darken(image, 0.06, rng) for image in first],
         "darker (2 %)": [darken(image, 0.02, rng) for image in first],
         "two": [np.hstack([a[:, half], b[:, half]]) for a, b in zip(first, second)],
@@ -99,7 +99,7 @@ def main(argv=None):
     truths["two"] = np.concatenate([clean[:, :, half], others[:, :, half]], axis=2)
     truths["leaves"] = np.stack([(alpha > 0.5).astype(np.uint8) for alpha in pushed])
     print(heading(COLUMNS))
-    for name, images in films.items():
+    for name, images in videos.items():
         images = [np.uint8(image) for image in images[:steps]]
         path = args.output / f"{name.split()[0]}.mp4"
         with open_writer(path, images[0].shape, RATE) as write:

@@ -4,31 +4,23 @@ Each takes `image`, (H, W, 3) uint8 BGR, and `probability`, (H, W) float32 0..1 
 changes neither, and returns a new uint8 picture of that size, BGR where nothing else is said.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from images import cv2
-from transforms.geometry import resize
+from portraitnet.geometry import resize
+from portraitnet.images import cv2, mask_of
+from portraitnet.postprocess import CLEAR, SOLID
 
-THRESHOLD = 0.5  # a pixel is person where its probability is above
 OVERLAY_COLOR = (80, 200, 80)  # BGR
-# The network is never quite sure: up to CLEAR it means background, from SOLID on person.
-CLEAR, SOLID = 0.33, 0.67
-# A person's blob holds this share of the view and has this mean probability (where that exceeds
-# THRESHOLD; the least on EG1800's validation photos was .29 and .84).
-PERSON_SHARE, PERSON_MEAN = 0.003, 0.75
 COLOR_SIDE = 1024  # longer side at which colours are estimated, pixels
 # Half widths of the windows of the two colour estimates, as shares of the longer side: 90 and 6
 # pixels at about 1000 in the paper.
 FAR, NEAR = 0.09, 0.006
 PURITY = 4  # power of alpha that weighs a colour: how much pure pixels count above mixed ones
+LABEL_HEIGHT, MARGIN = 20, 4  # pixels under, and left, right and above each picture of a sheet
 BLUR_SIGMA = 6  # a wider blur is made on a smaller picture, where its sigma is this many pixels
-
-
-def mask_of(probability: np.ndarray) -> np.ndarray:
-    """The mask, (H, W) uint8 0/1: person where the probability exceeds THRESHOLD."""
-    return (probability > THRESHOLD).astype(np.uint8)
 
 
 def matte(probability: np.ndarray) -> np.ndarray:
@@ -39,24 +31,6 @@ def matte(probability: np.ndarray) -> np.ndarray:
     """
     alpha = (probability - np.float32(CLEAR)) * np.float32(1 / (SOLID - CLEAR))
     return np.clip(alpha, 0, 1, out=alpha)
-
-
-def drop_doubtful(probability: np.ndarray) -> np.ndarray:
-    """Take out what the network only suspects: blobs too small or too unsure to be a person.
-
-    Args:
-        probability: (h, w) float32 0..1.
-
-    Returns:
-        (h, w) float32, 0 in such blobs, their rims included; 0 all over when no blob is left.
-    """
-    _, labels = cv2.connectedComponents((probability > CLEAR).astype(np.uint8))
-    core = probability > THRESHOLD
-    areas = np.bincount(labels[core], minlength=labels.max() + 1)
-    sums = np.bincount(labels[core], probability[core], minlength=labels.max() + 1)
-    kept = (areas >= PERSON_SHARE * probability.size) & (sums >= PERSON_MEAN * areas)
-    kept[0] = kept.any()  # what lies between the blobs
-    return probability * kept[labels]
 
 
 def overlay(
@@ -254,3 +228,21 @@ def _blend(front, back, weight):
     """front * weight + back * (1 - weight) for (H, W, 3) uint8 and (H, W) float 0..1."""
     weight = np.asarray(weight, np.float32)
     return cv2.blendLinear(front, back, weight, 1 - weight)
+
+
+def contact_sheet(cells: Sequence[tuple[str, np.ndarray]], columns: int) -> np.ndarray:
+    """Lay labelled pictures, (h, w, 3) uint8 BGR of any sizes, out in rows; (H, W, 3) uint8 BGR."""
+    height, width = (max(picture.shape[axis] for _, picture in cells) for axis in (0, 1))
+    white = (255,) * 3
+    tiles = []
+    for label, picture in cells:
+        below = height - picture.shape[0] + LABEL_HEIGHT
+        beside = width - picture.shape[1] + MARGIN
+        tile = cv2.copyMakeBorder(
+            picture, MARGIN, below, MARGIN, beside, cv2.BORDER_CONSTANT, value=white
+        )
+        place = (MARGIN + 2, tile.shape[0] - 6)
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        tiles.append(cv2.putText(tile, label, place, font, 0.45, (0,) * 3, 1, cv2.LINE_AA))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])

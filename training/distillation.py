@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from images import Image, Probability, cv2
-from predictor import Predictor
-from transforms.geometry import resize
+from portraitnet.geometry import resize
+from portraitnet.images import Image, Probability, cv2
+from portraitnet.predictor import Predictor
+from training.checkpoints import open_predictor
 
 
-class Selfie:
+class MediaPipeSelfie:
     """MediaPipe's selfie model, at its best: the photo stretched to 256x256, not letterboxed.
 
     Args:
@@ -50,7 +51,7 @@ class Selfie:
         return found
 
 
-class Salient:
+class ISNet:
     """IS-Net: cuts out what strikes the eye, person or not, far more exactly than a small network.
 
     Args:
@@ -91,15 +92,15 @@ class Salient:
         return cv2.resize(answer, image.shape[1::-1])
 
 
-def load_teacher(path: str | Path, refine: bool = False) -> Selfie | Predictor:
+def load_teacher(path: str | Path, refine: bool = False) -> MediaPipeSelfie | Predictor:
     """MediaPipe's selfie model from a .tflite file, or one of this project's.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
     """
     if Path(path).suffix == ".tflite":
-        return Selfie(path)
-    return Predictor(path, refine=refine)
+        return MediaPipeSelfie(path)
+    return open_predictor(path, refine=refine)
 
 
 class Teacher:
@@ -114,33 +115,33 @@ class Teacher:
         pairs: list of Pair, the training photos.
         roots: data folders whose photos it teaches; None for all photos, wherever they lie.
 
-    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same view for both: Beyer et al., arXiv
+    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same network input for both: Beyer et al., arXiv
         2106.05237.
     """
 
     def __init__(self, network, share, pairs, roots):
         self.network, self.share = network, share
-        self.taught = [
+        self.distilled = [
             roots is None or any(Path(pair.image_path).is_relative_to(root) for root in roots)
             for pair in pairs
         ]
 
     def __call__(
-        self, masks: NDArray[np.float32], views: NDArray[np.uint8], indices: Sequence[int]
+        self, masks: NDArray[np.float32], inputs: NDArray[np.uint8], indices: Sequence[int]
     ) -> NDArray[np.float32]:
         """What to aim at instead of the masks.
 
         Args:
             masks: (N, h, w) float32 0..1.
-            views: (N, h, w, 3) uint8 BGR, what the student sees.
+            network inputs: (N, h, w, 3) uint8 BGR, what the student sees.
             indices: N numbers of their pairs.
 
         Returns:
             (N, h, w) float32 0..1.
         """
         targets = masks.copy()
-        asked = [n for n, index in enumerate(indices) if self.taught[index] and masks[n].any()]
-        answers = self.network.probabilities([views[n] for n in asked])
+        asked = [n for n, index in enumerate(indices) if self.distilled[index] and masks[n].any()]
+        answers = self.network.probabilities([inputs[n] for n in asked])
         for n, answer in zip(asked, answers):
             targets[n] += self.share * (answer - masks[n])
         return targets

@@ -3,14 +3,15 @@
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
-from backends import runner
-from effects import overlay
 from metrics import SELECTION
-from predictor import Predictor
-from transforms import letterbox
+from portraitnet.effects import overlay
+from portraitnet.geometry import letterbox
+from portraitnet.predictor import Predictor
+from training.checkpoints import runner
 
 PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's rows of validation photos
 WIDTH, HEIGHT, LEFT, TOP = 480, 180, 64, 40  # of a panel of the curves, its axis and title, pixels
@@ -73,8 +74,10 @@ def _panel(title, epochs, curves, top):
     for i, (name, curve) in enumerate(curves.items()):
         color = COLORS[i % len(COLORS)]
         points = [(x(e), y(v)) for e, v in zip(epochs, curve) if math.isfinite(v)]
-        told = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
-        parts.append(f'<polyline points="{told}" fill="none" stroke="{color}" stroke-width="2"/>')
+        message = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+        parts.append(
+            f'<polyline points="{message}" fill="none" stroke="{color}" stroke-width="2"/>'
+        )
         parts += [
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.5" fill="{color}"/>' for px, py in points
         ]
@@ -90,12 +93,24 @@ def _ticks(low, high, count=5):
     return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def log_epoch(writer, run, dataset):
+def open_writer(output: Path):
+    """VisualDL's LogWriter in a folder of its own: of several files in one VisualDL shows the last.
+
+    `visualdl --logdir output/visualdl` shows a training and its continuations as runs side by side.
+    """
+    from visualdl import LogWriter
+
+    folder = output / "visualdl"
+    part = 1 + sum(path.is_dir() for path in folder.glob("part_*"))
+    return LogWriter(str(folder / f"part_{part}"))
+
+
+def log_epoch(writer, state, dataset):
     """VisualDL's figures of an epoch, and its masks over those of the truth."""
-    for name, summary in run.history[-1]["val"].items():
+    for name, summary in state.history[-1]["val"].items():
         for score_name in ("accuracy", "miou_raw", SELECTION, "boundary_iou"):
-            writer.add_scalar(f"{name}/{score_name}", summary[score_name], run.epoch)
-    writer.add_image("val/masks", draw_panel(run.evaluated, dataset), run.epoch)
+            writer.add_scalar(f"{name}/{score_name}", summary[score_name], state.epoch)
+    writer.add_image("val/masks", draw_panel(state.evaluated, dataset), state.epoch)
 
 
 def draw_panel(model, dataset):

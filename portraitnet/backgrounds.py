@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from images import read_image
+from portraitnet.images import read_image
 
 COLORS = {  # BGR
     "black": (0, 0, 0),

@@ -1,5 +1,6 @@
 """Photos and frames on their way through a network: read, run and finished at once, in order."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,10 +8,15 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-from images import cv2
+from portraitnet.images import cv2
 
 FAILURES = (OSError, ValueError, MemoryError, cv2.error)  # of one item: the others go on
 END = object()
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 class Outcome(NamedTuple):
@@ -41,7 +47,7 @@ def outcomes(
     """Prepare, run and finish items; the three overlap, and few items are in memory at a time.
 
     Args:
-        items: anything; with one reader they are made in its thread, as a film's frames want it.
+        items: anything; with one reader they are made in its thread, as a video's frames want it.
         prepare: function of an item -> what the network sees of it and `finish` needs.
         network: function of a list of prepared items -> an answer for each; called in their order.
         finish: function of an item, as prepared, and its answer -> result; called in two threads.

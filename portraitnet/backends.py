@@ -17,27 +17,47 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from files import check_sha256
-from transforms import SIZE
+from portraitnet.files import check_sha256
+from portraitnet.geometry import SIZE
 
-WEIGHTS = Path(__file__).parent / "weights"
+# Beside this file in an installed package, beside the package in a clone.
+WEIGHTS = next(
+    folder
+    for folder in (Path(__file__).parent / "weights", Path(__file__).parent.parent / "weights")
+    if folder.is_dir()
+)
 AUTO = "auto"
 LITE_SIZE = 160  # pixels; see `Network`
-# Name -> name of its files in weights/, how that of the ONNX file ends, size of its views
-# (`Network`; None for the file's own). "lite" was trained for views of half the pixels and runs in
-# INT8: less time than MediaPipe takes.
+
+
+class BundledModel(NamedTuple):
+    """A network whose files lie in WEIGHTS.
+
+    Attributes:
+        stem: how the names of its files begin.
+        onnx_ending: how the name of its ONNX file ends.
+        size: see `Network`; None for the file's own.
+    """
+
+    stem: str
+    onnx_ending: str = ".onnx"
+    size: int | None = None
+
+
+# "lite" was trained for inputs of half the pixels and runs in INT8: less time than MediaPipe takes.
 MODELS = {
-    "full": ("portraitnet", ".onnx", None),
-    "lite": ("portraitnet_lite", "_int8.onnx", LITE_SIZE),
+    "full": BundledModel("portraitnet"),
+    "lite": BundledModel("portraitnet_lite", "_int8.onnx", LITE_SIZE),
 }
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
-# Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s
+# Views of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO 0.2 s
 # and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
 SHAPES_KEPT = 16
 # Batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
@@ -75,7 +95,7 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
 
     Args:
         model_path: model file, or a name in MODELS: the file in weights/ that the backend runs, in
-            views of that size; None for DEFAULT.
+            network inputs of that size; None for DEFAULT.
         backend: name in BACKENDS, or "auto": the fastest one that is installed and runs the file.
 
     Raises:
@@ -87,14 +107,13 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
     names = [backend] if backend != AUTO else list(BACKENDS)
     installed = [name for name in names if is_installed(name)] or names
     if str(model_path or DEFAULT) in MODELS:
-        stem, ending, size = MODELS[str(model_path or DEFAULT)]
-        files = {name: BACKENDS[name][0].replace(".onnx", ending) for name in installed}
-        paths = {name: WEIGHTS / file.replace("portraitnet", stem) for name, file in files.items()}
+        model = MODELS[str(model_path or DEFAULT)]
+        paths = {name: bundled_path(model, name) for name in installed}
         name = next((name for name in installed if paths[name].exists()), installed[0])
-        return Choice(paths[name], name, size)
+        return Choice(paths[name], name, model.size)
 
     model_path = Path(model_path)
-    suffixes = {name: Path(file).suffix for name, (file, _, _) in BACKENDS.items()}
+    suffixes = {name: Path(backend.ending).suffix for name, backend in BACKENDS.items()}
     able = [name for name in BACKENDS if suffixes[name] == model_path.suffix]
     if not able:
         known = ", ".join(sorted(set(suffixes.values())))
@@ -112,9 +131,15 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
     return Choice(model_path, backend)
 
 
+def bundled_path(model: BundledModel, backend: str) -> Path:
+    """The file in WEIGHTS that a backend runs; it need not exist."""
+    ending = BACKENDS[backend].ending
+    return WEIGHTS / (model.stem + (model.onnx_ending if ending == ".onnx" else ending))
+
+
 def is_installed(backend: str) -> bool:
     """Whether the package that a backend needs can be found; it is not imported."""
-    return importlib.util.find_spec(BACKENDS[backend][1]) is not None
+    return importlib.util.find_spec(BACKENDS[backend].package) is not None
 
 
 def load(
@@ -131,7 +156,14 @@ def load(
         OSError, ValueError: no such file; not to be read; damaged; not of this network.
         ImportError: the backend's package is not installed.
     """
-    _, package, loader = BACKENDS[backend]
+    check_model_file(model_path, backend)
+    network = BACKENDS[backend].load(Path(model_path), threads)
+    return network._replace(size=size or network.size)
+
+
+def check_model_file(model_path: str | Path, backend: str) -> None:
+    """Check that a model file is there and intact, and that its backend is installed; see `load`."""
+    package = BACKENDS[backend].package
     if not Path(model_path).is_file():
         raise FileNotFoundError(
             f"There is no model file {model_path}: check the path, or make one with train.py "
@@ -141,31 +173,22 @@ def load(
         name = {"paddle": "paddlepaddle"}.get(package, package)
         raise ImportError(f"The backend {backend} needs {package}: run `pip install {name}`.")
     check_sha256(Path(model_path))
-    network = loader(Path(model_path), threads)
-    return network._replace(size=size or network.size)
 
 
-def runner(model) -> RunBatch:
-    """A PortraitNet in evaluation mode as a backend: function of batch -> probability."""
-    paddle = import_paddle()
+def import_paddle() -> ModuleType:
+    """Paddle, without its advice to install a C++ compiler's cache; the only place that silences it."""
+    warnings.filterwarnings("ignore", message="No ccache found")
+    import paddle
 
-    def run_batch(batch):
-        with paddle.no_grad():
-            return model.probability(paddle.to_tensor(batch)).numpy()
-
-    return run_batch
+    return paddle
 
 
-def load_paddle(model_path, threads):
-    """See `load`."""
-    paddle = import_paddle()
-    from models.weights import load_model
-
-    model = load_model(model_path)
-    if threads is not None:
-        paddle.base.core.set_num_threads(threads)
-
-    return Network(runner(model), SIZE)
+def load_checkpoint(model_path, threads):
+    """A checkpoint is no model file: PortraitNet's Python code must build the network first."""
+    raise ValueError(
+        f"{model_path} is a checkpoint, which only the scripts of the repository run: "
+        "use `python predict.py` there, or export it to ONNX with `python export.py`."
+    )
 
 
 def load_inference(model_path, threads):
@@ -194,14 +217,6 @@ def load_inference(model_path, threads):
         return answer.copy_to_cpu()
 
     return Network(run_batch, SIZE)
-
-
-def import_paddle():
-    """Paddle tells everyone who imports it to install a C++ compiler's cache; not here."""
-    warnings.filterwarnings("ignore", message="No ccache found")
-    import paddle
-
-    return paddle
 
 
 def load_onnx(model_path, threads):
@@ -250,8 +265,8 @@ def load_openvino(model_path, threads):
     shape = given.partial_shape
     fixed = shape[2].is_static if len(shape) == 4 else None
     check_interface(model_path, given.any_name, fixed, answer.any_name)
-    told = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
-    size = model.get_rt_info(told).astype(int) if model.has_rt_info(told) else SIZE
+    message = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
+    size = model.get_rt_info(message).astype(int) if model.has_rt_info(message) else SIZE
 
     @lru_cache(SHAPES_KEPT)
     def request(height, width):
@@ -283,7 +298,7 @@ def check_interface(model_path, given, fixed, answer):
         )
     if fixed:
         raise ValueError(
-            f"{model_path} takes views of one shape alone, as exports of before 2026-11-24 did: "
+            f"{model_path} takes network inputs of one shape alone, as exports of before 2026-11-24 did: "
             "export its checkpoint again."
         )
 
@@ -297,10 +312,24 @@ def damaged(model_path, error):
     )
 
 
-# Name -> its file in weights/, package, loader; the fastest first (benchmarks/infer_speed.py).
+class Backend(NamedTuple):
+    """How a runtime is used.
+
+    Attributes:
+        ending: of the names of the files that it runs.
+        package: that it needs.
+        load: function of model_path and threads -> Network; see `load`.
+    """
+
+    ending: str
+    package: str
+    load: Callable[[Path, int | None], Network]
+
+
+# The fastest first (benchmarks/infer_speed.py).
 BACKENDS = {
-    "openvino": ("portraitnet.onnx", "openvino", load_openvino),
-    "onnx": ("portraitnet.onnx", "onnxruntime", load_onnx),
-    "inference": ("portraitnet_inference.pdiparams", "paddle", load_inference),
-    "paddle": ("portraitnet.pdparams", "paddle", load_paddle),
+    "openvino": Backend(".onnx", "openvino", load_openvino),
+    "onnx": Backend(".onnx", "onnxruntime", load_onnx),
+    "inference": Backend("_inference.pdiparams", "paddle", load_inference),
+    "paddle": Backend(".pdparams", "paddle", load_checkpoint),
 }

@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from images import Image, Mask, cv2
 from metrics import distance_to_boundary
-from transforms.geometry import threshold
+from portraitnet.images import Image, Mask, cv2, mask_of
 
 REACH = 4  # px to both sides of a contour in which the photo's edge is looked for
 
@@ -77,7 +76,7 @@ def inset(share: NDArray[np.uint8], pixels: float) -> NDArray[np.uint8]:
     Returns:
         (H, W) uint8.
     """
-    mask = threshold(share)
+    mask = mask_of(share)
     if mask.all() or not mask.any():
         return share
     # Blurred, or the pixels' corners would shine through.

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from effects import EFFECTS
-from images import SUFFIXES
+from portraitnet.effects import EFFECTS
+from portraitnet.images import SUFFIXES
 
 
 class Task(NamedTuple):

@@ -11,30 +11,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from files import refuse_inputs, write_whole
+from portraitnet.files import refuse_inputs, write_whole
 
 try:
     import cv2  # every other module takes it from here, for the sake of this sentence
 except ImportError as error:
-    told = (
+    message = (
         f"OpenCV cannot be loaded ({error}): run `pip install -r requirements.txt`, and on a server"
         " without a screen also `apt-get install -y libgl1 libglib2.0-0`."
     )
     if Path(__file__).parent in Path(getattr(sys.modules["__main__"], "__file__", "")).parents:
-        sys.exit(told)  # one of our commands; a notebook must live
-    raise ImportError(told) from None
+        sys.exit(message)  # one of our commands; a notebook must live
+    raise ImportError(message) from None
 
 # What a name in a signature means; the docstrings tell the shapes.
-Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a view and a texture are images too
+Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a network input and a texture are images too
 Mask = NDArray[np.uint8]  # (H, W) 0 background, 1 person; an edge is 0/1 alike
 Probability = NDArray[np.float32]  # (H, W) 0..1, of person
+
+THRESHOLD = 0.5  # a pixel is person where its probability is above
 
 # What a folder is searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 OPAQUE = (".jpg", ".jpeg")  # of these, OpenCV writes no alpha channel and says nothing
 JPEG_START = b"\xff\xd8"
 # A photo of more takes 20 bytes a pixel on its way; the largest sensor of a phone has 200 million.
-MOST_PIXELS = 200_000_000
+MAX_PIXELS = 200_000_000
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
@@ -95,12 +97,12 @@ def _tiff_size(data, order):
     return (sides[256], sides[257]) if len(sides) == 2 else None
 
 
-def _decode(data, flags, path, most=MOST_PIXELS):
+def _decode(data, flags, path, max_pixels=MAX_PIXELS):
     width, height = picture_size(data) or (0, 0)
-    if width * height > most:
+    if width * height > max_pixels:
         raise ValueError(
-            f"{path} has {width}x{height} pixels, over the limit of {most:,}: shrink it, or raise "
-            "the limit (predict.py's --most_pixels)."
+            f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or raise "
+            "the limit (predict.py's --max_pixels)."
         )
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -124,7 +126,7 @@ def _read_bytes(path):
     return Path(path).read_bytes()
 
 
-def read_image(path: str | Path, most: int = MOST_PIXELS) -> Image:
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image:
     """A photo as a viewer shows it: EXIF orientation applied, transparency over white.
 
     Grey photos get three equal channels; 16-bit ones keep their upper 8 bits. Not applied: colour
@@ -141,16 +143,16 @@ def read_image(path: str | Path, most: int = MOST_PIXELS) -> Image:
         FileNotFoundError: there is no such file.
         ValueError: the file is no whole picture, or has more than `most` pixels (or 2**30).
     """
-    return decode_image(_read_bytes(path), path, most)
+    return decode_image(_read_bytes(path), path, max_pixels)
 
 
-def decode_image(data: bytes, name: str | Path, most: int = MOST_PIXELS) -> Image:
+def decode_image(data: bytes, name: str | Path, max_pixels: int = MAX_PIXELS) -> Image:
     """As `read_image`, from the content of a file; `name` is what errors call it."""
     if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
-        raw = _decode(data, cv2.IMREAD_UNCHANGED, name, most)
+        raw = _decode(data, cv2.IMREAD_UNCHANGED, name, max_pixels)
         if raw.ndim == 3 and raw.shape[2] == 4:
             return _over_white(raw)
-    return _decode(data, cv2.IMREAD_COLOR, name, most)
+    return _decode(data, cv2.IMREAD_COLOR, name, max_pixels)
 
 
 def _over_white(picture):
@@ -190,7 +192,7 @@ def read_mask(path: str | Path) -> Mask:
     return (picture > (0 if top == 1 else 127)).astype(np.uint8)
 
 
-def read_share(path: str | Path) -> Probability:
+def read_alpha(path: str | Path) -> Probability:
     """A soft mask: grey levels 0..255 (or 0..65535) are the person's share of each pixel.
 
     Files, channels and errors are those of `read_mask`, but every level is allowed.
@@ -212,6 +214,20 @@ def _read_grey(path):
     if picture.dtype == np.uint16 and picture.max() > 255:
         picture = picture >> 8
     return picture.astype(np.uint8)
+
+
+def mask_of(probability: np.ndarray) -> Mask:
+    """The mask of a probability or an alpha: person where it exceeds one half.
+
+    Args:
+        probability: (H, W) float32 0..1, or uint8 0..255.
+
+    Returns:
+        (H, W) uint8 0/1.
+    """
+    if probability.dtype == np.uint8:
+        return cv2.threshold(probability, 127, 1, cv2.THRESH_BINARY)[1]
+    return (probability > THRESHOLD).astype(np.uint8)
 
 
 def write_image(path: str | Path, image: Image, keep: Iterable[str | Path] = ()) -> None:

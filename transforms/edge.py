@@ -1,32 +1,10 @@
 """From pictures to what the network takes, and the edge label."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
 
-from images import Image, Mask, cv2
+from portraitnet.images import Mask, cv2
 
-MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
-SCALE = 0.017
 EDGE_WIDTH = 4 / 224  # of the contour band, as a share of the longer side; source: official code
-
-
-def to_batch(images: Sequence[Image]) -> NDArray[np.float32]:
-    """Normalise images of one size.
-
-    Args:
-        images: list of N (H, W, 3) uint8 BGR images, or their (N, H, W, 3) array.
-
-    Returns:
-        batch (N, 3, H, W) float32: (pixel - MEAN) * SCALE.
-    """
-    batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
-    for planes, image in zip(batch, images):
-        for channel in range(3):
-            np.subtract(image[:, :, channel], np.float32(MEAN[channel]), out=planes[channel])
-    batch *= np.float32(SCALE)
-    return batch
 
 
 def edge_of(mask: Mask, inside: Mask | None = None, width: int | None = None) -> Mask:

@@ -89,7 +89,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     """
     words = example.split()
     return argparse.ArgumentParser(
-        prog=words[1] if words[1] != "-m" else " ".join(words[:3]),
+        prog=" ".join(words[:3]) if words[1] == "-m" else words[words[0] == "python"],
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=Help,
@@ -97,31 +97,31 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def whole(least=0, most=LARGEST, multiple=1):
+def int_range(low=0, high=LARGEST, multiple=1):
     """Type of a whole number from `least` to `most`, a multiple of `multiple`."""
-    told = f"a whole number{_range(least, most)}" if multiple == 1 else f"a multiple of {multiple}"
+    message = f"a whole number{_range(low, high)}" if multiple == 1 else f"a multiple of {multiple}"
 
     def parse(text):
         number = int(text) if re.fullmatch(r"[+-]?\d{1,10}", text, re.ASCII) else None
-        if number is None or not least <= number <= most or number % multiple:
-            raise argparse.ArgumentTypeError(f"must be {told}, not {text!r}")
+        if number is None or not low <= number <= high or number % multiple:
+            raise argparse.ArgumentTypeError(f"must be {message}, not {text!r}")
         return number
 
     return parse
 
 
-def real(least=0.0, most=math.inf, above=None):
+def float_range(low=0.0, high=math.inf, above=None):
     """Type of a finite number from `least` (or, where given, anything above `above`) to `most`."""
-    told = f"a number{_range(least, most)}" if above is None else f"a number above {above:g}"
+    message = f"a number{_range(low, high)}" if above is None else f"a number above {above:g}"
 
     def parse(text):
         try:
             number = float(text)
         except ValueError:
             number = math.nan
-        in_range = least <= number <= most if above is None else above < number <= most
+        in_range = low <= number <= high if above is None else above < number <= high
         if not (math.isfinite(number) and in_range):
-            raise argparse.ArgumentTypeError(f"must be {told}, not {text!r}")
+            raise argparse.ArgumentTypeError(f"must be {message}, not {text!r}")
         return number
 
     return parse
@@ -133,7 +133,7 @@ def _shown(value):
     return str(value.relative_to(ROOT) if inside else value)
 
 
-def _range(least, most):
-    if most in (LARGEST, math.inf):
-        return f" from {least:g}" if least > -math.inf else ""
-    return f" from {least:g} to {most:g}"
+def _range(low, high):
+    if high in (LARGEST, math.inf):
+        return f" from {low:g}" if low > -math.inf else ""
+    return f" from {low:g} to {high:g}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from images import SUFFIXES
+from portraitnet.images import SUFFIXES
 
 DATA_ROOT = "EG1800/"  # where the commands look when they are not told
 SPLITS = ("train", "val", "test")
@@ -15,7 +15,7 @@ OFFICIAL_LIST = "eg1800_{}.txt"  # lines are names, photos in Images/, masks in 
 PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
 SOFT_LIST = "soft_list.txt"  # the same, more training photos, whose masks are shares 0..255
 WRONG_LINES = 20  # of a list that are named, at most
-VAL_SHARE = 0.1  # split off the training photos where no root has a validation list
+VAL_FRACTION = 0.1  # split off the training photos where no root has a validation list
 HELD_OUT_EVERY = 10  # of the photos without people, sorted by name, kept for evaluation
 
 
@@ -131,10 +131,10 @@ def read_pairs(root, path, soft=False):
         elif parts:
             wrong.append(f"line {number} is {line.strip()!r}")
     if wrong:
-        told = ", ".join(wrong[:WRONG_LINES])
+        message = ", ".join(wrong[:WRONG_LINES])
         more = f" and {len(wrong) - WRONG_LINES} more" if len(wrong) > WRONG_LINES else ""
         raise ValueError(
-            f"{path} {told}{more}: write `image mask`, with a tab between them where a name "
+            f"{path} {message}{more}: write `image mask`, with a tab between them where a name "
             "has spaces."
         )
     return pairs
@@ -168,7 +168,7 @@ def find_pairs(data_root, split, seed=0):
         train = listed["train"]
         # Drafts are no truth to be judged by, unless there is nothing else.
         eligible = [i for i, pair in enumerate(train) if not pair.soft] or range(len(train))
-        count = max(1, round(VAL_SHARE * len(eligible)))
+        count = max(1, round(VAL_FRACTION * len(eligible)))
         chosen = set(np.random.default_rng(seed).permutation(eligible)[:count].tolist())
         listed["val"] = [train[i] for i in sorted(chosen)]
         listed["train"] = [pair for i, pair in enumerate(train) if i not in chosen]

@@ -1,0 +1,243 @@
+"""Find the person in photos: `portraitnet photo.jpg` writes photo_overlay.png beside it.
+
+In a clone `python predict.py` is the same command, which also runs checkpoints with Paddle.
+"""
+
+import argparse
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+from tqdm import tqdm
+
+from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
+from portraitnet.backgrounds import COLORS, read_background
+from portraitnet.cli import command, float_range, int_range, make_parser
+from portraitnet.effects import EFFECTS, Options
+from portraitnet.images import (
+    MAX_PIXELS,
+    OPAQUE,
+    SUFFIXES,
+    decode_image,
+    encode_image,
+    mask_of,
+    read_image,
+    write_image,
+)
+from portraitnet.jobs import Failure, Task, find_photos, without_clashes
+from portraitnet.parallel import Outcome, outcomes
+from portraitnet.predictor import Predictor
+
+PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
+
+
+def parse_args(argv=None, program="portraitnet"):
+    parser = make_parser(
+        "Find the person in photos. Without flags, photo.jpg gets photo_overlay.png beside it: the"
+        " person tinted and outlined, to judge by eye. --mode cutout cuts the person out.",
+        example=f"{'python ' if program.endswith('.py') else ''}{program} photo.jpg --mode cutout -o person.png",
+    )
+    photos = "photos, or folders that are searched for photos; - reads one photo from stdin"
+    parser.add_argument("photos", nargs="+", type=Path, help=photos)
+    add_result_flags(parser.add_argument_group("results"))
+    add_network_flags(parser.add_argument_group("network"))
+    args = parser.parse_args(argv)
+    try:
+        background = read_background(args.background)
+    except ValueError as error:
+        parser.error(f"argument --background: {error}")
+    args.options = Options(background, args.blur / 100)
+    if args.photos == [PIPE] and args.output is None:
+        args.output = PIPE
+    args.output_file = args.output is not None and (
+        args.output == PIPE or (args.output.suffix.lower() in SUFFIXES and not args.output.is_dir())
+    )
+    if message := contradiction(args):
+        parser.error(message)
+    return args
+
+
+def add_result_flags(group):
+    add = group.add_argument
+    output = "folder of the results; or the file of the only one, such as person.png; - is stdout"
+    add("-o", "--output", type=Path, help=f"{output} (default: beside each photo)")
+    add("--mode", choices=EFFECTS, default="overlay", help="what to write, and the result's name")
+    colors = ", ".join(COLORS)
+    background = f"for --mode replace: a photo, a colour #rrggbb, or one of {colors}"
+    add("--background", default="green", help=background)
+    blur = "for --mode blur: sigma, %% of the longer side"
+    add("--blur", type=float_range(), default=2.0, help=blur)
+    add("--save_mask", action="store_true", help="write the 0/255 mask too: photo_mask.png")
+    add("--skip_existing", action="store_true", help="pass over photos whose result exists")
+    add("--json", action="store_true", help="print a line of JSON for each photo")
+    add("--require_person", action="store_true", help="exit code 3 where a photo shows nobody")
+
+
+def add_network_flags(group):
+    add = group.add_argument
+    add("--model_path", default=DEFAULT, help=MODEL_HELP)
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
+    refine = "let the mask follow the photo's edges"
+    add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
+    add("--batch_size", type=int_range(1), default=4, help="photos the network sees at once")
+    add("--max_pixels", type=int_range(1), default=MAX_PIXELS, help="larger photos are refused")
+
+
+def contradiction(args):
+    """What is wrong with photos and --output together, a sentence; None if nothing is."""
+    if PIPE in args.photos and len(args.photos) > 1:
+        return "- reads one photo from stdin: give no other photo beside it"
+    if PIPE in args.photos and not args.output_file:
+        return f"a photo from stdin has no name: give --output a file, not the folder {args.output}"
+    if args.output_file and (len(args.photos) > 1 or args.photos[0].is_dir()):
+        return f"--output {args.output} is one file: give a folder, or a single photo"
+    if args.output_file and args.mode == "cutout" and args.output.suffix.lower() in OPAQUE:
+        return f"{args.output} cannot hold a transparent background: name a .png"
+    if args.output == PIPE and (args.json or args.save_mask):
+        return "the picture goes to stdout and nothing else can: give --output a file"
+    return None
+
+
+def plan(args):
+    """Pair each photo with the files of its results: tasks, and failures where that cannot be."""
+    photos, unread = find_photos(args.photos)
+    tasks = [Task(path, results_of(path, place, args)) for path, place in photos]
+    inputs = [*dict(photos), Path(args.background)]
+    tasks, refused = without_clashes(tasks, [path for path in inputs if path != PIPE])
+    return tasks, unread + refused
+
+
+def results_of(path, place, args):
+    """The paths of a photo's results, in the order of `modes`."""
+    if args.output_file:
+        mask = args.output.with_name(f"{args.output.stem}_mask.png")
+        return [args.output, mask][: len(modes(args))]
+    folder = args.output / place if args.output else path.parent
+    return [folder / f"{path.stem}_{mode}.png" for mode in modes(args)]
+
+
+def modes(args):
+    """The effects to write: --mode, and the mask if --save_mask asks for it."""
+    return [args.mode] + ["mask"] * (args.save_mask and args.mode != "mask")
+
+
+def read(path, high):
+    """The image in a file, or in stdin, of at most so many pixels."""
+    if path == PIPE:
+        return decode_image(sys.stdin.buffer.read(), "stdin", high)
+    return read_image(path, high)
+
+
+def write(path, picture):
+    """Write a result to its file, or as PNG to stdout."""
+    if path != PIPE:
+        write_image(path, picture)
+        return
+    sys.stdout.buffer.write(encode_image("stdout.png", picture))
+    sys.stdout.buffer.flush()
+
+
+def predict(tasks, predictor, args):
+    """Write the results of each task.
+
+    Yields:
+        Outcome of a task, its result the share of person.
+    """
+
+    def prepare(task):
+        image = read(task.path, args.max_pixels)
+        return image, predictor.prepare(image)
+
+    def network(prepared):
+        return predictor.run([network_input for _, network_input in prepared])
+
+    def finish(task, prepared, probability):
+        image, _ = prepared
+        probability = predictor.restore(probability, image)
+        for mode, result in zip(modes(args), task.results):
+            write(result, EFFECTS[mode](image, probability, args.options))
+        return float(mask_of(probability).mean())
+
+    size = args.batch_size
+    return outcomes(tasks, prepare, network, finish, readers=2, depth=size, batch_size=size)
+
+
+def report(outcome, args, log, program):
+    """Print what became of a photo: a line to `log`, or of JSON; a failure to stderr too."""
+    path, results = outcome.item
+    milliseconds = 1000 * outcome.seconds
+    if outcome.error is not None:
+        facts = {"photo": str(path), "error": str(outcome.error)}
+        tqdm.write(f"{program}: {Failure(path, str(outcome.error))}", file=sys.stderr)
+    else:
+        facts = {"photo": str(path), "results": [str(result) for result in results]}
+        facts |= {"person": round(outcome.result, 4), "milliseconds": round(milliseconds, 1)}
+        if not args.json:
+            name = "stdout" if results[0] == PIPE else results[0]
+            tqdm.write(f"{name}: {outcome.result:.1%} person, {milliseconds:.0f} ms", file=log)
+        if outcome.result == 0:
+            tqdm.write(f"{program}: {path}: nobody was found in it.", file=sys.stderr)
+    if args.json:
+        tqdm.write(json.dumps(facts), file=sys.stdout)
+
+
+def make_command(program: str, open_predictor: Callable[..., Predictor]) -> Callable:
+    """The command's `main(argv)`, which returns the exit code.
+
+    Args:
+        program: name of the command in its messages.
+        open_predictor: `Predictor`, or a function with its arguments that runs more kinds of files.
+    """
+    main = functools.partial(run_command, program=program, open_predictor=open_predictor)
+    return command(program)(main)
+
+
+def run_command(argv, program, open_predictor):
+    """See `make_command`."""
+    args = parse_args(argv, program)
+    if args.output == PIPE and sys.stdout.isatty():
+        message = "stdout is a terminal: redirect it (`> person.png`) or give --output a file."
+        print(f"{program}: {message}", file=sys.stderr)
+        return 2
+    # What is said goes where no result goes.
+    log = sys.stderr if args.json or args.output == PIPE else sys.stdout
+    tasks, refused = plan(args)
+    if not tasks and not refused:
+        folders = ", ".join(map(str, args.photos))
+        raise FileNotFoundError(f"No photo in {folders}: give {' '.join(SUFFIXES)} files.")
+    # Set by `python -m paddle.distributed.launch`: every process takes its share of the list.
+    rank = int(os.environ.get("PADDLE_TRAINER_ID", 0))
+    count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
+    tasks, refused = tasks[rank::count], refused[rank::count]
+    if args.skip_existing:
+        todo = [task for task in tasks if not all(result.exists() for result in task.results)]
+        print(f"{len(tasks) - len(todo)} photos skipped: their results exist.", file=log)
+        tasks = todo
+    predictor = open_predictor(args.model_path, args.backend, refine=args.refine)
+    print(f"{predictor.model_path} with {predictor.backend}", file=log)
+    if args.model_path in MODELS and args.backend == AUTO and predictor.backend == "paddle":
+        message = "`pip install -r requirements-apps.txt` makes it about seven times as fast."
+        print(f"Paddle runs the network; {message}", file=log)
+
+    refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]
+    failed, empty, count = 0, 0, len(tasks) + len(refused)
+    with tqdm(total=count, unit="photo", disable=count < 2 or rank > 0) as bar:
+        for outcome in chain(refused, predict(tasks, predictor, args)):
+            report(outcome, args, log, program)
+            failed += outcome.error is not None
+            empty += outcome.result == 0
+            bar.update()
+    if failed:
+        print(f"{program}: {failed} of {count} photos failed.", file=sys.stderr)
+        return 1
+    return 3 if empty and args.require_person else 0
+
+
+main = make_command("portraitnet", Predictor)
+
+if __name__ == "__main__":
+    sys.exit(main())

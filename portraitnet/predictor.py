@@ -1,0 +1,129 @@
+"""Photo in, probability out: the only pre- and post-processing, whatever runs the network.
+
+>>> from images import read_image
+>>> from predictor import Predictor
+>>> probability = Predictor().probability(read_image("examples/astronaut.png"))
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portraitnet.backends import AUTO, RunBatch, choose, load
+from portraitnet.geometry import SIZE, input_shape, resize
+from portraitnet.images import Image, Probability, cv2
+from portraitnet.postprocess import drop_doubtful, guided_upsample
+
+MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
+SCALE = 0.017
+
+
+class Predictor:
+    """A loaded network; call it from one thread at a time.
+
+    `probability` and `probabilities` are all that most need. They are `prepare`, `run` and
+    `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
+    The network sees a photo in a rectangle of nearly its proportions, without padding: its `network input`.
+
+    Args:
+        model_path: model file, or a name in `backends.MODELS`; None for the default one.
+        backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
+        refine: take out what is hardly a person (`drop_doubtful`) and let the mask follow the
+            photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
+        size: side of the square with a network input's area, pixels; None for the name's or the file's.
+        threads: that the network may use; None for the runtime's choice.
+
+    Attributes:
+        backend: name of the one that runs.
+        model_path: of the file that it runs.
+        size: as above.
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence on what is wrong with the model file.
+        ImportError: the backend is not installed.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path | None = None,
+        backend: str = AUTO,
+        refine: bool = True,
+        size: int | None = None,
+        threads: int | None = None,
+    ):
+        self.model_path, self.backend, named_size = choose(model_path, backend)
+        network = load(self.model_path, self.backend, size or named_size, threads)
+        self.run_batch, self.size = network
+        self.refine = refine
+
+    @classmethod
+    def of(cls, run_batch: RunBatch, size: int = SIZE, refine: bool = True) -> "Predictor":
+        """A Predictor of a network in memory, such as `training.checkpoints.runner(model)` while it trains.
+
+        Args:
+            run_batch: function of batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
+            size, refine: as above.
+        """
+        predictor = cls.__new__(cls)
+        predictor.run_batch, predictor.size, predictor.refine = run_batch, size, refine
+        return predictor
+
+    def probability(self, image: Image) -> Probability:
+        """Where the person is.
+
+        Args:
+            image: (H, W, 3) uint8 BGR, any size.
+
+        Returns:
+            (H, W) float32, 0..1, the probability that a pixel is person.
+        """
+        return self.probabilities([image])[0]
+
+    def probabilities(self, images: list[Image]) -> list[Probability]:
+        """As `probability`, for a list of images of any sizes."""
+        probabilities = self.run([self.prepare(image) for image in images])
+        return [self.restore(*each) for each in zip(probabilities, images)]
+
+    def prepare(self, image: Image) -> Image:
+        """image (H, W, 3) uint8 -> its network input (h, w, 3) uint8, which is what the network sees."""
+        return resize(image, *input_shape(*image.shape[:2], self.size))
+
+    def run(self, inputs: list[Image]) -> list[Probability]:
+        """List of network inputs -> list of their (h, w) float32 probabilities; one pass for each shape."""
+        probabilities = [None] * len(inputs)
+        for shape in {network_input.shape for network_input in inputs}:
+            indices = [i for i, network_input in enumerate(inputs) if network_input.shape == shape]
+            batch = to_batch([inputs[i] for i in indices])
+            answers = self.run_batch(batch)
+            if not np.isfinite(answers).all():
+                raise ValueError(
+                    "The network's answer is not finite: its weights are damaged; use other ones."
+                )
+            for i, probability in zip(indices, answers):
+                probabilities[i] = probability
+        return probabilities
+
+    def restore(self, probability: Probability, image: Image) -> Probability:
+        """A network input's probability (h, w) float32 -> the image's, (H, W) float32."""
+        if self.refine:
+            return guided_upsample(drop_doubtful(probability), image)
+        return cv2.resize(probability, image.shape[1::-1])
+
+
+def to_batch(images: Sequence[Image]) -> NDArray[np.float32]:
+    """Normalise images of one size.
+
+    Args:
+        images: list of N (H, W, 3) uint8 BGR images, or their (N, H, W, 3) array.
+
+    Returns:
+        batch (N, 3, H, W) float32: (pixel - MEAN) * SCALE.
+    """
+    batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
+    for planes, image in zip(batch, images):
+        for channel in range(3):
+            np.subtract(image[:, :, channel], np.float32(MEAN[channel]), out=planes[channel])
+    batch *= np.float32(SCALE)
+    return batch
