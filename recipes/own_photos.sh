@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
 # Fine-tune the shipped weights on your own photos and masks: bash recipes/own_photos.sh mine/
 #
-# mine/ holds train_list.txt, lines `photo mask`, and better also val_list.txt (docs/data.md). No masks yet? First
-# `python label.py photos/ --output mine/` and correct what it drafted.
-# Time: an epoch of 1,206 photos takes 54 s on two cores of an AMD EPYC (docs/experiments.md, the ablation).
-# Reaches: what your photos allow; the first score is that of the shipped weights, the second that of yours.
+# mine/ holds train_list.txt, lines `photo mask`, and better also val_list.txt (docs/data.md).
+# Without masks, run `python label.py photos/ --output mine/` first and correct the drafts.
+# Time: an epoch of 1,206 photos takes 54 s on two cores of an AMD EPYC
+# (docs/log/2026-11-22_ablation_one_seed.md).
+# Reaches: what your photos allow. The first score is that of the shipped weights, the second that
+# of the fine-tuned ones.
 set -euo pipefail
 
 data=${1:-mine/}
 output=${2:-mine_output}
 
 python check.py --data_root "$data"
-python evaluate.py --split val --data_root "$data"  # the shipped weights, to compare with
-python train.py --data_root "$data" --pretrained weights/portraitnet.pdparams --epoch 5 --lr 0.0004 --batch_size 16 \
-    --ema 0.99 --consistency_weight 0 --rotation 10 --scale 0.85 1.15 --shift 0.08 --texture_prob 0.2 --output "$output"
-python evaluate.py --model_path "$output/best.pdparams" --split val --data_root "$data" --save_dir "$output"
-python predict.py examples/portrait.jpg --mode cutout --model_path "$output/best.pdparams" -o "$output/portrait.png"
+python evaluate.py --split val --data_root "$data"  # the shipped weights, for comparison
+python train.py --data_root "$data" --pretrained weights/portraitnet.pdparams --epoch 5 \
+    --lr 0.0004 --batch_size 16 --ema 0.99 --loss_weights 0.1 0 --rotation 14 --scale 0.85 1.15 \
+    --photometric_prob 0.2 --output "$output"
+python evaluate.py --model_path "$output/best.pdparams" --split val --data_root "$data" \
+    --save_dir "$output"
+python predict.py examples/portrait.jpg --mode cutout --model_path "$output/best.pdparams" \
+    -o "$output/portrait.png"
