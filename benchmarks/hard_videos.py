@@ -1,11 +1,15 @@
-"""Videos that are hard, made from easy ones: in the dark, of two people, of somebody who leaves.
+"""Masks of difficult videos: in the dark, of two people, of a person who leaves and returns.
 
     python -m benchmarks.hard_videos woman.mp4 man.mp4 --output videos/
 
-writes them and prints how far the masks are those of the clip as it was (person IoU of both, the
-least and the mean of the frames in which the person has 2 % of the picture or more), in how many
-frames nobody is found although somebody has 1 % or more, and the reverse. The clips are videos of
-one person each; the first is seen against another background (--room) when its person leaves.
+makes these videos from two ordinary clips of one person each and prints, per video:
+
+- minimum and mean person IoU between the masks and those of the unchanged clip, over the frames in
+  which the person covers at least 2 % of the picture;
+- missed: frames without a mask although the person covers at least 1 %;
+- invented: frames with a mask although nobody is there.
+
+The person who leaves is shown in front of another background (--room).
 """
 
 from itertools import islice
@@ -14,60 +18,69 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from apps.video.drawing import Frame, answers
+from apps.video.drawing import Frame, process_frames
 from apps.video.reading import read_video
 from apps.video.writing import open_writer
 from benchmarks.table import heading, row
 from portraitnet import effects
 from portraitnet.cli import int_range, make_parser
-from portraitnet.images import read_image
+from portraitnet.images import mask_of, read_image
 from training.checkpoints import open_predictor
 
 HEIGHT, WIDTH, RATE = 360, 640, 30
-COLUMNS = ["video", "least IoU", "mean IoU", "missed, frames", "invented, frames"]
+COLUMNS = ["video", "minimum IoU", "mean IoU", "missed, frames", "invented, frames"]
 
 
-def darken(image, relight, rng):
-    """The image in `light` times as much light, with a sensor's noise (shot and read)."""
-    linear = (image / 255.0) ** 2.2 * relight
+def darken(image, light, rng):
+    """The image with `light` times as much light and a sensor's noise (shot and read noise)."""
+    linear = (image / 255.0) ** 2.2 * light
     linear += rng.normal(0, 1, image.shape) * np.sqrt(4e-4 * linear + 2e-5)
     return np.rint(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
-def away(step, steps):
-    """By how many pixels somebody is out of place: stays, leaves, is gone, returns."""
+def shift_at(step, steps):
+    """Pixels by which the person is moved: the person stays, leaves, is away, returns."""
     return int(np.interp(step / steps, (0.15, 0.4, 0.65, 0.9), (0, 700, 700, 0)))
 
 
 def push(plane, pixels):
+    """Move a plane to the right, with zeros on the left."""
     return cv2.warpAffine(plane, np.float32([[1, 0, pixels], [0, 1, 0]]), (WIDTH, HEIGHT))
 
 
 def masks_of(images, predictor):
     frames = [Frame(index / RATE, image, "mask", None) for index, image in enumerate(images)]
-    found = answers(frames, predictor, lambda frame, probability: effects.mask_of(probability))
+    found = process_frames(frames, predictor, lambda _, probability: mask_of(probability))
     return np.stack([mask for _, mask in found])
 
 
-def measured(name, masks, truth):
-    shares = truth.mean(axis=(1, 2))
+def measure(name, masks, truth):
+    """A row of the table.
+
+    Args:
+        name: name of the video.
+        masks, truth: (T, H, W) uint8 0/1, of the network and expected.
+    """
+    fractions = truth.mean(axis=(1, 2))
     both, either = ((masks & truth).sum((1, 2)), (masks | truth).sum((1, 2)))
-    iou = (both / np.maximum(either, 1))[shares >= 0.02]
+    iou = (both / np.maximum(either, 1))[fractions >= 0.02]
     empty = ~masks.any(axis=(1, 2))
-    missed, invented = (empty & (shares >= 0.01)).sum(), (~empty & (shares == 0)).sum()
-    message = [f"{missed} of {(shares >= 0.01).sum()}", f"{invented} of {(shares == 0).sum()}"]
-    return [name, f"{iou.min():.3f}", f"{iou.mean():.3f}", *message]
+    missed, invented = (empty & (fractions >= 0.01)).sum(), (~empty & (fractions == 0)).sum()
+    counts = [f"{missed} of {(fractions >= 0.01).sum()}", f"{invented} of {(fractions == 0).sum()}"]
+    return [name, f"{iou.min():.3f}", f"{iou.mean():.3f}", *counts]
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Masks of videos in the dark, of two people, of somebody who leaves and returns.",
+        "Masks of videos in the dark, of two people, of a person who leaves and returns.",
         example="python -m benchmarks.hard_videos woman.mp4 man.mp4 --output videos/",
     )
-    parser.add_argument("clips", nargs=2, type=Path, help="videos of one person each")
+    parser.add_argument("clips", nargs=2, type=Path, help="two videos of one person each")
     parser.add_argument("--room", type=Path, help="photo of a room without people (default: grey)")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the videos")
-    parser.add_argument("--frames", type=int_range(1), default=90, help="of each video")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the videos that are made"
+    )
+    parser.add_argument("--frames", type=int_range(1), default=90, help="frames of each video")
     return parser.parse_args(argv)
 
 
@@ -82,19 +95,19 @@ def main(argv=None):
     room = read_image(args.room) if args.room else np.full((9, 16, 3), 128, np.uint8)
     room = effects.fill(room, HEIGHT, WIDTH)
     probabilities = predictor.probabilities(first[:steps])
-    pushed = [push(effects.matte(p), away(i, steps)) for i, p in enumerate(probabilities)]
-    clean = np.stack([effects.mask_of(p) for p in probabilities])
+    pushed = [push(effects.matte(p), shift_at(i, steps)) for i, p in enumerate(probabilities)]
+    clean = np.stack([mask_of(p) for p in probabilities])
     half = slice(WIDTH // 4, 3 * WIDTH // 4)
     videos = {
         "dark (6 %)": [darken(image, 0.06, rng) for image in first],
         "darker (2 %)": [darken(image, 0.02, rng) for image in first],
         "two": [np.hstack([a[:, half], b[:, half]]) for a, b in zip(first, second)],
         "leaves": [
-            np.rint(push(image, away(i, steps)) * a[:, :, None] + room * (1 - a[:, :, None]))
+            np.rint(push(image, shift_at(i, steps)) * a[:, :, None] + room * (1 - a[:, :, None]))
             for i, (image, a) in enumerate(zip(first, pushed))
         ],
     }
-    others = np.stack([effects.mask_of(p) for p in predictor.probabilities(second[:steps])])
+    others = np.stack([mask_of(p) for p in predictor.probabilities(second[:steps])])
     truths = {"dark (6 %)": clean, "darker (2 %)": clean}
     truths["two"] = np.concatenate([clean[:, :, half], others[:, :, half]], axis=2)
     truths["leaves"] = np.stack([(alpha > 0.5).astype(np.uint8) for alpha in pushed])
@@ -105,7 +118,7 @@ def main(argv=None):
         with open_writer(path, images[0].shape, RATE) as write:
             for index, image in enumerate(images):
                 write(index / RATE, image)
-        print(row(measured(name, masks_of(images, predictor), truths[name])), flush=True)
+        print(row(measure(name, masks_of(images, predictor), truths[name])), flush=True)
 
 
 if __name__ == "__main__":

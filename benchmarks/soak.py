@@ -1,7 +1,7 @@
-"""Memory and rate of a long run, by time: python -m benchmarks.soak photos --count 20000
+"""Memory and speed of a long run over time: python -m benchmarks.soak photos --count 20000
 
-Runs the real command on drawn photos, reads its progress bar and its memory, draws both as SVG, and
-ends with 1 if the last quarter needs over 3 % more memory than the second one.
+The benchmark runs the real command on drawn photos, follows its progress bar and its memory, and
+draws both as SVG. Exit code 1: the last quarter used over 3 % more memory than the second quarter.
 """
 
 import re
@@ -18,13 +18,13 @@ from portraitnet.files import write_whole
 from portraitnet.images import cv2, write_image
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 0.03  # growth of the median memory from the second quarter to the last
-WIDTH, HEIGHT = 640, 200  # of a curve, pixels
+LIMIT = 0.03  # relative growth of the median memory from the second quarter to the last
+WIDTH, HEIGHT = 640, 200  # size of a curve, pixels
 KINDS = "photos", "frames", "training"
 
 
-def drawn(rng, side):
-    """A photo (side * 3 / 4, side, 3) uint8 with a blob on it, and its mask."""
+def draw_photo(rng, side):
+    """Draw a photo (side * 3 / 4, side, 3) uint8 of an ellipse, and its mask 0/255."""
     height = side * 3 // 4
     mask = np.zeros((height, side), np.uint8)
     center = tuple(map(int, rng.integers((side // 3, height // 3), (side * 2 // 3, height // 2))))
@@ -35,8 +35,8 @@ def drawn(rng, side):
 
 
 def prepare(kind, count, side, size, batch, folder):
-    """Write what the command reads; its words after `python`."""
-    pairs = [drawn(np.random.default_rng(i), side) for i in range(8)]
+    """Write the command's inputs; returns the command's words after `python`."""
+    pairs = [draw_photo(np.random.default_rng(i), side) for i in range(8)]
     out = str(folder / "out")
     if kind == "frames":
         from apps.video.writing import open_writer
@@ -63,7 +63,7 @@ def prepare(kind, count, side, size, batch, folder):
 
 
 def measure(words, count):
-    """Run a command; rows of (seconds, items done, MB of memory) as its bar goes on."""
+    """Run a command; returns rows of (seconds, finished items, memory in MB)."""
     process = subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -82,7 +82,7 @@ def measure(words, count):
 
 
 def curve(seconds, values, label, top):
-    """One curve from 0 to its largest value, with its ends written beside it."""
+    """SVG of one curve, with its axis from 0 to the largest value."""
     x = 60 + (WIDTH - 70) * seconds / seconds[-1]
     y = top + HEIGHT - 25 - (HEIGHT - 55) * values / values.max()
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
@@ -95,37 +95,45 @@ def curve(seconds, values, label, top):
 
 
 def draw(rows, kind):
-    """SVG of memory and rate by time."""
+    """SVG of memory and speed over time."""
     steps = rows[:: max(1, len(rows) // 200)]
     rates = np.diff(steps[:, 1]) / np.maximum(np.diff(steps[:, 0]), 1e-3)
     smooth = np.convolve(rates, np.ones(9) / 9, "valid") if len(rates) > 9 else rates
     times = steps[len(steps) - len(smooth) :, 0]
     curves = curve(rows[:: max(1, len(rows) // 400), 0], rows[:: max(1, len(rows) // 400), 2],
                    f"{kind}: memory, MB", 0)  # fmt: skip
-    curves += "\n" + curve(times, smooth, f"{kind} a second", HEIGHT)
+    curves += "\n" + curve(times, smooth, f"{kind} per second", HEIGHT)
     size = f'width="{WIDTH}" height="{2 * HEIGHT}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{curves}\n</svg>\n'
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Memory and rate of a long run, by time.",
+        "Memory and speed of a long run over time.",
         "python -m benchmarks.soak photos --count 20000 --output docs/soak_photos.svg",
     )
     add = parser.add_argument
-    add("kind", choices=KINDS, help="what is done over and over")
+    add("kind", choices=KINDS, help="task that is repeated")
     add(
-        "--count", type=int_range(40), default=20_000, help="photos, frames, or steps of a training"
+        "--count",
+        type=int_range(40),
+        default=20_000,
+        help="number of photos, frames or training steps",
     )
     add(
         "--size",
         type=int_range(32, multiple=32),
         default=224,
-        help="of the training's network inputs, pixels",
+        help="training's input size, pixels",
     )
-    add("--batch_size", type=int_range(1), default=32, help="photos in a step of the training")
-    add("--side", type=int_range(64, multiple=8), default=640, help="of a picture, pixels")
-    add("--output", type=Path, help="SVG to write (default: soak_KIND.svg)")
+    add("--batch_size", type=int_range(1), default=32, help="photos per training step")
+    add(
+        "--side",
+        type=int_range(64, multiple=8),
+        default=640,
+        help="longer side of a photo or frame, pixels",
+    )
+    add("--output", type=Path, help="SVG file to write (default: soak_KIND.svg)")
     return parser.parse_args(argv)
 
 
@@ -143,7 +151,7 @@ def main(argv=None):
     growth = last / second - 1
     print(
         f"{args.count} {args.kind}: {second:.0f} MB in the second quarter, {last:.0f} MB in the "
-        f"last ({growth:+.1%}), {rate:.2f} a second"
+        f"last quarter ({growth:+.1%}), {rate:.2f} per second"
     )
     return 1 if growth > LIMIT else 0
 

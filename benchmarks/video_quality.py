@@ -2,17 +2,18 @@
 
     python -m benchmarks.video_quality clips/*.mp4
 
-prints a table for each way of smoothing. Everything is measured on the probability of the
-network inputs, between frames that follow each other:
+prints a table for each smoothing method. All figures compare the probabilities of successive
+network inputs:
 
-- still: mean change, in thousandths, where the photo does not move or change.
-- moved: the same wherever optical flow finds a pixel again, after moving the earlier mask along.
-- noise: the same on one frame of the clip under fresh Gaussian noise (sigma NOISE).
-- lag: by how many frames the mask trails the unsmoothed one, where that moves (the shift in time
-  at which both agree best); "-" for clips in which it hardly moves.
-- pushed: the same for the clip's person pushed sideways over a still background.
-- ghost: pixels, in thousandths, that are called person while the unsmoothed mask has been sure of
-  the opposite for two frames, or the reverse.
+- still: mean change, in thousandths, where the frame neither moves nor changes.
+- moved: mean change, in thousandths, where optical flow finds a pixel again; the earlier mask is
+  moved along the flow first.
+- noise: mean change, in thousandths, on one frame under new Gaussian noise (sigma NOISE).
+- lag: frames by which the mask trails the unsmoothed mask where that mask moves (the time shift
+  with the best agreement); "-" for clips whose mask hardly moves.
+- pushed: the lag of the clip's person, pushed sideways over a still background.
+- ghost: pixels, in thousandths, called person although the unsmoothed mask has been certain of
+  background for two frames, or the reverse.
 """
 
 from itertools import islice
@@ -30,29 +31,29 @@ from portraitnet.effects import CLEAR, SOLID
 from portraitnet.images import THRESHOLD
 from training.checkpoints import open_predictor
 
-STILL = 0.25  # flow up to which nothing moves, pixels a frame
-SAME = 5  # change of the luma (0..255) up to which nothing changes
-FOUND = 0.5  # flow forth and back ends this near to where it began, pixels
+STILL = 0.25  # optical flow up to which nothing moves, pixels per frame
+SAME = 5  # change of the luma (0..255) that counts as none
+FOUND = 0.5  # maximum distance between a pixel and its place after flow forth and back, pixels
 NOISE = 5  # sigma, 0..255
-PUSH = 4  # pixels a frame
-MOVING = 2000  # fewer changing pixels in a whole clip say nothing of its lag
-SHIFTS = range(-1, 6)  # that are tried for the lag, frames
+PUSH = 4  # speed of the pushed person, pixels per frame
+MIN_MOVING = 2000  # changing pixels in a clip; with fewer the lag cannot be measured
+SHIFTS = range(-1, 6)  # candidates for the lag, frames
 COLUMNS = ("still", "moved", "noise", "lag", "pushed", "ghost")
 
 
-def average(share):
-    """Exponential averaging, the usual cure: `share` of the new mask, the rest of the old."""
+def average(weight):
+    """Exponential averaging, the usual method; `weight` is that of the new mask."""
 
     def smooth(inputs, probabilities):
         smoothed = [probabilities[0]]
         for probability in probabilities[1:]:
-            smoothed.append(smoothed[-1] + share * (probability - smoothed[-1]))
+            smoothed.append(smoothed[-1] + weight * (probability - smoothed[-1]))
         return np.stack(smoothed)
 
     return smooth
 
 
-METHODS = {  # name -> function of network inputs and probabilities of a clip -> probabilities
+METHODS = {  # name -> function of (network inputs, probabilities) of a clip -> probabilities
     "per frame": lambda inputs, probabilities: probabilities,
     "average of 0.5": average(0.5),
     "average of 0.2": average(0.2),
@@ -64,22 +65,28 @@ METHODS = {  # name -> function of network inputs and probabilities of a clip ->
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Flicker and lag of the masks of videos, per frame and smoothed.",
+        "Flicker and lag of the masks of videos, unsmoothed and smoothed.",
         example="python -m benchmarks.video_quality clip.mp4",
     )
     add = parser.add_argument
     add("videos", nargs="+", type=Path, help="video files with one person each")
-    add("--frames", type=int, default=150, help="first frames of each video to use")
-    add("--model_path", type=Path, help="model file (default: the one in weights/)")
+    add(
+        "--frames",
+        type=int,
+        default=150,
+        help="number of frames used, from the beginning of each video",
+    )
+    add("--model_path", type=Path, help="model file (default: the bundled weights)")
     return parser.parse_args(argv)
 
 
 def motion(inputs):
-    """Where to look, for each pair of successive frames.
+    """Where figures are measured, for each pair of successive frames.
 
     Returns:
-        list of (map, still, found): `map` (h, w, 2) float32 leads from a pixel of the later frame
-        to the earlier one; bool (h, w): nothing moves or changes; found again by `map`.
+        list of (map, still, found). `map`, (h, w, 2) float32: place in the earlier frame of each
+        pixel of the later one; `still`, (h, w) bool: nothing moves or changes; `found`, (h, w)
+        bool: the flow finds the pixel again.
     """
     lumas = [cv2.cvtColor(network_input, cv2.COLOR_BGR2GRAY) for network_input in inputs]
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -98,7 +105,7 @@ def motion(inputs):
 
 
 def flicker(smoothed, pairs):
-    """Mean change in thousandths, (where nothing moves, everywhere along the motion)."""
+    """Mean changes in thousandths: (where nothing moves, along the motion)."""
     changes = np.zeros(2)
     counts = np.zeros(2)
     for before, after, (place, still, found) in zip(smoothed, smoothed[1:], pairs):
@@ -109,22 +116,22 @@ def flicker(smoothed, pairs):
 
 
 def lag(smoothed, steady):
-    """Frames by which `smoothed` trails `steady`, where that changes; nan where it hardly does."""
+    """Frames by which `smoothed` trails `steady`; nan if `steady` hardly changes."""
     errors, count = np.zeros(len(SHIFTS)), 0
     for time in range(SHIFTS[-1], len(steady) - 3):
         moving = np.abs(steady[time + 3] - steady[time - 3]) > 0.5
         count += moving.sum()
         errors += [np.abs(smoothed[time] - steady[time - shift])[moving].sum() for shift in SHIFTS]
     best = errors.argmin()
-    if count < MOVING or best in (0, len(SHIFTS) - 1):
+    if count < MIN_MOVING or best in (0, len(SHIFTS) - 1):
         return np.nan
-    # Errors grow linearly on both sides: where two lines of equal slope meet.
+    # Errors grow linearly on both sides: the minimum is where two lines of equal slope meet.
     before, low, after = errors[best - 1 : best + 2]
     return SHIFTS[best] + (before - after) / (max(before, after) - low) / 2
 
 
 def ghosts(smoothed, probabilities):
-    """Thousandths of the pixels that contradict what the network has been sure of."""
+    """Thousandths of the pixels that contradict two certain frames of the network."""
     low, high = (pick(probabilities[1:], probabilities[:-1]) for pick in (np.maximum, np.minimum))
     later = smoothed[1:]
     wrong = ((later > THRESHOLD) & (low < CLEAR)) | ((later < THRESHOLD) & (high > SOLID))
@@ -132,7 +139,7 @@ def ghosts(smoothed, probabilities):
 
 
 def pushed(network_input, probability, steps=24):
-    """The person pushed sideways over a blurred background that stays: list of network inputs."""
+    """Network inputs that show the person pushed sideways over a still, blurred background."""
     behind = cv2.GaussianBlur(network_input, (0, 0), 20)
     inputs = []
     for step in range(steps):
@@ -146,7 +153,7 @@ def pushed(network_input, probability, steps=24):
 
 
 def measure(path, predictor, frames):
-    """The figures of a clip: name of the method -> figures in the order of COLUMNS."""
+    """Figures of a clip: name of the method -> figures in the order of COLUMNS."""
     inputs = [predictor.prepare(image) for _, image in islice(read_video(path), frames)]
     run = [
         predictor.run([network_input])[0]

@@ -1,10 +1,10 @@
-"""Frames a second from video file to video file, and what each stage costs.
+"""Speed of apps.video from file to file, and the time of each stage.
 
     python -m benchmarks.video_speed
 
-pans over examples/astronaut.png at two sizes. The stages are in CPU milliseconds a frame, summed
-over all threads, one stage after the other; the last columns are whole runs of apps.video in
-frames a second of wall time, where the stages overlap.
+pans over examples/astronaut.png at two sizes. Stages run one after the other and are given in CPU
+milliseconds per frame, summed over all threads. The last columns are complete runs of apps.video,
+whose stages overlap, in frames per second of wall time.
 """
 
 import os
@@ -33,18 +33,24 @@ RATE = 30
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Frames a second of apps.video, and what each stage costs.",
+        "Speed of apps.video in frames/s, and the time of each stage.",
         example="python -m benchmarks.video_speed",
     )
     add = parser.add_argument
-    add("--frames", type=int, default=150, help="length of the video")
-    add("--modes", nargs="+", choices=EFFECTS, default=["overlay", "replace", "blur"])
-    add("--model_path", type=Path, help="model file (default: the one in weights/)")
+    add("--frames", type=int, default=150, help="length of the video, frames")
+    add(
+        "--modes",
+        nargs="+",
+        choices=EFFECTS,
+        default=["overlay", "replace", "blur"],
+        help="effects to measure",
+    )
+    add("--model_path", type=Path, help="model file (default: the bundled weights)")
     return parser.parse_args(argv)
 
 
 def draw_video(path, size, frames):
-    """A slow pan over the photo, with camera noise."""
+    """Write a slow pan over the photo, with camera noise."""
     photo = read_image(PHOTO)
     rng = np.random.default_rng(0)
     scale = 1.2 * max(size[0] / photo.shape[1], size[1] / photo.shape[0])
@@ -58,7 +64,7 @@ def draw_video(path, size, frames):
 
 
 def stages(path, predictor, folder, modes):
-    """CPU milliseconds a frame of each stage: name -> mean."""
+    """Mean CPU milliseconds per frame of each stage: name -> mean."""
     costs = {}
     background = Background(str(PHOTO)).at(0, next(read_video(path))[1].shape)
     smoother = Smoother()
@@ -99,9 +105,9 @@ def main(argv=None):
                 for name, ms in stages(path, predictor, path.parent, args.modes).items()
             }
             for mode in args.modes:
-                chosen = video.parse_args([str(path), "--mode", mode, "--background", str(PHOTO)])
-                start = time.perf_counter()
-                frames, _ = video.convert(path, path.with_name("out.mp4"), predictor, chosen)
+                background, start = Background(str(PHOTO)), time.perf_counter()
+                result = path.with_name("out.mp4")
+                frames = video.convert(path, result, predictor, mode, background).frames
                 cells[f"{mode}, frames/s"] = f"{frames / (time.perf_counter() - start):.1f}"
             if number == 0:
                 print(heading(["size", *cells]))

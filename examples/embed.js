@@ -5,11 +5,11 @@
 //   const session = await ort.InferenceSession.create('portraitnet.onnx');
 //   document.body.append(await cutOut(ort, session, document.querySelector('img')));
 
-const MEAN = [103.94, 116.78, 123.68]; // of blue, green and red
+const MEAN = [103.94, 116.78, 123.68]; // of B, G, R in 0..255
 const SCALE = 0.017;
 
-/** [height, width] of the rectangle that the network sees: nearly the photo's proportions. */
-export function viewShape(height, width) {
+/** [height, width] of the network input: almost the photo's aspect ratio, about 224 x 224 pixels. */
+export function inputShape(height, width) {
   let best = [Infinity];
   for (let h = 32; h < 449; h += 32) {
     for (let w = 32; w < 449; w += 32) {
@@ -21,16 +21,16 @@ export function viewShape(height, width) {
   return best.slice(1);
 }
 
-/** An image, video or canvas -> { h, w, probability }, rows of 0..1 for the view. */
-export async function person(ort, session, image) {
+/** An image, video or canvas -> { h, w, probability }; probability, 0..1, has h rows of w values. */
+export async function predict(ort, session, image) {
   const height = image.naturalHeight || image.videoHeight || image.height;
   const width = image.naturalWidth || image.videoWidth || image.width;
-  const [h, w] = viewShape(height, width);
+  const [h, w] = inputShape(height, width);
   const context = new OffscreenCanvas(w, h).getContext('2d');
   context.imageSmoothingQuality = 'high';
   context.drawImage(image, 0, 0, w, h);
   const { data } = context.getImageData(0, 0, w, h); // red, green, blue, alpha
-  const batch = new Float32Array(3 * h * w); // blue, green and red one after the other
+  const batch = new Float32Array(3 * h * w); // the planes B, G, R
   for (let i = 0; i < batch.length; i++) {
     const [c, pixel] = [Math.floor(i / (h * w)), i % (h * w)];
     batch[i] = (data[4 * pixel + 2 - c] - MEAN[c]) * SCALE;
@@ -39,14 +39,14 @@ export async function person(ort, session, image) {
   return { h, w, height, width, probability: answer.probability.data };
 }
 
-/** 0 up to .33, 1 from .67 on, for the network is never quite sure. */
-export const opacity = (p) => Math.min(1, Math.max(0, (p - 0.33) / (0.67 - 0.33)));
+/** Opacity of the person: 0 up to 0.33, 1 from 0.67 on, because the network is never certain. */
+export const matte = (p) => Math.min(1, Math.max(0, (p - 0.33) / (0.67 - 0.33)));
 
-/** An image, video or canvas -> a canvas with the person alone. */
+/** An image, video or canvas -> a canvas with the person on a transparent background. */
 export async function cutOut(ort, session, image) {
-  const { h, w, height, width, probability } = await person(ort, session, image);
+  const { h, w, height, width, probability } = await predict(ort, session, image);
   const mask = new ImageData(w, h);
-  probability.forEach((p, i) => { mask.data[4 * i + 3] = 255 * opacity(p); });
+  probability.forEach((p, i) => { mask.data[4 * i + 3] = 255 * matte(p); });
   const small = new OffscreenCanvas(w, h);
   small.getContext('2d').putImageData(mask, 0, 0);
   const canvas = Object.assign(document.createElement('canvas'), { width, height });

@@ -1,4 +1,4 @@
-"""What others paste into their programs gives what this project gives."""
+"""The examples, which users copy into their programs, give the same results as this project."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ from portraitnet.effects import matte
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import read_image
 from portraitnet.predictor import Predictor, to_batch
-from training.checkpoints import MODEL_PATH
+from training.checkpoints import MODEL_PATH, open_predictor
 
 ROOT = Path(__file__).parent.parent
 EMBED, PORTRAIT = ROOT / "examples" / "embed.py", ROOT / "examples" / "portrait.jpg"
@@ -40,7 +40,7 @@ def embed():
     return runpy.run_path(str(EMBED))
 
 
-def test_embed_needs_three_packages_and_nothing_of_ours():
+def test_embed_needs_three_packages_and_nothing_of_this_project():
     imported = set()
     for node in ast.walk(ast.parse(EMBED.read_text())):
         if isinstance(node, ast.Import):
@@ -55,17 +55,17 @@ def test_embed_gives_predictors_probability(embed, shape):
     image = resize(read_image(PORTRAIT), *shape)
     expected = Predictor(ONNX, "onnx", refine=False).probability(image)
     session = embed["onnxruntime"].InferenceSession(str(ONNX))
-    assert np.abs(embed["person"](session, image) - expected).max() < 1e-5
+    assert np.abs(embed["predict"](session, image) - expected).max() < 1e-5
     assert 0.3 < (expected > 0.5).mean() < 0.7
 
 
-def test_embed_has_predictors_views(embed):
+def test_embed_has_predictors_input_shapes(embed):
     for shape in SHAPES:
         assert embed["input_shape"](*shape) == input_shape(*shape, SIZE), shape
 
 
-def test_embed_has_our_opacity(embed):
-    assert np.allclose(embed["opacity"](LEVELS), matte(LEVELS), atol=1e-6)
+def test_embed_has_our_matte(embed):
+    assert np.allclose(embed["matte"](LEVELS), matte(LEVELS), atol=1e-6)
 
 
 def test_embed_cuts_the_person_out(embed, tmp_path):
@@ -77,17 +77,17 @@ def test_embed_cuts_the_person_out(embed, tmp_path):
 
 
 @pytest.mark.skipif(NODE is None, reason="needs Node.js")
-def test_embed_js_has_predictors_views_and_our_opacity():
+def test_embed_js_has_predictors_input_shapes_and_our_matte():
     url = json.dumps((ROOT / "examples" / "embed.js").as_uri())
-    code = f"""const {{ viewShape, opacity }} = await import({url});
-        const network inputs = {json.dumps(SHAPES)}.map((shape) => viewShape(...shape));
-        console.log(JSON.stringify([network inputs, {json.dumps(LEVELS.tolist())}.map(opacity)]))"""
+    code = f"""const {{ inputShape, matte }} = await import({url});
+        const inputs = {json.dumps(SHAPES)}.map((shape) => inputShape(...shape));
+        console.log(JSON.stringify([inputs, {json.dumps(LEVELS.tolist())}.map(matte)]))"""
     command = [NODE, "--input-type=module", "-e", code]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    inputs, opacities = json.loads(done.stdout)
+    inputs, mattes = json.loads(done.stdout)
     assert inputs == [list(input_shape(*shape, SIZE)) for shape in SHAPES]
-    assert np.allclose(opacities, matte(LEVELS), atol=1e-6)
+    assert np.allclose(mattes, matte(LEVELS), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -95,12 +95,11 @@ def test_embed_js_has_predictors_views_and_our_opacity():
     not (CHROMIUM and RUNTIME.is_dir()), reason="needs Chromium and `npm ci --prefix apps/web`"
 )
 def test_embed_js_gives_predictors_probability(tmp_path):
-    """Exactly on a network input, where nothing is resized; on a photo but for the browser's resizing."""
+    """Exact on a network input, which is not resized; on a photo the browser resizes otherwise."""
     playwright = pytest.importorskip("playwright.sync_api")
     image = read_image(PORTRAIT)
-    cv2.imwrite(
-        str(tmp_path / "network input.png"), resize(image, *input_shape(*image.shape[:2], SIZE))
-    )
+    network_input = resize(image, *input_shape(*image.shape[:2], SIZE))
+    cv2.imwrite(str(tmp_path / "input.png"), network_input)
     shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
     for name, path in (("examples", ROOT / "examples"), ("ort", RUNTIME), ("weights", ONNX.parent)):
         (tmp_path / name).symlink_to(path)
@@ -111,12 +110,12 @@ def test_embed_js_gives_predictors_probability(tmp_path):
     code = """async (name) => {
         const ort = await import('/ort/dist/ort.wasm.bundle.min.mjs');
         ort.env.wasm.numThreads = 1;
-        const { person, cutOut } = await import('/examples/embed.js');
+        const { predict, cutOut } = await import('/examples/embed.js');
         const session = await ort.InferenceSession.create('/weights/portraitnet.onnx');
         const image = new Image();
         image.src = name;
         await image.decode();
-        const { h, w, probability } = await person(ort, session, image);
+        const { h, w, probability } = await predict(ort, session, image);
         const canvas = await cutOut(ort, session, image);
         const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
         const alpha = [...data].filter((_, i) => i % 4 == 3);
@@ -126,12 +125,12 @@ def test_embed_js_gives_predictors_probability(tmp_path):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.server_port}/")
-        answers = {name: page.evaluate(code, name) for name in ("network input.png", "photo.jpg")}
+        answers = {name: page.evaluate(code, name) for name in ("input.png", "photo.jpg")}
         browser.close()
     server.shutdown()
     predictor = Predictor(ONNX, "onnx", refine=False)
     expected = predictor.run([predictor.prepare(image)])[0]
-    for name, limit in (("network input.png", 1e-4), ("photo.jpg", 0.01)):
+    for name, limit in (("input.png", 1e-4), ("photo.jpg", 0.01)):
         answer = answers[name]
         found = np.float32(answer["probability"]).reshape(answer["h"], answer["w"])
         assert np.abs(found - expected).mean() < limit, name
@@ -145,7 +144,7 @@ def test_paddle_hub_gives_the_network(pretrained):
     assert type(network).__name__ == PortraitNet.__name__ and network.training is not pretrained
     if pretrained:
         image = read_image(PORTRAIT)
-        predictor = Predictor(MODEL_PATH, "paddle")
+        predictor = open_predictor(MODEL_PATH, "paddle")
         batch = to_batch([predictor.prepare(image)])
         found = network.probability(paddle.to_tensor(batch)).numpy()
         assert np.abs(found - predictor.run_batch(batch)).max() < 1e-5

@@ -10,13 +10,13 @@ from conftest import draw_portrait
 
 from apps.video import __main__ as video
 from apps.video import live, reading, writing
-from apps.video.drawing import Background, Frame, answers
+from apps.video.drawing import Background, Frame, process_frames
 from apps.video.reading import read_video
 from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
 from portraitnet import effects
 from portraitnet.images import write_image
-from portraitnet.predictor import Predictor
+from training.checkpoints import open_predictor
 
 pytest.importorskip("av")
 
@@ -44,12 +44,12 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     mine = tmp_path / "mine.mov"
     mine.write_bytes(clip.read_bytes())
     assert run(model_path, mine, "--mode", "mask", "--no-smooth") == 0
-    predictor = Predictor(model_path)
+    predictor = open_predictor(model_path)
     images = [image for _, image in read_video(mine)]
-    answers = predictor.run([predictor.prepare(image) for image in images])
+    probabilities = predictor.run([predictor.prepare(image) for image in images])
     expected = [
-        255 * effects.mask_of(predictor.restore(answer, image))
-        for answer, image in zip(answers, images)
+        255 * effects.mask_of(predictor.restore(probability, image))
+        for probability, image in zip(probabilities, images)
     ]
     result = tmp_path / "mine_mask.mp4"
     written = [image for _, image in read_video(result)]
@@ -57,9 +57,9 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     for one, other in zip(written, expected):
         assert difference(one, other[:, :, None]) < 12
     message = capsys.readouterr()
-    share = np.mean([mask.mean() / 255 for mask in expected])
-    assert 0.1 < share < 0.9, "a test of nothing"
-    assert f"{result}: 7 frames, {share:.1%} person, " in message.out and "7/7" in message.err
+    fraction = np.mean([mask.mean() / 255 for mask in expected])
+    assert 0.1 < fraction < 0.9, "the test would check nothing"
+    assert f"{result}: 7 frames, {fraction:.1%} person, " in message.out and "7/7" in message.err
     assert mine.read_bytes() == clip.read_bytes()
 
 
@@ -71,7 +71,9 @@ def test_every_mode_writes_its_video(model_path, clip, tmp_path, mode):
     assert len(frames) == 7 and frames[0][1].shape == (48, 64, 3)
 
 
-def test_without_pyav_the_loss_of_sound_is_told(model_path, clip, tmp_path, monkeypatch, capsys):
+def test_without_pyav_the_loss_of_sound_is_reported(
+    model_path, clip, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(reading, "av", None)
     monkeypatch.setattr(writing.shutil, "which", lambda name: None)
     assert run(model_path, clip, "--output", tmp_path) == 0
@@ -80,10 +82,10 @@ def test_without_pyav_the_loss_of_sound_is_told(model_path, clip, tmp_path, monk
 
 
 def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
-    predictor = Predictor(model_path)
+    predictor = open_predictor(model_path)
     frames = [Frame(seconds, image, "mask", None) for seconds, image in read_video(clip)]
     smoother = Smoother()
-    found = answers(frames, predictor, lambda frame, probability: probability)
+    found = process_frames(frames, predictor, lambda frame, probability: probability)
     for frame, (given, result) in zip(frames, found, strict=True):
         network_input = predictor.prepare(frame.image)
         smoothed = smoother(network_input, predictor.run([network_input])[0])
@@ -107,18 +109,18 @@ def test_a_background_video_runs_in_time_and_starts_again(tmp_path):
             write(index / 10, np.full((48, 64, 3), 60 * index, np.uint8))
     waves = Background(str(path))
     seen = [waves.at(seconds, (24, 32, 3)).mean() / 60 for seconds in np.arange(0, 1.2, 0.05)]
-    # every picture is there for two steps of 0.05 s; the last returns to the first
+    # each picture lasts for two steps of 0.05 s; the first follows the last
     assert np.rint(seen[::2]).tolist() == [0, 1, 2, 3] * 3
 
 
-def test_wrong_backgrounds_are_told(tmp_path, capsys):
+def test_wrong_backgrounds_are_reported(tmp_path, capsys):
     for name, reason in (("mauve", "neither colour nor photo"), ("x.mp4", "There is no file")):
         with pytest.raises(SystemExit) as stop:
             video.parse_args(["a.mp4", "--background", name])
         assert stop.value.code == 2 and reason in capsys.readouterr().err
 
 
-def test_keys_switch_what_is_shown():
+def test_keys_change_the_look():
     look = live.Look("blur")
     assert live.press(look, -1, 3) == look, "no key"
     assert live.press(look, ord("x"), 3) == look, "a key without meaning"
@@ -149,17 +151,17 @@ def test_a_caption_is_drawn_on_a_copy():
     assert (live.caption(picture, ["a line"]) != picture).any() and (picture == 128).all()
 
 
-def test_a_camera_takes_the_faster_network_unless_told():
+def test_a_camera_takes_the_faster_network_by_default():
     assert video.parse_args(["--camera", "0"]).model_path == "lite"
     assert video.parse_args(["a.mp4"]).model_path == "full"
     assert video.parse_args(["--camera", "0", "--model_path", "full"]).model_path == "full"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="there is always a screen")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
 def test_without_a_screen_is_one_sentence(model_path, monkeypatch, capsys):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
-    assert run(model_path, "--camera", 99) == 1  # and Qt has not ended the tests
+    assert run(model_path, "--camera", 99) == 1  # Qt has not ended the test process
     message = r"apps\.video: No window can be opened: [^\n]*\n"
     assert re.fullmatch(message, capsys.readouterr().err)
 
@@ -167,20 +169,20 @@ def test_without_a_screen_is_one_sentence(model_path, monkeypatch, capsys):
 def test_no_camera_is_one_sentence(model_path, capfd):
     assert run(model_path, "--camera", 99, "--virtual_camera") == 1
     message = r"apps\.video: Camera 99 gives no picture: [^\n]*\n"
-    assert re.fullmatch(message, capfd.readouterr().err), "and OpenCV's own words"
+    assert re.fullmatch(message, capfd.readouterr().err), "OpenCV printed lines of its own"
 
 
 @pytest.fixture
 def camera(clip, monkeypatch):
-    """A camera that shows the clip once, as the images that it gives."""
+    """A camera that plays the clip once; returns the clip's images."""
     capture = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: capture(str(clip)))
-    video_path = capture(str(clip))
-    return [video_path.read()[1] for _ in range(7)]
+    video_file = capture(str(clip))
+    return [video_file.read()[1] for _ in range(7)]
 
 
 class Device:
-    """Stands in for pyvirtualcam.Camera: keeps what a call would see."""
+    """Stands in for pyvirtualcam.Camera: keeps the pictures that a call would show."""
 
     device = "/dev/video9"
 
@@ -209,12 +211,12 @@ def test_a_virtual_camera_gets_every_frame(model_path, camera, monkeypatch, caps
     assert message.err.startswith("apps.video: Camera 0 gives no picture")
     device = Device.last
     assert (device.size, device.rate, device.format, device.closed) == ((64, 48), 10, "bgr", True)
-    images = camera[2:]  # two were looked at to open it
-    predictor = Predictor(model_path)
-    assert 1 <= len(device.sent) <= len(images)  # those in work when it ends are dropped
+    images = camera[2:]  # opening the camera read two images
+    predictor = open_predictor(model_path)
+    assert 1 <= len(device.sent) <= len(images)  # frames in progress at the end are dropped
     for image, picture in zip(images, device.sent):
         expected = effects.grey(image, predictor.probability(image))
-        assert difference(picture, expected) < 1, "another frame, or mirrored"
+        assert difference(picture, expected) < 1, "a different frame, or a mirrored one"
 
 
 def test_a_missing_virtual_camera_is_one_sentence(model_path, camera, monkeypatch, capsys):
@@ -224,11 +226,13 @@ def test_a_missing_virtual_camera_is_one_sentence(model_path, camera, monkeypatc
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.skipif(sys.platform != "linux" or glob("/dev/video*"), reason="may have a device")
+@pytest.mark.skipif(
+    sys.platform != "linux" or glob("/dev/video*"), reason="a virtual camera may exist"
+)
 def test_without_v4l2loopback_is_one_sentence(model_path, camera, capsys):
     pytest.importorskip("pyvirtualcam")
     assert run(model_path, "--camera", 0, "--virtual_camera") == 1
-    message = r"apps\.video: There is no virtual camera \([^\n]*\): on Linux run [^\n]*\n"
+    message = r"apps\.video: No virtual camera was found \([^\n]*\): on Linux run [^\n]*\n"
     assert re.fullmatch(message, capsys.readouterr().err)
 
 

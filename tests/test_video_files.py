@@ -16,7 +16,7 @@ RATE = 10
 
 
 def pictures(count=6, height=48, width=64, channels=3):
-    """Blocks of flat colour, large enough to survive the codecs; another one in each frame."""
+    """Random blocks of flat colour, large enough to survive the codecs."""
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (count, 3, 4, channels), np.uint8)
     size = (width, height)
@@ -31,7 +31,7 @@ def write(path, frames, source=None, times=None):
 
 
 def add_sound(video, path, codec="aac", seconds=0.6):
-    """The same video with a tone of 440 Hz."""
+    """Add a tone of 440 Hz to a video."""
     with av.open(str(video)) as source, av.open(str(path), "w") as output:
         track = source.streams.video[0]
         copy = output.add_stream_from_template(track)
@@ -49,7 +49,7 @@ def add_sound(video, path, codec="aac", seconds=0.6):
 
 
 def loudest_tone(path):
-    """Codec, seconds and loudest frequency of a file's sound."""
+    """Codec, length in seconds and loudest frequency in Hz of a file's sound."""
     with av.open(str(path)) as container:
         track = container.streams.audio[0]
         frames = list(container.decode(track))
@@ -62,12 +62,12 @@ def loudest_tone(path):
 
 @pytest.fixture(params=["PyAV", "ffmpeg", "OpenCV"])
 def way(request, monkeypatch):
-    """Run a test with each way of reading and writing that this machine has."""
+    """Run a test with each reader and writer that is installed."""
     if request.param != "PyAV":
         monkeypatch.setattr(reading, "av", None)
     if request.param == "OpenCV":
         monkeypatch.setattr(writing.shutil, "which", lambda name: None)
-    if writing.way_of_writing() != request.param:
+    if writing.choose_writer() != request.param:
         pytest.skip(f"no {request.param}")
     return request.param
 
@@ -81,7 +81,7 @@ def test_frames_come_back_in_order_at_their_times(way, tmp_path):
     assert seconds == pytest.approx(np.arange(len(frames)) / RATE)
     for before, after in zip(frames, read):
         assert after.dtype == np.uint8 and after.shape == before.shape
-        # The middle of a block, for codecs halve the resolution of colours.
+        # The middle of a block, because codecs halve the resolution of colours.
         differences = np.abs(after.astype(int) - before)[8::16, 8::16]
         assert differences.mean() < 12
     assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
@@ -99,7 +99,7 @@ def test_uneven_times_are_kept(tmp_path):
 
 
 def test_colours_are_those_of_the_source(tmp_path):
-    """In flat frames, so that only the conversion between colour spaces can change them."""
+    """Frames are flat, so that only the conversion between colour spaces can change them."""
     for color in ((200, 60, 30), (20, 180, 70), (40, 50, 220)):
         frame = np.full((64, 64, 3), color, np.uint8)
         path = write(tmp_path / "a.mp4", [frame] * 3)
@@ -110,22 +110,22 @@ def test_colours_are_those_of_the_source(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "source, codec, result, kept",
+    "source, codec, result, expected",
     [("a.mp4", "aac", "b.mp4", "aac"), ("a.mkv", "pcm_s16le", "b.mp4", "aac")]
     + [("a.mp4", "aac", "b.webm", "opus")],
 )
-def test_sound_is_kept(tmp_path, source, codec, result, kept):
+def test_sound_is_kept(tmp_path, source, codec, result, expected):
     frames = pictures()
     source = add_sound(write(tmp_path / "silent.mp4", frames), tmp_path / source, codec)
     result = write(tmp_path / result, frames, source)
     name, seconds, tone = loudest_tone(result)
-    assert name == kept
+    assert name == expected
     assert seconds == pytest.approx(0.62, abs=0.03) and tone == pytest.approx(440, abs=5)
 
 
 def test_ffmpeg_keeps_sound(way, tmp_path):
     if way != "ffmpeg":
-        pytest.skip("only for ffmpeg")
+        pytest.skip("a test of ffmpeg alone")
     source = write(tmp_path / "silent.mp4", pictures())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "av", av)
@@ -152,8 +152,8 @@ def test_transparency_is_kept_in_webm(tmp_path):
     assert alpha[:, :28].max() < 10 and alpha[:, 36:].min() > 245
 
 
-def turned(path, result):
-    """The same file, told in its track header to be shown a quarter turn clockwise."""
+def rotate_header(path, result):
+    """Copy a video; its track header now says: show a quarter turn clockwise."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
     one = 1 << 16
@@ -162,16 +162,16 @@ def turned(path, result):
     return result
 
 
-def test_a_turned_phone_is_held_upright(way, tmp_path):
+def test_a_rotated_video_is_read_upright(way, tmp_path):
     frames = pictures()
-    path = turned(write(tmp_path / "a.mp4", frames), tmp_path / "turned.mp4")
+    path = rotate_header(write(tmp_path / "a.mp4", frames), tmp_path / "turned.mp4")
     image = next(read_video(path))[1]
     upright = np.rot90(frames[0], -1)
     assert image.shape == upright.shape == (64, 48, 3)
     assert np.abs(image.astype(int) - upright)[8::16, 8::16].mean() < 12
 
 
-def test_what_is_no_video_is_told(way, tmp_path):
+def test_a_file_that_is_no_video_is_reported(way, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file .*none.mp4"):
         probe(tmp_path / "none.mp4")
     bad = tmp_path / "bad.mp4"
@@ -180,38 +180,38 @@ def test_what_is_no_video_is_told(way, tmp_path):
         next(read_video(bad))
 
 
-def test_a_name_that_is_not_utf8_is_told(way, tmp_path):
+def test_a_name_that_is_not_utf8_is_reported(way, tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
     path.write_bytes(b"no video")
-    with pytest.raises(ValueError, match="not UTF-8: rename it"):
+    with pytest.raises(ValueError, match="not UTF-8: rename the file"):
         next(read_video(path))
 
 
 @pytest.mark.parametrize("with_pyav", [True, False])
-def test_a_text_is_no_film(with_pyav, tmp_path, monkeypatch):
-    """FFmpeg would draw its letters."""
+def test_a_text_is_no_video(with_pyav, tmp_path, monkeypatch):
+    """FFmpeg would render the text as pictures."""
     if not with_pyav:
         monkeypatch.setattr(reading, "av", None)
     path = tmp_path / "notes.txt"
     path.write_text("a line of plain text\n" * 200)
-    with pytest.raises(ValueError, match="notes.txt is a text"):
+    with pytest.raises(ValueError, match="notes.txt is a text file"):
         reading.probe(path)
-    with pytest.raises(ValueError, match="notes.txt is a text"):
+    with pytest.raises(ValueError, match="notes.txt is a text file"):
         next(reading.read_video(path))
 
 
-def test_sound_alone_is_told(tmp_path):
+def test_sound_alone_is_reported(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as output:
         sound = output.add_stream("aac", rate=48000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.int16), "s16", "mono")
         frame.sample_rate = 48000
         output.mux(sound.encode(frame))
         output.mux(sound.encode())
-    with pytest.raises(ValueError, match="holds no pictures, only sound"):
+    with pytest.raises(ValueError, match="has no video, only sound"):
         probe(tmp_path / "a.mp4")
 
 
-def test_a_damaged_video_gives_what_is_left(tmp_path):
+def test_a_damaged_video_gives_the_frames_that_remain(tmp_path):
     path = write(tmp_path / "a.mp4", pictures(40))
     data = bytearray(path.read_bytes())
     middle = data.index(b"mdat") + data.index(b"moov") // 2
@@ -239,7 +239,7 @@ def test_opencv_alone_cannot_write_transparency(tmp_path, monkeypatch):
         write(tmp_path / "a.webm", pictures(channels=4))
 
 
-def test_a_film_cut_short_is_told_and_what_there_is_is_kept(model_path, tmp_path, capsys):
+def test_a_video_cut_short_is_reported_and_its_frames_are_kept(model_path, tmp_path, capsys):
     whole = write(tmp_path / "whole.mp4", pictures(40))
     cut = tmp_path / "cut.mkv"
     with av.open(str(whole)) as source, av.open(str(cut), "w") as output:
@@ -250,17 +250,17 @@ def test_a_film_cut_short_is_told_and_what_there_is_is_kept(model_path, tmp_path
                 packet.stream = copy
                 output.mux(packet)
     flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
-    assert videos.main([str(cut), *flags]) == 0  # whole
+    assert videos.main([str(cut), *flags]) == 0  # complete
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
     capsys.readouterr()
     assert videos.main([str(cut), *flags]) == 1
     message = capsys.readouterr()
     assert "cut.mkv is damaged or cut short: " in message.err and "of 4.0 seconds" in message.err
     frames = len(list(read_video(tmp_path / "out" / "cut_overlay.mp4")))
-    assert f"{frames} frames" in message.err and 0 < frames < 36
+    assert f"the {frames} frames that could be read" in message.err and 0 < frames < 36
 
 
-def test_a_film_in_an_unknown_code_is_one_sentence(model_path, tmp_path, capsys):
+def test_a_video_with_an_unknown_codec_is_one_sentence(model_path, tmp_path, capsys):
     path = tmp_path / "a.avi"
     with av.open(str(path), "w") as output:
         stream = output.add_stream("mpeg4", RATE)

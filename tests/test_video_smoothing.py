@@ -16,15 +16,16 @@ def noisy(probability, rng):
     return np.clip(probability + rng.normal(0, 0.1, probability.shape), 0, 1).astype(np.float32)
 
 
-def test_the_first_frame_is_left_as_it_is():
+def test_the_first_frame_stays_unchanged():
     image, mask = portrait()
     assert np.array_equal(Smoother()(image, mask), mask)
 
 
-def test_flicker_on_a_still_frame_shrinks_to_the_share_of_the_new_mask():
+def test_flicker_on_a_still_frame_shrinks_to_the_weight_of_the_new_mask():
     image, mask = portrait()
     rng = np.random.default_rng(1)
-    frames = [noisy(0.4 + 0.2 * mask, rng) for _ in range(60)]  # far from the clip at 0 and 1
+    # So far from 0 and 1 that nothing is clipped.
+    frames = [noisy(0.4 + 0.2 * mask, rng) for _ in range(60)]
     smoother = Smoother()
     smoothed = [smoother(image, frame) for frame in frames]
     before, after = (np.abs(np.diff(each[30:], axis=0)).mean() for each in (frames, smoothed))
@@ -35,7 +36,7 @@ def test_flicker_on_a_still_frame_shrinks_to_the_share_of_the_new_mask():
 
 
 def test_the_mask_moves_with_a_moving_photo():
-    """The person moves 2 pixels a frame: an average without motion would trail by many."""
+    """The person moves 2 pixels per frame; an average without motion would leave a long trail."""
     image, mask = portrait()
     smoother = Smoother()
     for step in range(12):
@@ -47,7 +48,7 @@ def test_the_mask_moves_with_a_moving_photo():
     assert np.abs(smoothed - moved).mean() < 0.02
 
 
-def test_nothing_stays_after_a_cut():
+def test_nothing_remains_after_a_cut():
     image, mask = portrait()
     other = np.random.default_rng(2).integers(0, 255, image.shape, np.uint8)
     smoother = Smoother()
@@ -56,8 +57,8 @@ def test_nothing_stays_after_a_cut():
     assert smoother(other, np.zeros_like(mask)).max() < 0.5
 
 
-def test_who_leaves_a_flat_scene_leaves_no_ghost():
-    """Person and wall of one colour: the photo shows no change, only the mask does."""
+def test_a_person_who_leaves_a_flat_scene_leaves_no_ghost():
+    """Person and wall have one colour, so that only the mask shows a change."""
     image, mask = portrait()
     flat = np.full_like(image, 90)
     smoother = Smoother()
@@ -66,7 +67,7 @@ def test_who_leaves_a_flat_scene_leaves_no_ghost():
     assert (smoother(flat, np.zeros_like(mask)) > 0.5).mean() < 0.02
 
 
-def test_results_stay_probabilities_and_inputs_stay_as_they_are():
+def test_results_are_probabilities_and_inputs_stay_unchanged():
     image, mask = portrait()
     rng = np.random.default_rng(3)
     smoother = Smoother()

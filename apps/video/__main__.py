@@ -1,8 +1,8 @@
-"""Find the person in videos, or live before a camera.
+"""Find the person in videos, or live in front of a camera.
 
-`python -m apps.video clip.mp4 --mode blur` writes clip_blur.mp4 beside it, with its sound;
-`python -m apps.video --camera 0` opens a window whose keys switch the effect;
-with `--virtual_camera` video calls get the picture instead.
+`python -m apps.video clip.mp4 --mode blur` writes clip_blur.mp4 beside the video, with its sound.
+`python -m apps.video --camera 0` opens a window whose keys change the effect;
+with `--virtual_camera` the pictures go to video calls instead.
 """
 
 import argparse
@@ -11,148 +11,201 @@ import time
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from apps.video.drawing import Background, Frame, pictures
+from apps.video.drawing import Background, Frame, draw_frames
 from apps.video.live import EFFECT_KEYS, live
 from apps.video.reading import probe, read_video
-from apps.video.writing import open_writer, way_of_writing
+from apps.video.writing import choose_writer, open_writer
 from portraitnet.backends import AUTO, BACKENDS, MODEL_HELP
 from portraitnet.cli import command, float_range, int_range, make_parser
 from portraitnet.effects import EFFECTS
 from portraitnet.jobs import Failure, Task, without_clashes
 from portraitnet.parallel import FAILURES
+from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Find the person in videos, or live before a camera in a window whose keys switch the"
-        " effect. Without flags, clip.mp4 gets clip_overlay.mp4 beside it, with its sound.",
+        "Find the person in videos, or live in front of a camera, in a window whose keys change the"
+        " effect. Without flags, clip_overlay.mp4 is written beside clip.mp4, with its sound.",
         example="python -m apps.video clip.mp4 --mode blur",
     )
     parser.add_argument("videos", nargs="*", type=Path, help="video files")
     add = parser.add_argument_group("results").add_argument
-    add(
-        "--camera", type=int_range(), help="number of a camera to show live instead: 0 is the first"
-    )
+    add("--camera", type=int_range(), help="number of the camera to show live: 0 is the first one")
     add(
         "--virtual_camera",
         action="store_true",
-        help="give --camera to video calls as a camera of its own, not to a window (needs"
+        help="send --camera to a virtual camera for video calls, not to a window (needs"
         " pyvirtualcam)",
     )
     add("--output", type=Path, help="folder of the results (default: beside each video)")
-    add("--mode", choices=EFFECTS, help="default: overlay; blur for --camera")
+    add("--mode", choices=EFFECTS, help="effect (default: overlay; with --camera: blur)")
     add(
         "--background",
         type=Background,
         nargs="+",
         default="green",
-        help="for --mode replace: a photo, a video (looped), a colour #rrggbb or its name;"
-        " several for --camera, where key b goes on to the next",
+        help="background of --mode replace: a photo, a video (played in a loop), a colour #rrggbb"
+        " or its name; with --camera several, which key b goes through",
     )
     add(
         "--blur",
         type=float_range(),
         default=2.0,
-        help="for --mode blur: sigma, %% of the longer side",
+        help="strength of --mode blur: sigma in %% of the longer side",
     )
     add = parser.add_argument_group("network").add_argument
-    add("--model_path", help=f"{MODEL_HELP} (default: full; lite for --camera)")
+    add("--model_path", help=f"{MODEL_HELP} (default: full; with --camera: lite)")
     add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
     add(
         "--refine",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="let the mask follow the frame's edges",
+        help="align the mask with the edges in the frame",
     )
     add(
         "--smooth",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="let the masks of successive frames follow each other without flicker",
+        help="smooth the masks over time, against flicker",
     )
     args = parser.parse_args(argv)
     if isinstance(args.background, Background):  # the default
         args.background = [args.background]
     args.model_path = args.model_path or ("full" if args.camera is None else "lite")
     args.mode = args.mode or ("overlay" if args.camera is None else "blur")
-    if (args.camera is None) == (not args.videos):
-        parser.error("give video files, or --camera with the number of a camera, not both")
-    if args.camera is not None and args.mode not in EFFECT_KEYS:
-        parser.error(f"--mode {args.mode} is not for --camera: give {', '.join(EFFECT_KEYS[:-1])}")
-    if args.virtual_camera and args.camera is None:
-        parser.error("--virtual_camera is for --camera: give its number, 0 is the first")
-    if args.camera is None and len(args.background) > 1:
-        parser.error(f"a video takes one --background, not {len(args.background)}")
+    if message := contradiction(args):
+        parser.error(message)
     return args
 
 
-def convert(path, result, predictor, args):
-    """Write the result of one video, with a progress bar.
+def contradiction(args) -> str | None:
+    """A sentence if flags contradict each other, else None."""
+    if (args.camera is None) == (not args.videos):
+        return "give either video files, or --camera with the number of a camera"
+    if args.camera is not None and args.mode not in EFFECT_KEYS:
+        modes = ", ".join(EFFECT_KEYS[:-1])
+        return f"--mode {args.mode} does not work with --camera: give {modes}"
+    if args.virtual_camera and args.camera is None:
+        return "--virtual_camera needs --camera: give the camera's number, 0 is the first one"
+    if args.camera is None and len(args.background) > 1:
+        return f"a video takes one --background, not {len(args.background)}"
+    return None
 
-    Returns:
-        number of frames, mean share of person in them, and a sentence for each fault of the video.
+
+class Conversion(NamedTuple):
+    """The outcome of one video.
+
+    Attributes:
+        frames: number of frames.
+        person_fraction: mean fraction of a frame that is person, 0..1.
+        faults: a sentence for each fault of the video.
+    """
+
+    frames: int
+    person_fraction: float
+    faults: list[str]
+
+
+def convert(
+    path: Path,
+    result: Path,
+    predictor: Predictor,
+    mode: str,
+    background: Background,
+    blur: float = 0.02,
+    smooth: bool = True,
+) -> Conversion:
+    """Apply an effect to a video, with a progress bar.
+
+    Args:
+        path: video file.
+        result: file to write, .mp4 or .webm.
+        predictor: network.
+        mode: name in EFFECTS.
+        background: background of the mode "replace".
+        blur: sigma of the mode "blur", as a fraction of the longer side.
+        smooth: whether the masks are smoothed over time.
+
+    Raises:
+        OSError, ValueError: the video cannot be read, or the result cannot be written.
     """
     rate, total = probe(path)
-    faults = []
-    background = Background(args.background[0].text)
+    faults, fractions = [], []
 
     def frames():
         for seconds, image in read_video(path, faults):
-            yield Frame(seconds, image, args.mode, background.at(seconds, image.shape))
+            yield Frame(seconds, image, mode, background.at(seconds, image.shape))
 
-    shares = []
     with (
-        closing(pictures(frames(), predictor, args.blur / 100, args.smooth)) as drawn,
+        closing(draw_frames(frames(), predictor, blur, smooth)) as drawn,
         tqdm(total=total, unit="frame", desc=path.name) as bar,
     ):
         first = next(drawn, None)
         if first is None:
-            raise ValueError(f"{path} holds no frame that can be decoded: give a whole video.")
+            raise ValueError(f"{path} has no frame that can be decoded: give a complete video.")
         with open_writer(result, first.picture.shape, rate, path) as write:
-            for seconds, picture, share in chain([first], drawn):
+            for seconds, picture, fraction in chain([first], drawn):
                 write(seconds, picture)
-                shares.append(share)
+                fractions.append(fraction)
                 bar.update()
-    return len(shares), float(np.mean(shares)), faults
+    return Conversion(len(fractions), float(np.mean(fractions)), faults)
 
 
-def plan(args):
-    """Pair each video with its result: tasks, and failures where that cannot be."""
-    suffix = ".webm" if args.mode == "cutout" else ".mp4"
+def plan(
+    videos: list[Path], output: Path | None, mode: str, background: str
+) -> tuple[list[Task], list[Failure]]:
+    """Pair each video with its result.
+
+    Args:
+        videos: video files.
+        output: folder of the results, None for beside each video.
+        mode: name in EFFECTS.
+        background: text of --background, which may name a file.
+
+    Returns:
+        the tasks, and a failure for each video whose result would overwrite a file.
+    """
+    suffix = ".webm" if mode == "cutout" else ".mp4"
     tasks = [
-        Task(path, [(args.output or path.parent) / f"{path.stem}_{args.mode}{suffix}"])
-        for path in args.videos
+        Task(path, [(output or path.parent) / f"{path.stem}_{mode}{suffix}"]) for path in videos
     ]
-    backgrounds = [Path(background.text) for background in args.background]
-    return without_clashes(tasks, [*args.videos, *backgrounds])
+    return without_clashes(tasks, [*videos, Path(background)])
 
 
 @command("apps.video")
 def main(argv=None):
     args = parse_args(argv)
     predictor = open_predictor(args.model_path, args.backend, args.refine)
+    look = args.blur / 100, args.smooth
     if args.camera is not None:
-        live(predictor, args)
+        live(predictor, args.camera, args.mode, args.background, *look, args.virtual_camera)
         return 0
 
-    if way_of_writing() == "OpenCV":
-        print("Sound is lost, for PyAV is not installed: run `pip install av` to keep it.")
-    tasks, failures = plan(args)
+    if choose_writer() == "OpenCV":
+        print("Sound is lost, because PyAV is not installed: run `pip install av` to keep it.")
+    [background] = args.background
+    tasks, failures = plan(args.videos, args.output, args.mode, background.text)
     for path, [result] in tasks:
         start = time.perf_counter()
         try:
-            frames, share, faults = convert(path, result, predictor, args)
+            # Each video gets a background that begins anew.
+            done = convert(path, result, predictor, args.mode, Background(background.text), *look)
         except FAILURES as error:
             failures.append(Failure(path, str(error)))
         else:
-            rate = frames / (time.perf_counter() - start)
-            print(f"{result}: {frames} frames, {share:.1%} person, {rate:.1f} frames/s")
-            failures += [Failure(path, fault) for fault in faults]
+            rate = done.frames / (time.perf_counter() - start)
+            print(
+                f"{result}: {done.frames} frames, {done.person_fraction:.1%} person,"
+                f" {rate:.1f} frames/s"
+            )
+            failures += [Failure(path, fault) for fault in done.faults]
     for failure in failures:
         print(f"apps.video: {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -1,9 +1,9 @@
-"""Frames in, pictures out: the network, steady masks, the effect and what it puts behind."""
+"""From frames to finished pictures: network, smoothing, effect and background."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,45 +12,56 @@ from apps.video.smoothing import Smoother
 from portraitnet import effects
 from portraitnet.backgrounds import read_background
 from portraitnet.effects import EFFECTS, Options
-from portraitnet.images import cv2
+from portraitnet.images import Image, Probability, cv2, mask_of
 from portraitnet.parallel import outcomes
 from portraitnet.predictor import Predictor
 
-COLOR_SIDE = 256  # of effects.person_colors: a fifth of the time of a photo's, alike to the eye
+# Longer side at which person_colors works, pixels: a fifth of the time, no visible difference.
+COLOR_SIDE = 256
+Result = TypeVar("Result")
 
 
 class Frame(NamedTuple):
-    """A frame, and what is to be made of it.
+    """A frame of a video, with the effect and the background that are applied to the frame.
 
     Attributes:
-        seconds: since the video or the camera began.
+        seconds: time since the beginning of the video or of the camera.
         image: (H, W, 3) uint8 BGR.
-        mode: name of the effect, or "none".
-        background: BGR colour or (H, W, 3) image, for "replace".
+        mode: name in EFFECTS, or "none".
+        background: BGR colour or (H, W, 3) image, used by the mode "replace" alone.
     """
 
     seconds: float
-    image: np.ndarray
+    image: Image
     mode: str
     background: np.ndarray
 
 
 class Picture(NamedTuple):
-    """What was made of a frame: (H, W, 3) BGR or (H, W, 4) BGRA, uint8, with the person's share."""
+    """A frame after its effect.
+
+    Attributes:
+        seconds: time since the beginning.
+        picture: (H, W, 3) BGR or (H, W, 4) BGRA, uint8.
+        person_fraction: fraction of the pixels that are person, 0..1.
+    """
 
     seconds: float
-    picture: np.ndarray
-    share: float
+    picture: Image
+    person_fraction: float
 
 
 class Background:
-    """What stands behind the person: a colour, a photo, or a video over and over again.
+    """The background of the mode "replace": a colour, a photo, or a video played in a loop.
 
     Args:
-        text: as predict.py's --background, or the path of a video.
+        text: colour or path of a photo, as in predict.py's --background, or path of a video.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is none of these, or the file cannot be read.
     """
 
-    def __init__(self, text):
+    def __init__(self, text: str):
         self.text = text
         self.filled = self.frames = None
         try:
@@ -64,8 +75,16 @@ class Background:
             raise argparse.ArgumentTypeError(str(error) or f"{text} is empty") from None
         self.start = self.seconds = 0
 
-    def at(self, seconds, shape):
-        """The BGR colour, or an image of shape `shape`, at a time not before the last."""
+    def at(self, seconds: float, shape: tuple[int, ...]) -> np.ndarray:
+        """The background at a time.
+
+        Args:
+            seconds: time since the beginning; never less than in the call before.
+            shape: (H, W, 3) of the frame.
+
+        Returns:
+            BGR colour, or an image of that shape.
+        """
         while self.frames and self.seconds + self.step / 2 < seconds:
             frame = next(self.frames, None)
             if frame is None:
@@ -81,8 +100,17 @@ class Background:
         return self.filled
 
 
-def draw(frame: Frame, probability: np.ndarray, blur: float) -> np.ndarray:
-    """The frame with its effect, in three or four channels."""
+def draw(frame: Frame, probability: Probability, blur: float) -> Image:
+    """Apply a frame's effect.
+
+    Args:
+        frame: frame with its mode and background.
+        probability: (H, W) float32 0..1, of person.
+        blur: sigma of the mode "blur", as a fraction of the longer side.
+
+    Returns:
+        (H, W, 3) BGR or (H, W, 4) BGRA, uint8.
+    """
     if frame.mode == "none":
         return frame.image
     options = Options(frame.background, blur, COLOR_SIDE)
@@ -90,18 +118,24 @@ def draw(frame: Frame, probability: np.ndarray, blur: float) -> np.ndarray:
     return picture if picture.ndim == 3 else cv2.merge([picture] * 3)
 
 
-def answers(
-    frames: Iterable[Frame], predictor: Predictor, finish, smooth: bool = True, depth: int = 4
-) -> Iterator[tuple[Frame, object]]:
-    """What `finish` makes of each frame and its (H, W) probability, in order.
-
-    Reading, network and finishing overlap.
+def process_frames(
+    frames: Iterable[Frame],
+    predictor: Predictor,
+    finish: Callable[[Frame, Probability], Result],
+    smooth: bool = True,
+    depth: int = 4,
+) -> Iterator[tuple[Frame, Result]]:
+    """Run the network on frames and finish each frame; reading, network and finishing overlap.
 
     Args:
-        frames: run through in a thread of its own.
-        finish: function of a frame and its probability, called in two threads.
-        smooth: smooth the masks over time.
-        depth: frames that each of the three may be ahead of the next.
+        frames: frames in order; a thread of their own iterates over them.
+        predictor: network.
+        finish: function of a frame and its (H, W) probability; two threads call this function.
+        smooth: whether the masks are smoothed over time.
+        depth: number of frames that each of the three stages may be ahead of the next one.
+
+    Yields:
+        (frame, result of `finish`), in order.
     """
     smoother = Smoother() if smooth else None
 
@@ -116,18 +150,18 @@ def answers(
         return predictor.prepare(frame.image)
 
     for frame, result, error, _ in outcomes(frames, prepare, network, end, depth=depth):
-        if error is not None:  # a video with a hole is no video
+        if error is not None:  # a video with a missing frame would be wrong: end here
             raise error
         yield frame, result
 
 
-def pictures(
+def draw_frames(
     frames: Iterable[Frame], predictor: Predictor, blur: float, smooth: bool = True, depth: int = 4
 ) -> Iterator[Picture]:
-    """The frames with their effects; `blur` as in effects.py, the rest as for `answers`."""
+    """Apply each frame's effect; see `draw` for `blur`, `process_frames` for the other Args."""
 
     def finish(frame, probability):
-        return draw(frame, probability, blur), effects.mask_of(probability).mean()
+        return draw(frame, probability, blur), float(mask_of(probability).mean())
 
-    for frame, (picture, share) in answers(frames, predictor, finish, smooth, depth):
-        yield Picture(frame.seconds, picture, share)
+    for frame, (picture, fraction) in process_frames(frames, predictor, finish, smooth, depth):
+        yield Picture(frame.seconds, picture, fraction)

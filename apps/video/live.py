@@ -1,38 +1,50 @@
-"""Live: a camera with an effect, in a window or as a camera of its own."""
+"""Live: a camera with an effect, shown in a window or sent to a virtual camera."""
 
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
-from apps.video.drawing import Frame, pictures
-from portraitnet.images import cv2
+from apps.video.drawing import Background, Frame, draw_frames
+from portraitnet.images import Image, cv2
+from portraitnet.predictor import Predictor
 
-EFFECT_KEYS = ["blur", "replace", "grey", "overlay", "mask", "none"]  # 1 to 6
+EFFECT_KEYS = ["blur", "replace", "grey", "overlay", "mask", "none"]  # keys 1 to 6
 HELP = "1-6 or m: effect   b: background   f: mirror   h: help   q: quit"
 
 
 class Look(NamedTuple):
-    """What is made of the camera's frames, and how the window shows it."""
+    """How the camera's frames look.
+
+    Attributes:
+        mode: name in EFFECT_KEYS.
+        mirror: whether the frames are flipped from left to right.
+        background: index in the list of backgrounds.
+        help: whether the window shows the keys and the frame rate.
+    """
 
     mode: str
     mirror: bool = True
-    background: int = 0  # place in the list of --background
+    background: int = 0
     help: bool = True
 
 
-def press(look, key, backgrounds):
-    """What a key does in the live window.
+Show = Callable[[Image, Look], Look | None]  # shows a picture; returns the next look, None to end
+
+
+def press(look: Look, key: int, backgrounds: int) -> Look | None:
+    """Apply a key of the live window.
 
     Args:
-        look: Look before it.
-        key: code from cv2.waitKey; -1 for none.
+        look: look before the key.
+        key: code from cv2.waitKey; -1 if no key was pressed.
         backgrounds: number of backgrounds.
 
     Returns:
-        Look after it, None to end.
+        Look after the key, None to end.
     """
     letter = chr(key & 0xFF) if key >= 0 else None
     if letter in ("q", "\x1b"):
@@ -40,7 +52,7 @@ def press(look, key, backgrounds):
     if letter == "m":
         following = (EFFECT_KEYS.index(look.mode) + 1) % len(EFFECT_KEYS)
         return look._replace(mode=EFFECT_KEYS[following])
-    if letter == "b":  # the first press shows the background, the others go on to the next
+    if letter == "b":  # the first press shows the current background, the next one changes it
         step = look.mode == "replace"
         return look._replace(mode="replace", background=(look.background + step) % backgrounds)
     if letter == "f":
@@ -52,33 +64,50 @@ def press(look, key, backgrounds):
     return look
 
 
-def live(predictor, args):
-    """Show a camera with its effect, until q, Esc or the window's end, or Ctrl-C.
+def live(
+    predictor: Predictor,
+    number: int,
+    mode: str,
+    backgrounds: Sequence[Background],
+    blur: float,
+    smooth: bool = True,
+    virtual: bool = False,
+) -> None:
+    """Show a camera with an effect until q, Esc, Ctrl-C or until the window is closed.
+
+    Args:
+        predictor: network.
+        number: number of the camera, 0 for the first one.
+        mode: name in EFFECT_KEYS, the first effect.
+        backgrounds: backgrounds that key b goes through.
+        blur: sigma of the mode "blur", as a fraction of the longer side.
+        smooth: whether the masks are smoothed over time.
+        virtual: whether the pictures go to a virtual camera instead of a window.
 
     Raises:
-        ImportError: --virtual_camera without pyvirtualcam.
-        OSError: the camera cannot be opened or read, or there is no virtual one.
+        ImportError: pyvirtualcam is needed and not installed.
+        OSError: the camera cannot be opened or read, or no virtual camera exists.
         RuntimeError: no window can be opened.
     """
-    if not args.virtual_camera:
+    if not virtual:
         check_window()
-    look = Look(args.mode, mirror=not args.virtual_camera)
+    look = Look(mode, mirror=not virtual)
 
     def frames():
         start = time.perf_counter()
         while True:
             seconds, image = time.perf_counter() - start, read()
             image = cv2.flip(image, 1) if look.mirror else image
-            background = args.background[look.background].at(seconds, image.shape)
+            background = backgrounds[look.background].at(seconds, image.shape)
             yield Frame(seconds, image, look.mode, background)
 
     with ExitStack() as stack:
-        read, rate = stack.enter_context(camera(args.camera))
-        if args.virtual_camera:
+        read, rate = stack.enter_context(camera(number))
+        if virtual:
             show = stack.enter_context(virtual_camera(read().shape, rate))
         else:
-            show = stack.enter_context(window(len(args.background)))
-        drawn = pictures(frames(), predictor, args.blur / 100, args.smooth, 2)
+            show = stack.enter_context(window(len(backgrounds)))
+        drawn = draw_frames(frames(), predictor, blur, smooth, depth=2)
         for _, picture, _ in stack.enter_context(closing(drawn)):
             look = show(picture, look)
             if look is None:
@@ -86,27 +115,27 @@ def live(predictor, args):
 
 
 @contextmanager
-def camera(number):
-    """A camera, open.
+def camera(number: int) -> Iterator[tuple[Callable[[], Image], float]]:
+    """Open a camera.
 
     Yields:
-        function that waits for the next image, (H, W, 3) uint8 BGR, and frames a second.
+        function that waits for the next image, (H, W, 3) uint8 BGR; frame rate in frames/s.
 
     Raises:
-        OSError: it cannot be opened; the function raises it when it cannot be read.
+        OSError: the camera cannot be opened; the function raises the same when reading fails.
     """
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # its ten lines on a missing camera say less than one of ours
+    cv2.utils.logging.setLogLevel(0)  # OpenCV prints ten lines about a missing camera
     capture = cv2.VideoCapture(number)
     cv2.utils.logging.setLogLevel(level)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # no frames that have waited
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # always the newest frame
 
     def read():
-        there, image = capture.read()
-        if not there:
+        success, image = capture.read()
+        if not success:
             raise OSError(
-                f"Camera {number} gives no picture: give the number of another one, or close the"
-                " program that uses it."
+                f"Camera {number} gives no picture: give the number of another camera, or close the"
+                " program that uses this one."
             )
         return image
 
@@ -117,11 +146,11 @@ def camera(number):
         capture.release()
 
 
-def check_window():
-    """See whether a window can be opened, in a process of its own: without a screen Qt ends it.
+def check_window() -> None:
+    """Try to open a window in a separate process, because Qt without a screen ends its process.
 
     Raises:
-        RuntimeError: it cannot.
+        RuntimeError: no window can be opened.
     """
     trial = [sys.executable, "-c", "import cv2; cv2.namedWindow('trial')"]
     if subprocess.run(trial, capture_output=True).returncode:
@@ -132,15 +161,14 @@ def check_window():
 
 
 @contextmanager
-def window(backgrounds):
-    """A window on the screen whose keys change the look.
+def window(backgrounds: int) -> Iterator[Show]:
+    """Open a window on the screen whose keys change the look.
 
     Args:
-        backgrounds: number of them.
+        backgrounds: number of backgrounds.
 
     Yields:
-        function of a picture and the Look it was made with, which shows it -> the next Look, or
-        None to end.
+        function that shows a picture made with a look; returns the next look, or None to end.
     """
     title = "PortraitNet"
     times = deque(maxlen=30)
@@ -162,18 +190,19 @@ def window(backgrounds):
 
 
 @contextmanager
-def virtual_camera(shape, rate):
-    """A camera that other programs can choose, such as a video call.
+def virtual_camera(shape: tuple[int, ...], rate: float) -> Iterator[Show]:
+    """Open a virtual camera that other programs can choose, such as a video call.
 
     Args:
-        shape: of the pictures, (H, W, 3).
-        rate: frames a second that it promises.
+        shape: (H, W, 3) of the pictures.
+        rate: frame rate that the camera announces, frames/s.
 
     Yields:
-        function as that of `window`, which sends the picture there and keeps the look.
+        function that sends a picture to the camera; returns the look unchanged.
 
     Raises:
-        ImportError, OSError: pyvirtualcam is not installed, or finds no device.
+        ImportError: pyvirtualcam is not installed.
+        OSError: pyvirtualcam finds no device.
     """
     try:
         import pyvirtualcam
@@ -186,7 +215,7 @@ def virtual_camera(shape, rate):
         output = pyvirtualcam.Camera(width, height, rate, fmt=pyvirtualcam.PixelFormat.BGR)
     except RuntimeError as error:
         raise OSError(
-            f"There is no virtual camera ({str(error).partition('. ')[0]}): on Linux run `sudo"
+            f"No virtual camera was found ({str(error).partition('. ')[0]}): on Linux run `sudo"
             " modprobe v4l2loopback`, on Windows and macOS install OBS."
         ) from None
 
@@ -199,8 +228,8 @@ def virtual_camera(shape, rate):
         yield show
 
 
-def caption(picture, lines):
-    """A copy of a picture with lines of text at its top, white on black."""
+def caption(picture: Image, lines: Sequence[str]) -> Image:
+    """A copy of a picture with lines of text at the top, white with a black outline."""
     picture = picture.copy()
     for row, line in enumerate(lines, 1):
         for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):

@@ -1,6 +1,6 @@
-"""Frames from a video, with PyAV if it is installed, else OpenCV.
+"""Frames from a video, read with PyAV if installed, else with OpenCV.
 
-They are upright images with square pixels, whatever the video's rotation and pixel shape.
+Frames are upright images with square pixels, whatever the video's rotation and pixel aspect ratio.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from portraitnet.images import MAX_PIXELS, cv2
+from portraitnet.images import MAX_PIXELS, Image, cv2
 
 try:
     import av
@@ -17,17 +17,18 @@ except ImportError:
     av = None
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
-# FFmpeg's SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND: without the last two, every
-# conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for them.
+# FFmpeg's flags SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. Without the last two every
+# conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for the flags.
 EXACT = 0x2 | 0x2000 | 0x40000
-TEXT = "{} is a text, of which FFmpeg would make pictures of its letters: give a video."
+TEXT = "{} is a text file, not a video: give a video file."
 
 
 def probe(path: Path | str) -> tuple[float, int | None]:
-    """Frames a second and number of frames (None if the file does not tell) of a video.
+    """Frame rate (frames/s) and number of frames of a video; None if the number is unknown.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no video.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a readable video.
     """
     if av:
         with open_video(path) as container:
@@ -40,36 +41,36 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     return rate or 30.0, round(count) if count > 0 else None
 
 
-def read_video(
-    path: Path | str, faults: list[str] | None = None
-) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a video, one at a time.
+def read_video(path: Path | str, faults: list[str] | None = None) -> Iterator[tuple[float, Image]]:
+    """Read the frames of a video, one at a time.
 
     Args:
-        faults: given a sentence where the video is damaged or ends before its time.
+        path: video file.
+        faults: list that gets a sentence if the video is damaged or ends too early.
 
     Yields:
-        (seconds, image): time since the start of the file, (H, W, 3) uint8 BGR.
+        (seconds, image): time since the start of the file; (H, W, 3) uint8 BGR.
 
     Raises:
-        FileNotFoundError, ValueError: as `probe`; a frame is too large.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a readable video, or a frame is too large.
     """
-    video_path = _read_with_pyav if av else _read_with_opencv
+    read = _read_with_pyav if av else _read_with_opencv
     expected, broken, count, end = None, [], 0, 0.0
-    for expected, step, seconds, image in video_path(path, broken):  # noqa: B007
+    for expected, step, seconds, image in read(path, broken):  # noqa: B007
         count, end = count + 1, seconds + step
         yield seconds, image
     if faults is not None and (broken or (expected and end < expected - max(1, expected / 10))):
-        message = f" of {expected:.1f}" if expected else ""
+        length = f" of {expected:.1f}" if expected else ""
         faults.append(
-            f"{path} is damaged or cut short: {count} frames, up to {end:.1f}{message} seconds, could"
-            " be read; the result holds these."
+            f"{path} is damaged or cut short: the result has the {count} frames that could be read,"
+            f" {end:.1f}{length} seconds."
         )
 
 
 def _read_with_opencv(path, broken):
-    """The video's seconds, a frame's seconds, time and image, for each frame."""
-    capture = _capture(path)  # OpenCV turns frames upright by itself
+    """Yield (the video's length, a frame's length, its time: seconds; image) for each frame."""
+    capture = _capture(path)  # OpenCV rotates the frames upright
     rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
     expected = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)) / rate
     index = 0
@@ -82,7 +83,7 @@ def _read_with_opencv(path, broken):
 
 
 def _read_with_pyav(path, broken):
-    """As `_read_with_opencv`; `broken` is given each packet that cannot be decoded."""
+    """As `_read_with_opencv`; the list `broken` gets an error for each undecodable packet."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -90,49 +91,68 @@ def _read_with_pyav(path, broken):
         step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
         expected, end = _seconds(container, stream), 0.0
         try:
-            for frame in decoded(container, stream, broken):
+            for frame in decode(container, stream, broken):
                 width = max(1, round(frame.width * ratio))
                 if width * frame.height > MAX_PIXELS:
-                    raise ValueError(f"{path} has frames of {width}x{frame.height} pixels.")
+                    raise ValueError(
+                        f"{path} has frames of {width}x{frame.height} pixels, over the limit of"
+                        f" {MAX_PIXELS:,}: scale the video down."
+                    )
                 image = frame.reformat(width=width, format="bgr24", interpolation=EXACT)
                 image = np.rot90(image.to_ndarray(), round(frame.rotation / 90))
                 seconds = end if frame.time is None else frame.time
                 end = seconds + step
                 yield expected, step, seconds, np.ascontiguousarray(image)
         except av.FFmpegError as error:
-            raise ValueError(f"{path} cannot be decoded ({error.strerror}).") from None
+            raise ValueError(
+                f"{path} cannot be decoded ({error.strerror}): convert the video to H.264."
+            ) from None
 
 
 def _seconds(container, stream):
-    """How long a video's pictures last, where the file tells; sound may go on after them."""
+    """Length of the pictures in seconds, None if unknown; the sound may be longer."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    message = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
-    if message:  # as Matroska has it
-        return int(message[1]) * 3600 + int(message[2]) * 60 + float(message[3])
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
+    if tag:  # of Matroska
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     alone = len(container.streams) == 1 and container.duration
     return container.duration / av.time_base if alone else None
 
 
-def open_video(path):
-    """PyAV's container of a video that has pictures."""
+def open_video(path: Path | str) -> "av.container.InputContainer":
+    """Open a file with pictures in PyAV.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a readable video.
+    """
     _check(path)
     try:
         container = av.open(str(path))
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is not a readable video ({error.strerror}).") from None
+        raise ValueError(
+            f"{path} is not a readable video ({error.strerror}): give another file."
+        ) from None
     if container.format.name == "tty":
         container.close()
         raise ValueError(TEXT.format(path))
     if not container.streams.video:
         container.close()
-        raise ValueError(f"{path} holds no pictures, only sound: give a video.")
+        raise ValueError(f"{path} has no video, only sound: give a video file.")
     return container
 
 
-def decoded(container, stream, broken):
-    """The frames of a stream; like a player, pass over what a damaged file cannot give, and add it
-    to the list `broken`."""
+def decode(
+    container: "av.container.InputContainer", stream: "av.stream.Stream", broken: list[Exception]
+) -> "Iterator[av.frame.Frame]":
+    """Decode the frames of a stream; like players, skip damaged packets.
+
+    Args:
+        container: open file.
+        stream: one of its video or audio streams.
+        broken: list that gets the error of each damaged packet.
+    """
     packets = container.demux(stream)
     while True:
         try:
@@ -147,7 +167,7 @@ def _capture(path):
     _check(path)
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise ValueError(f"{path} is not a readable video: give one that OpenCV can open.")
+        raise ValueError(f"{path} is not a readable video: give a file that OpenCV can open.")
     if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
         raise ValueError(TEXT.format(path))
     return capture
@@ -155,6 +175,6 @@ def _capture(path):
 
 def _check(path):
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}: check its name.")
+        raise FileNotFoundError(f"There is no file {path}: check the name.")
     if str(path) != str(path).encode(errors="replace").decode():
-        raise ValueError(f"{path} has a name that is not UTF-8: rename it.")
+        raise ValueError(f"{path} has a name that is not UTF-8: rename the file.")

@@ -1,39 +1,38 @@
-"""What a video asks of its masks beyond a photo's: no flicker."""
+"""Temporal smoothing of a video's masks, against flicker."""
 
 import numpy as np
 
-from portraitnet.images import cv2
+from portraitnet.images import Image, Probability, cv2
 
-FLOOR = 0.1  # share of the new mask where nothing says that the old one is out of date
-# Of the luma (0..255) after motion is taken out: up to NOISE it is noise, from CHANGED on the photo
-# shows something new and the old mask counts for nothing.
+FLOOR = 0.1  # weight of the new mask where nothing in the frame has changed
+# Change of the luma (0..255) that the motion does not explain: up to NOISE the change is sensor
+# noise; from CHANGED on the frame shows something new, and the previous mask has no weight.
 NOISE, CHANGED = 2, 8
-# The same for the probability: a mask that differs in a whole window is no flicker.
+# The same two limits for the probability: a mask that differs in a whole window does not flicker.
 DOUBT, MOVED = 0.25, 0.75
-WINDOW = (5, 5)  # in which both are averaged, pixels of the network input
+WINDOW = (5, 5)  # both changes are averaged in this window, pixels of the network input
 
 
 class Smoother:
-    """Mixes each frame's probability with the previous one, carried along by the photo's motion.
+    """Mixes each frame's probability with the previous result, moved along the optical flow.
 
-    The previous result is moved by the optical flow between the two frames and then counts for
-    1 - FLOOR, but less where the moved frame does not look like the new one, or the moved mask is
-    far from the new one: so that little trails behind a movement, and nothing stays after a cut.
-    benchmarks/video_quality.py measures it.
+    The previous result has the weight 1 - FLOOR. The weight decreases where the moved frame differs
+    from the new frame, or the moved mask from the new mask. So a moving person leaves no trail, and
+    nothing remains after a cut. benchmarks/video_quality.py measures flicker and lag.
 
-    Call it with the frames in order; make a new one for each video.
+    Call the object with the frames in order; make a new object for each video.
     """
 
     def __init__(self):
         self.flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self.luma = self.probability = None
 
-    def __call__(self, network_input: np.ndarray, probability: np.ndarray) -> np.ndarray:
-        """Smooth the network's answer for the next frame.
+    def __call__(self, network_input: Image, probability: Probability) -> Probability:
+        """Smooth the network's probability of the next frame.
 
         Args:
-            network input: (h, w, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
-            probability: (h, w) float32 0..1, the network's answer for it.
+            network_input: (h, w, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
+            probability: (h, w) float32 0..1, the network's probability of this input.
 
         Returns:
             (h, w) float32, 0..1.

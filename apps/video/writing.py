@@ -1,4 +1,4 @@
-"""Videos to disk, with PyAV if it is installed, else ffmpeg's program, else OpenCV alone."""
+"""Videos to disk, written with PyAV, else with the program ffmpeg, else with OpenCV."""
 
 import shutil
 import subprocess
@@ -10,35 +10,34 @@ from pathlib import Path
 import numpy as np
 
 from apps.video import reading
-from apps.video.reading import EXACT, decoded, open_video
+from apps.video.reading import EXACT, decode, open_video
 from portraitnet.files import whole_file
-from portraitnet.images import cv2
+from portraitnet.images import Image, cv2
 
 if reading.av:
     import av
     from av.video.reformatter import Colorspace
 
 AV_ERRORS = (av.FFmpegError,) if reading.av else ()
-TICK = Fraction(1, 90000)  # of the clock in a written file, seconds
-CODECS = {  # of a written file: suffix -> codec, pixel format and options
+TICK = Fraction(1, 90000)  # time base of the written video, seconds
+CODECS = {  # suffix of the written file -> video codec, pixel format and options
     ".mp4": ("libx264", "yuv420p", {"crf": "18", "preset": "veryfast"}),
-    # VP9 is the one codec with an alpha channel that browsers play
+    # VP9 is the only codec with an alpha channel that all browsers play
     ".webm": (
         "libvpx-vp9",
         "yuva420p",
         {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
     ),
 }
-
-SOUNDS = {  # of a written file: suffix -> codecs every player knows, the first for what is encoded
+SOUND_CODECS = {  # suffix -> sound codecs that are copied; other sound is encoded as the first one
     ".mp4": ("aac", "mp3", "ac3", "alac"),
     ".webm": ("opus", "vorbis"),
 }
 ENCODERS = {"aac": "aac", "opus": "libopus"}
 
 
-def way_of_writing() -> str:
-    """What `open_writer` will use: "PyAV", "ffmpeg" or "OpenCV" (which keeps no sound)."""
+def choose_writer() -> str:
+    """Name of the software that `open_writer` uses: "PyAV", "ffmpeg" or "OpenCV" (no sound)."""
     if reading.av:
         return "PyAV"
     return "ffmpeg" if shutil.which("ffmpeg") else "OpenCV"
@@ -47,28 +46,28 @@ def way_of_writing() -> str:
 @contextmanager
 def open_writer(
     path: Path | str, shape: tuple[int, int, int], rate: float, source: Path | None = None
-) -> Iterator[Callable[[float, np.ndarray], None]]:
-    """Write a video under a temporary name that becomes `path` when all went well.
+) -> Iterator[Callable[[float, Image], None]]:
+    """Write a video under a temporary name, renamed to `path` when the video is complete.
 
-    Sides that are odd grow by one pixel, for the codecs want even ones.
+    Odd sides grow by one pixel, because the codecs need even sides.
 
     Args:
-        path: .mp4, or .webm if the frames have an alpha channel; its folder is made when missing.
-        shape: of the frames, (H, W, 3) BGR or (H, W, 4) BGRA.
-        rate: frames a second; only PyAV keeps frames that are unevenly spaced in time.
-        source: video whose (first) sound is taken over, if it has one.
+        path: .mp4, or .webm if the frames have an alpha channel; a missing folder is made.
+        shape: (H, W, 3) of BGR frames or (H, W, 4) of BGRA frames.
+        rate: frames/s; only PyAV keeps uneven times between frames.
+        source: video whose first sound track is kept, if there is one.
 
     Yields:
-        function write(seconds, picture), frames in order of time.
+        function write(seconds, picture), called with the frames in order of time.
 
     Raises:
         ValueError: OpenCV alone cannot write an alpha channel, or the file cannot be written.
     """
-    kind = {"PyAV": _AvWriter, "ffmpeg": _FfmpegWriter, "OpenCV": _OpencvWriter}[way_of_writing()]
+    kind = {"PyAV": _AvWriter, "ffmpeg": _FfmpegWriter, "OpenCV": _OpencvWriter}[choose_writer()]
     height, width = (length + length % 2 for length in shape[:2])
 
     def write(seconds, picture):
-        if picture.shape != shape:  # a stream may change its size on the way
+        if picture.shape != shape:  # the frame size of a stream may change
             picture = cv2.resize(picture, shape[1::-1])
         margins = height - shape[0], width - shape[1]
         if any(margins):
@@ -84,9 +83,11 @@ def open_writer(
             finally:
                 writer.close()
     except AV_ERRORS as error:
-        if isinstance(error, OSError):  # such as a full disk
+        if isinstance(error, OSError):  # for example a full disk
             raise
-        raise ValueError(f"{path} cannot be written ({error.strerror}).") from None
+        raise ValueError(
+            f"{path} cannot be written ({error.strerror}): give another --output."
+        ) from None
 
 
 class _AvWriter:
@@ -98,13 +99,13 @@ class _AvWriter:
         self.video.pix_fmt = pixels
         self.video.options = options
         self.video.codec_context.time_base = TICK
-        # Said, or players guess the colours' meaning from the size of the picture.
+        # Without this tag players guess the colour space from the size of the picture.
         self.video.codec_context.colorspace = Colorspace.ITU709
-        self.sounds = SOUNDS[path.suffix]
+        self.sound_codecs = SOUND_CODECS[path.suffix]
         self.format = "bgra" if channels == 4 else "bgr24"
         self.tick = -1
         self.sound = self._sound(open_video(source)) if source else iter(())
-        self.packet = next(self.sound, None)  # the first: before it the header is not complete
+        self.packet = next(self.sound, None)  # adds the sound stream, before the header is written
 
     def write(self, seconds, picture):
         frame = av.VideoFrame.from_ndarray(picture, self.format)
@@ -128,20 +129,20 @@ class _AvWriter:
         self.packet = next(self.sound, None)
 
     def _sound(self, source):
-        """Packets of the source's first sound track, encoded anew only where they must be."""
+        """Packets of the source's first sound track, copied if the result can hold their codec."""
         with source:
             if not source.streams.audio:
                 return
             track = source.streams.audio[0]
-            if track.codec_context.codec.canonical_name in self.sounds:
+            if track.codec_context.codec.canonical_name in self.sound_codecs:
                 stream = self.output.add_stream_from_template(track)
                 for packet in source.demux(track):
                     if packet.pts is not None:
                         packet.stream = stream
                         yield packet
                 return
-            stream = self.output.add_stream(ENCODERS[self.sounds[0]], rate=48000)
-            for frame in decoded(source, track, []):
+            stream = self.output.add_stream(ENCODERS[self.sound_codecs[0]], rate=48000)
+            for frame in decode(source, track, []):
                 yield from stream.encode(frame)
             yield from stream.encode()
 
