@@ -1,13 +1,13 @@
-"""Speed of the browser page beside MediaPipe's selfie segmentation, in one headless Chromium.
+"""Speed of the browser page and of MediaPipe's selfie segmentation, in one headless Chromium.
 
 npm ci --prefix apps/web && pip install playwright && python -m benchmarks.web_speed
-python -m benchmarks.web_speed --threads 1 2 --beside ../before    # and an earlier copy
+python -m benchmarks.web_speed --threads 1 2 --beside ../before    # and an earlier version
 python -m benchmarks.web_speed --screenshot examples/web.png    # the README's picture of the page
 
-Each round opens every candidate anew, turns a fake camera of 640x480 on and replaces the background
-by a colour; medians of the rounds are printed. There is no graphics card in headless Chromium here,
-so MediaPipe, which computes with WebGL, is drawn by the processor too (SwiftShader). The copy for
---beside needs `npm ci --prefix apps/web` of its own.
+Each round opens every candidate again, turns on a fake camera of 640x480 and replaces the
+background by a colour. Medians of the rounds are printed. Headless Chromium has no graphics card
+here, so MediaPipe's WebGL runs on the processor too (SwiftShader). The earlier version of --beside
+needs its own `npm ci --prefix apps/web`.
 """
 
 import functools
@@ -37,16 +37,16 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync --use-fake-device-for-media-stream"
 ).split()
-# Run in a page before its own scripts: counts the pictures that it draws.
+# Runs in a page before the page's own scripts and counts the pictures that the page draws.
 COUNT = """
 window.drawn = 0;
 const put = CanvasRenderingContext2D.prototype.putImageData;
-CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+CanvasRenderingContext2D.prototype.putImageData = function (...values) {
   window.drawn++;
-  return put.apply(this, given);
+  return put.apply(this, values);
 };
 """
-# As MediaPipe's documentation composes a coloured background.
+# Coloured background as in MediaPipe's documentation.
 PEER_PAGE = """<!doctype html>
 <input id="files" type="file">
 <canvas id="canvas" width="640" height="480"></canvas>
@@ -88,7 +88,7 @@ PEER_PAGE = """<!doctype html>
 
 
 def write_clip(path, frames=30):
-    """A portrait that sways, 640x480, as Chromium's fake camera plays it: JPEGs in a row."""
+    """Write a swaying portrait, 640x480, as Chromium's fake camera reads it: concatenated JPEGs."""
     photo = cv2.resize(read_image(EXAMPLE), (480, 480))
     with path.open("wb") as file:
         for angle in np.linspace(0, 2 * np.pi, frames, endpoint=False):
@@ -99,14 +99,14 @@ def write_clip(path, frames=30):
 
 
 class Sent:
-    """Bytes that the servers have sent, with their headers, and what they are unpacked."""
+    """Bytes sent by the servers, headers included (`wire`), and their size after decompression."""
 
     wire = 0
     unpacked = 0
 
 
 class Counted:
-    """What a handler has beside its own doing: it counts what it sends."""
+    """Mixin of a handler that counts the bytes it sends."""
 
     def setup(self):
         super().setup()
@@ -120,13 +120,15 @@ class Counted:
 
     def do_GET(self):  # noqa: N802, the name is http.server's
         file = self.file()
-        path = file[1] if isinstance(file, tuple) else file  # an earlier copy gives the path alone
+        path = (
+            file[1] if isinstance(file, tuple) else file
+        )  # an earlier version returns the path alone
         Sent.unpacked += path.stat().st_size if path else 0
         super().do_GET()
 
 
 class PeerHandler(web.Handler):
-    """Serves MediaPipe's page and files beside ours."""
+    """Serves MediaPipe's page and files beside this project's."""
 
     def do_GET(self):  # noqa: N802, the name is http.server's
         if not self.path.startswith("/peer/"):
@@ -144,11 +146,11 @@ class PeerHandler(web.Handler):
 
 
 def serve(page, handler, model):
-    """Serve a page from now on; returns its address.
+    """Start serving a page; returns its address.
 
     Args:
-        page: the module apps.web of this folder or of another copy of it.
-        handler: class, a Handler of that page.
+        page: module apps.web of this project or of another version.
+        handler: class, a Handler of that module.
         model: path of an ONNX file.
     """
     handler = type("CountedHandler", (Counted, handler), {})
@@ -159,7 +161,7 @@ def serve(page, handler, model):
 
 
 def load_page(folder):
-    """The module apps.web of another copy of this folder."""
+    """The module apps.web of another version of this project."""
     path = Path(folder).resolve() / "apps" / "web" / "__main__.py"
     spec = importlib.util.spec_from_file_location("page_beside", path)
     module = importlib.util.module_from_spec(spec)
@@ -168,7 +170,7 @@ def load_page(folder):
 
 
 def processor_time(browser):
-    """Seconds that all processes of the browser have computed since it was started."""
+    """CPU seconds of all processes of the browser since its start."""
     session = browser.new_browser_cdp_session()
     processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
     session.detach()
@@ -176,12 +178,11 @@ def processor_time(browser):
 
 
 def measure(browser, address, seconds, ours):
-    """Open a page anew, show it a photo and then the camera.
+    """Open a page in a new context, with a photo first and the camera afterwards.
 
     Returns:
-        seconds to the first mask, MB sent until then, MB of these when unpacked, frames/s,
-        milliseconds of processor time a frame (the whole browser, the fake camera too) and of
-        waiting for the network.
+        seconds to the first mask; MB sent until then, compressed and decompressed; frames/s;
+        CPU milliseconds per frame (whole browser with the fake camera); network's milliseconds.
     """
     context = browser.new_context(permissions=["camera"], viewport={"width": 1000, "height": 800})
     if ours:
@@ -218,7 +219,7 @@ def measure(browser, address, seconds, ours):
 
 
 def take_screenshot(browser, address, path):
-    """A sample portrait in the page, half of it before a drawn background."""
+    """Take a picture of the page with a sample portrait, half of it with a drawn background."""
     page = browser.new_page(viewport={"width": 1000, "height": 620})
     page.goto(address)
     page.locator("input[value=replace]").check(force=True)
@@ -231,15 +232,19 @@ def take_screenshot(browser, address, path):
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Speed of the browser page beside MediaPipe's selfie segmentation, in headless Chromium.",
+        "Speed of the browser page and of MediaPipe's selfie segmentation, in headless Chromium.",
         example="python -m benchmarks.web_speed",
     )
     parser.add_argument("--model_path", type=Path, default=web.MODEL_PATH, help="ONNX file")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of our network")
-    parser.add_argument("--beside", type=Path, help="an earlier copy of this folder, to compare")
-    parser.add_argument("--rounds", type=int, default=3, help="times each page is opened")
-    parser.add_argument("--seconds", type=int, default=5, help="that each camera is counted")
-    parser.add_argument("--screenshot", type=Path, help="only write a picture of the page here")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1], help="thread counts to measure"
+    )
+    parser.add_argument("--beside", type=Path, help="folder of an earlier version to compare")
+    parser.add_argument("--rounds", type=int, default=3, help="number of times each page is opened")
+    parser.add_argument("--seconds", type=int, default=5, help="duration of each frame count")
+    parser.add_argument(
+        "--screenshot", type=Path, help="picture of the page to write; no measurement"
+    )
     return parser.parse_args(argv)
 
 
@@ -278,9 +283,9 @@ def main(argv=None):
         "page",
         "first mask, s",
         "sent, MB",
-        "unpacked, MB",
+        "decompressed, MB",
         "frames/s",
-        "CPU ms a frame",
+        "CPU ms per frame",
         "network, ms",
     ]
     print(f"\n{heading(columns)}")

@@ -1,4 +1,4 @@
-"""The browser page: its server, its arithmetic (in Node.js) and, marked slow, the page itself."""
+"""The browser page: its server, its arithmetic (in Node.js) and (slow tests) the page itself."""
 
 import gzip
 import http.client
@@ -25,11 +25,10 @@ from apps.video.reading import read_video
 from apps.web import __main__ as web
 from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
-from portraitnet import backends, effects, predictor
+from portraitnet import backends, effects, geometry, images, postprocess
 from portraitnet.geometry import SIZE, input_shape, resize
-from portraitnet.images import read_image, read_mask
-from portraitnet.predictor import MEAN, SCALE, to_batch
-from transforms import geometry
+from portraitnet.images import mask_of, read_image, read_mask
+from portraitnet.predictor import MEAN, SCALE, Predictor, to_batch
 
 NODE = shutil.which("node")
 METADATA = {"size": SIZE, "mean": MEAN, "scale": SCALE, "channel_order": "BGR"}
@@ -55,7 +54,7 @@ def serve(model):
 
 @pytest.fixture
 def get(model):
-    """A function: target of a GET request, sent as it is -> status, headers, body."""
+    """A function of the target of a GET request, sent unchanged -> status, headers, body."""
     server = serve(model)
 
     def get(target, method="GET"):
@@ -83,7 +82,7 @@ def get(model):
         ("/model.onnx.gz", "application/octet-stream"),
     ],
 )
-def test_files_come_with_their_type_and_isolated(get, target, kind):
+def test_files_have_their_type_and_the_page_is_isolated(get, target, kind):
     status, headers, body = get(target)
     assert (status, headers["Content-Type"]) == (200, kind)
     assert len(body) == int(headers["Content-Length"]) > 0
@@ -104,7 +103,7 @@ def test_files_come_with_their_type_and_isolated(get, target, kind):
     }
 
 
-def test_the_model_is_the_given_one(get, model):
+def test_the_given_model_is_served(get, model):
     assert gzip.decompress(get("/model.onnx.gz")[2]) == b"the network"
     assert json.loads(get("/model.json")[2])["channel_order"] == "BGR"
 
@@ -134,13 +133,13 @@ def test_nothing_outside_the_page_is_served(get, tmp_path):
 
 
 def ask(server, data, seconds=60):
-    """What a server answers to bytes."""
+    """A server's answer to bytes."""
     with socket.create_connection(("127.0.0.1", server.server_port), seconds) as connection:
         connection.sendall(data)
         return connection.makefile("rb").read()
 
 
-def test_a_foreign_name_is_refused_however_it_leads_here(model):
+def test_a_foreign_host_name_is_refused(model):
     server = serve(model)
     own = f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}", "[::1]:80", "[::1]"
     foreign = "evil.com", f"evil.com:{server.server_port}", "", "127.0.0.1.evil.com", "localhost:x"
@@ -154,7 +153,7 @@ def test_a_foreign_name_is_refused_however_it_leads_here(model):
     server.server_close()
 
 
-def test_addresses_that_are_none_end_in_404(model, capfd):
+def test_malformed_addresses_end_in_404(model, capfd):
     server = serve(model)
     targets = (
         "/%00",
@@ -173,11 +172,11 @@ def test_addresses_that_are_none_end_in_404(model, capfd):
     server.server_close()
 
 
-def test_a_silent_client_is_left(model, monkeypatch, capfd):
+def test_a_silent_client_is_disconnected(model, monkeypatch, capfd):
     assert web.Handler.timeout == 30
     monkeypatch.setattr(web.Handler, "timeout", 0.3)
     server = serve(model)
-    assert ask(server, b"GET / HTTP/1.1\r\nHost:") == b""  # or it fails after 60 s
+    assert ask(server, b"GET / HTTP/1.1\r\nHost:") == b""  # otherwise the test fails after 60 s
     assert capfd.readouterr().err == ""
     server.shutdown()
     server.server_close()
@@ -190,12 +189,12 @@ def test_only_this_machine_is_served(model):
 
 
 def test_a_missing_model_is_one_sentence(tmp_path, model, capsys):
-    with pytest.raises(FileNotFoundError, match=r"There is no .*gone\.onnx: make it with"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*gone\.onnx: make it with"):
         web.make_server(tmp_path / "gone.onnx")
     model.with_suffix(".json").unlink()
     assert web.main(["--model_path", str(model), "--no-open"]) == 1
     assert re.fullmatch(
-        r"apps\.web: There is no .*net\.json: make it with .*\n", capsys.readouterr().err
+        r"apps\.web: There is no file .*net\.json: make it with .*\n", capsys.readouterr().err
     )
 
 
@@ -220,9 +219,9 @@ def test_a_taken_port_is_one_sentence(model):
             web.make_server(model, port)
 
 
-def test_packages_are_installed_only_when_they_are_not_there(tmp_path, monkeypatch):
+def test_packages_are_installed_only_if_missing(tmp_path, monkeypatch):
     shutil.copy(web.FOLDER / "package-lock.json", tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path))  # no npm there
+    monkeypatch.setenv("PATH", str(tmp_path))  # a folder without npm
     with pytest.raises(RuntimeError, match=r"needs npm .*: install Node\.js"):
         web.install_packages(tmp_path)
     locked = json.loads((tmp_path / "package-lock.json").read_text())["packages"]
@@ -235,13 +234,13 @@ def test_packages_are_installed_only_when_they_are_not_there(tmp_path, monkeypat
         web.install_packages(tmp_path)
 
 
-def test_the_page_is_built_whole_or_not_at_all(model, tmp_path, monkeypatch):
+def test_the_page_is_built_completely_or_not_at_all(model, tmp_path, monkeypatch):
     folder = tmp_path / "site" / "page"
     monkeypatch.setattr(web, "RUNTIME", ("missing.mjs",))
     with pytest.raises(FileNotFoundError, match=r"missing\.mjs"):
         web.build(folder, model)
     assert not list(folder.parent.iterdir())
-    monkeypatch.setattr(web, "RUNTIME", ())  # the packages are not there in a quick test
+    monkeypatch.setattr(web, "RUNTIME", ())  # packages are not installed in fast tests
     size = web.build(folder, model)
     built = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     extra = {"LICENSE", "_headers", "samples/README.md"}
@@ -253,10 +252,10 @@ def test_the_page_is_built_whole_or_not_at_all(model, tmp_path, monkeypatch):
     assert "Cross-Origin-Embedder-Policy: require-corp" in (folder / "_headers").read_text()
 
 
-def test_a_build_keeps_what_is_there(model, tmp_path, capsys):
+def test_a_build_refuses_a_folder_that_is_not_empty(model, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("kept")
-    with pytest.raises(FileExistsError, match="mine is not empty and is kept: give a new folder"):
+    with pytest.raises(FileExistsError, match="mine is not empty: give a new folder"):
         web.build(tmp_path / "mine", model)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
 
@@ -284,11 +283,11 @@ def test_the_lock_file_fits_package_json():
 @pytest.mark.parametrize(
     "file, module, names",
     [
-        ("pixels.js", geometry, ["GRID", "MOST_ELONGATED", "AREA_WEIGHT"]),
-        ("pixels.js", predictor, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON"]),
-        ("pixels.js", predictor, ["FLAT"]),
-        ("effects.js", effects, ["CLEAR", "SOLID", "FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
-        ("effects.js", effects, ["THRESHOLD", "PERSON_SHARE", "PERSON_MEAN"]),
+        ("pixels.js", geometry, ["GRID", "MAX_ELONGATION", "AREA_WEIGHT"]),
+        ("pixels.js", postprocess, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON", "FLAT"]),
+        ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
+        ("effects.js", images, ["THRESHOLD"]),
+        ("effects.js", postprocess, ["CLEAR", "SOLID", "MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
         ("worker.js", backends, ["LITE_SIZE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
     ],
@@ -308,7 +307,7 @@ def test_effects_are_those_of_python(tmp_path):
 
 
 def run_node(folder, script):
-    """Run a module in a folder; FOLDER in it stands for that of the page."""
+    """Run a module in a folder; FOLDER in its text means the folder of the page."""
     if not NODE:
         pytest.skip("Node.js is not installed")
     (folder / "run.mjs").write_text(script.replace("FOLDER", web.FOLDER.as_uri()))
@@ -316,10 +315,10 @@ def run_node(folder, script):
     return done.stdout
 
 
-BLOBS = """
+REGIONS = """
 import { readFileSync } from "node:fs";
 import { dropDoubtful } from "FOLDER/effects.js";
-const data = new Float32Array(new Uint8Array(readFileSync("blobs")).buffer);
+const data = new Float32Array(new Uint8Array(readFileSync("regions")).buffer);
 for (let at = 0; at < data.length; at += 40 * 60) {
   const probability = { width: 60, height: 40, channels: 1, data: data.subarray(at, at + 40 * 60) };
   console.log(JSON.stringify([...dropDoubtful(probability).data]));
@@ -327,28 +326,28 @@ for (let at = 0; at < data.length; at += 40 * 60) {
 """
 
 
-def test_the_same_blobs_are_doubtful_as_in_python(tmp_path):
+def test_the_same_regions_are_dropped_as_in_python(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(30, 40, 60)).astype(np.float32)
     given = [cv2.GaussianBlur(plane, (0, 0), 3) for plane in noise]
     given = np.stack([1 / (1 + np.exp(-25 * plane)) for plane in given])
     given[0] *= 0.7  # nobody
-    (tmp_path / "blobs").write_bytes(given.tobytes())
-    found = [json.loads(line) for line in run_node(tmp_path, BLOBS).splitlines()]
-    expected = [effects.drop_doubtful(plane) for plane in given]
+    (tmp_path / "regions").write_bytes(given.tobytes())
+    found = [json.loads(line) for line in run_node(tmp_path, REGIONS).splitlines()]
+    expected = [postprocess.drop_doubtful(plane) for plane in given]
     dropped = [(kept != plane).any() for kept, plane in zip(expected, given)]
-    assert not expected[0].any() and sum(dropped) > 10, "a test of nothing"
+    assert not expected[0].any() and sum(dropped) > 10, "the test would check nothing"
     assert np.allclose(found, np.reshape(expected, (30, -1)), atol=1e-7)
 
 
 SHAPES = """
-import { viewShape } from "FOLDER/pixels.js";
-const shapes = GIVEN.map(([height, width, size]) => viewShape({ width, height }, size));
+import { inputShape } from "FOLDER/pixels.js";
+const shapes = GIVEN.map(([height, width, size]) => inputShape({ width, height }, size));
 console.log(JSON.stringify(shapes.map(([width, height]) => [height, width])));
 """
 
 
-def test_views_have_pythons_shape(tmp_path):
+def test_network_inputs_have_pythons_shape(tmp_path):
     rng = np.random.default_rng(0)
     given = np.exp(rng.uniform(np.log(1), np.log(5000), (1500, 2))).astype(int).tolist()
     given += [[480, 640], [720, 1280], [1080, 1920], [600, 800], [1, 1], [1, 5000]]
@@ -362,31 +361,31 @@ SCRIPT = """
 import { readFileSync, writeFileSync } from "node:fs";
 import { EFFECTS } from "FOLDER/effects.js";
 import * as pixels from "FOLDER/pixels.js";
-import { smoother } from "FOLDER/smoothing.js";
+import { makeSmoother } from "FOLDER/smoothing.js";
 const { width, height, metadata } = JSON.parse(readFileSync("in.json"));
 const floats = (name) => new Float32Array(new Uint8Array(readFileSync(name)).buffer);
 const image = pixels.picture(width, height, 4, new Uint8ClampedArray(readFileSync("image")));
-const view = pixels.prepare(image, metadata);
-writeFileSync("batch", pixels.toBatch(view, metadata));
-const answer = pixels.picture(view.width, view.height, 1, floats("answer"));
+const input = pixels.prepare(image, metadata);
+writeFileSync("batch", pixels.toBatch(input, metadata));
+const answer = pixels.picture(input.width, input.height, 1, floats("answer"));
 const probability = pixels.guidedUpsample(answer, image);
 writeFileSync("probability", probability.data);
-const small = pixels.resize(image, ...pixels.limited(image, 1024));
+const small = pixels.resize(image, ...pixels.limitedSize(image, 1024));
 const options = { background: [10, 200, 90], blur: 0.02, small };
 for (const mode of Object.keys(EFFECTS)) {
   writeFileSync(mode, EFFECTS[mode](image, probability, options));
 }
-const smooth = smoother();
-smooth(view, pixels.picture(view.width, view.height, 1));
-writeFileSync("still", smooth(view, answer).data);
-view.data.fill(255);
-writeFileSync("cut", smooth(view, answer).data);
+const smooth = makeSmoother();
+smooth(input, pixels.picture(input.width, input.height, 1));
+writeFileSync("still", smooth(input, answer).data);
+input.data.fill(255);
+writeFileSync("cut", smooth(input, answer).data);
 """
 
 
 @pytest.fixture(scope="module", params=[(300, 200), (150, 611), (97, 60), (448, 448), (224, 31)])
 def portrait(request, tmp_path_factory):
-    """A drawn photo, a network's answer for its view and what Node.js makes of both."""
+    """A drawn photo, a network's answer for its network input, and Node.js's results for both."""
     height, width = request.param
     folder = tmp_path_factory.mktemp("node")
     image, mask = draw_portrait(np.random.default_rng(height), height, width)
@@ -407,18 +406,19 @@ def portrait(request, tmp_path_factory):
 def test_javascript_computes_what_python_does(portrait):
     image, answer, made = portrait
     height, width = image.shape[:2]
-    view = resize(image, *answer.shape)
+    network_input = resize(image, *answer.shape)
     batch = made("batch", np.float32, 1, 3, *answer.shape)
-    difference = np.abs(batch - to_batch([view])) / SCALE
-    assert difference.max() < 1.01 and difference.mean() < 0.2  # of one grey level
+    difference = np.abs(batch - to_batch([network_input])) / SCALE
+    assert difference.max() < 1.01 and difference.mean() < 0.2  # in grey levels
 
-    probability = predictor.guided_upsample(answer, image)
+    probability = postprocess.guided_upsample(answer, image)
     ours = made("probability", np.float32, height, width)
-    difference = np.abs(ours - probability)  # the guide is one grey level off here and there,
-    # and what hardly changes Python may filter all the same, in the tiles of what does.
-    assert difference.max() < predictor.FLAT and difference.mean() < 1e-3
+    # The guide differs by one grey level in some pixels. Python also filters pixels that hardly
+    # change, if they are in the tile of others.
+    difference = np.abs(ours - probability)
+    assert difference.max() < postprocess.FLAT and difference.mean() < 1e-3
     mask = made("mask", np.uint8, height, width, 4)
-    assert (mask[:, :, 0] // 255 != effects.mask_of(probability)).mean() < 1e-3
+    assert (mask[:, :, 0] // 255 != mask_of(probability)).mean() < 1e-3
 
     def differs(name, expected):
         picture = made(name, np.uint8, height, width, 4).astype(int)
@@ -428,16 +428,16 @@ def test_javascript_computes_what_python_does(portrait):
     assert differs("cutout", effects.cut_out(image, probability)) < 0.5
     assert differs("blur", effects.blur(image, probability)) < 1.5
     assert differs("grey", effects.grey(image, probability)) < 0.5
-    assert differs("overlay", effects.overlay(image, probability)) < 8  # the line is drawn anew
+    assert differs("overlay", effects.overlay(image, probability)) < 8  # another outline
 
 
 def test_smoothing_holds_flicker_down_and_lets_go_after_a_cut(portrait):
     _, given, made = portrait
     given, still, cut = given.ravel(), made("still", np.float32, -1), made("cut", np.float32, -1)
     assert np.allclose(cut, given, atol=1e-6)
-    faint = (given > 0) & (given < 0.02)  # the mask before was empty: this is flicker,
+    faint = (given > 0) & (given < 0.02)  # the previous mask was empty: flicker
     assert np.allclose(still[faint], smoothing.FLOOR * given[faint], atol=1e-6)
-    assert still.max() == 1  # but a whole body is none
+    assert still.max() == 1  # a whole person is not flicker
 
 
 # The page in a browser
@@ -445,7 +445,7 @@ def test_smoothing_holds_flicker_down_and_lets_go_after_a_cut(portrait):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """What the fake camera plays."""
+    """The video of the fake camera."""
     path = tmp_path_factory.mktemp("camera") / "clip.mjpeg"
     write_clip(path)
     return path
@@ -454,7 +454,7 @@ def clip(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address():
     if not web.MODEL_PATH.is_file():
-        pytest.skip(f"{web.MODEL_PATH} is not there")
+        pytest.skip(f"{web.MODEL_PATH} is missing")
     web.install_packages()
     server = serve(web.MODEL_PATH)
     yield f"http://127.0.0.1:{server.server_port}/"
@@ -475,7 +475,7 @@ def browser(clip):
 
 @pytest.fixture
 def page(browser, address):
-    """The page, loaded; at the end nothing may have gone wrong or left the machine."""
+    """The loaded page; afterwards checks for errors and for requests to other machines."""
     context = browser.new_context(permissions=["camera"])
     context.add_init_script(COUNT)
     page = context.new_page()
@@ -496,7 +496,7 @@ def page(browser, address):
 
 @contextmanager
 def pictures(page, count, seconds=60):
-    """What is done within has `count` more pictures drawn; waits for them."""
+    """Wait until the block has made the page draw `count` more pictures."""
     wanted = page.evaluate("window.drawn") + count
     yield
     end = time.monotonic() + seconds
@@ -511,7 +511,7 @@ def open_example(page, path=EXAMPLE):
 
 
 def save(page, path):
-    """Download the picture that is shown; returns it as OpenCV reads it."""
+    """Download the shown picture; returns it as OpenCV reads the file."""
     with page.expect_download() as download:
         page.click("#save")
     download.value.save_as(path)
@@ -530,21 +530,21 @@ def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path, width):
     open_example(page, tmp_path / "photo.png")
     assert page.inner_text("#status") == f"photo.png, {width} × 512 pixels"
     assert re.fullmatch(
-        r"The person takes \d+\.\d % of the photo\. Network \S+ ms, in all \S+ ms\.",
+        r"The person covers \d+\.\d % of the photo\. Network \S+ ms, in total \S+ ms\.",
         page.text_content("#times"),
     )
     with pictures(page, 1):
         choose(page, "mask")
     save(page, tmp_path / "mask.png")
     mask = read_mask(tmp_path / "mask.png")
-    expected = effects.mask_of(predictor.Predictor().probability(image))
+    expected = mask_of(Predictor().probability(image))
     assert (mask & expected).sum() / (mask | expected).sum() >= 0.995
 
 
 @pytest.mark.slow
 def test_every_mode_draws_the_whole_photo(page, tmp_path):
     open_example(page)
-    drawn = {"cutout": save(page, tmp_path / "cutout.png")}  # it is the first
+    drawn = {"cutout": save(page, tmp_path / "cutout.png")}  # the first mode
     for mode in ("replace", "blur", "grey", "overlay", "mask"):
         with pictures(page, 1):
             choose(page, mode)
@@ -556,8 +556,8 @@ def test_every_mode_draws_the_whole_photo(page, tmp_path):
     for mode, picture in drawn.items():
         assert picture.shape == (512, 512, 4), mode
         same = (picture[:, :, :3] == photo).all(axis=2).mean()
-        least, most = {"overlay": (0.2, 0.7), "mask": (0, 0.3)}.get(mode, (0.3, 0.9))
-        assert least <= same <= most, mode
+        low, high = {"overlay": (0.2, 0.7), "mask": (0, 0.3)}.get(mode, (0.3, 0.9))
+        assert low <= same <= high, mode
         assert ((picture[:, :, 3] == 0).mean() > 0.2) == (mode == "cutout"), mode
 
 
@@ -578,7 +578,7 @@ def test_the_gallery_has_six_backgrounds_a_colour_and_a_photo(page, tmp_path):
         drawn.append(save(page, tmp_path / "drawn.png"))
     means = np.array([picture[:64, :64, :3].mean(axis=(0, 1)) for picture in drawn])
     apart = np.abs(means[:, None] - means).max(axis=2) + 255 * np.eye(6)
-    assert apart.min() > 5, "two are alike"
+    assert apart.min() > 5, "two backgrounds look alike"
 
     with pictures(page, 1):
         page.click("#color")
@@ -593,7 +593,7 @@ def test_the_gallery_has_six_backgrounds_a_colour_and_a_photo(page, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     page.set_input_files("#own_file", tmp_path / "broken.png")
     page.wait_for_selector("#status.wrong")
-    assert page.inner_text("#status").startswith("broken.png is no picture this browser can read:")
+    assert page.inner_text("#status").startswith("broken.png can't be opened as an image:")
 
 
 SCREENS = [(1280, 800), (390, 844), (844, 390)]
@@ -614,15 +614,15 @@ def test_a_sample_fits_every_screen_and_moves_no_control(page):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             inside = "empty" if not photo else "figure"
             inner, stage = (page.locator(f"#{name}").bounding_box() for name in (inside, "stage"))
-            assert inner["height"] <= stage["height"] + 1, "it stands out"
+            assert inner["height"] <= stage["height"] + 1, "the picture is taller than its stage"
             if photo:
-                assert inner["width"] == pytest.approx(inner["height"], abs=1)  # as the photo is
+                assert inner["width"] == pytest.approx(inner["height"], abs=1)  # as in the photo
                 assert min(stage["width"] - inner["width"], stage["height"] - inner["height"]) < 1
     assert page.inner_text("#status") == "Woman with a scarf.jpg, 480 × 480 pixels"
 
 
 @pytest.mark.slow
-def test_the_handle_begins_in_the_middle_and_stays_on_its_line(page):
+def test_the_handle_starts_in_the_middle_and_stays_on_its_line(page):
     open_example(page)
     figure = page.locator("#figure").bounding_box()
     middle = figure["y"] + figure["height"] / 2
@@ -634,17 +634,17 @@ def test_the_handle_begins_in_the_middle_and_stays_on_its_line(page):
     assert knob() == pytest.approx(figure["width"] / 2, abs=1)
     page.mouse.move(figure["x"] + figure["width"] / 2, middle)
     page.mouse.down()
-    for share in (0.2, 0.9, 0, 1):
-        page.mouse.move(figure["x"] + share * figure["width"], middle)
+    for place in (0.2, 0.9, 0, 1):
+        page.mouse.move(figure["x"] + place * figure["width"], middle)
         clip = page.evaluate("getComputedStyle(after).clipPath")
-        assert knob() == pytest.approx(share * figure["width"], abs=2)
+        assert knob() == pytest.approx(place * figure["width"], abs=2)
         left = re.fullmatch(r"inset\(0px 0px 0px ([\d.]+)(?:%|px)\)", clip)
-        assert left and float(left[1]) == pytest.approx(100 * share, abs=0.5), clip
+        assert left and float(left[1]) == pytest.approx(100 * place, abs=0.5), clip
     page.mouse.up()
 
 
 @pytest.mark.slow
-def test_zoom_comes_closer_and_goes_back(page):
+def test_zoom_in_and_out(page):
     open_example(page)
     scale = "getComputedStyle(result).transform.match(/[\\d.]+/)[0] * 1"
     figure = page.locator("#figure").bounding_box()
@@ -657,8 +657,10 @@ def test_zoom_comes_closer_and_goes_back(page):
     page.mouse.wheel(0, -300)
     assert page.evaluate(scale) == pytest.approx(np.e, abs=0.01)
     before = page.locator("#result").bounding_box()
-    assert before["x"] == pytest.approx(figure["x"] - 5 * (np.e - 1), abs=0.5), "not at the pointer"
-    page.mouse.down()  # far from the line: the picture moves, and not beyond its own edge
+    assert before["x"] == pytest.approx(figure["x"] - 5 * (np.e - 1), abs=0.5), (
+        "the point under the mouse has moved"
+    )
+    page.mouse.down()  # far from the line: the picture moves, but not beyond its edge
     page.mouse.move(figure["x"] - 35, figure["y"] + 205)
     page.mouse.up()
     after = page.locator("#result").bounding_box()
@@ -670,7 +672,7 @@ def test_zoom_comes_closer_and_goes_back(page):
 
 
 @pytest.mark.slow
-def test_every_format_and_the_clipboard_take_the_full_size(page, tmp_path):
+def test_every_format_and_the_clipboard_have_the_full_size(page, tmp_path):
     photo = cv2.resize(read_image(EXAMPLE), (1500, 1200))
     cv2.imwrite(str(tmp_path / "large.png"), photo)
     open_example(page, tmp_path / "large.png")
@@ -687,7 +689,7 @@ def test_every_format_and_the_clipboard_take_the_full_size(page, tmp_path):
         nothing, person = cut[:, :, 3] == 0, cut[:, :, 3] == 255
         assert np.abs(saved[:, :, :3].astype(int) - cut[:, :, :3])[person].mean() < 4
         if name == "JPEG":
-            assert saved[nothing].mean() > 253, "not on white"
+            assert saved[nothing].mean() > 253, "the background is not white"
         else:
             assert saved[nothing][:, 3].max() < 5
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -704,15 +706,15 @@ def test_every_format_and_the_clipboard_take_the_full_size(page, tmp_path):
 
 
 @pytest.mark.slow
-def test_nobody_is_said_loudly_and_cannot_be_downloaded(page, tmp_path):
+def test_a_photo_without_a_person_is_reported_and_cannot_be_downloaded(page, tmp_path):
     open_example(page)
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((300, 400, 3), 150, np.uint8))
     page.set_input_files("#files", tmp_path / "wall.png")
     page.wait_for_selector("#status.wrong")
-    assert page.inner_text("#status").startswith("Nobody found in this photo.")
+    assert page.inner_text("#status").startswith("Nobody was found in this photo.")
     assert page.is_disabled("#save") and page.is_disabled("#copy")
     assert not page.is_visible("#divider") and page.is_visible("#original")
-    page.click("#strip button >> nth=0")  # back to somebody
+    page.click("#strip button >> nth=0")  # back to the photo of a person
     page.wait_for_selector("#save:not([disabled])")
     assert not page.is_visible("#status.wrong")
 
@@ -745,15 +747,15 @@ def test_several_dropped_photos_become_a_strip(page, tmp_path):
     page.on("download", lambda download: names.append(download.suggested_filename))
     page.click("#save_all")
     page.wait_for_selector("#status.wrong:has-text('downloaded')", timeout=60_000)
-    assert page.inner_text("#status") == "3 of 4 downloaded: nobody is in the others."
+    assert page.inner_text("#status") == "3 of 4 downloaded: nobody was found in the others."
     assert names == ["200_cutout.png", "300_cutout.png", "400_cutout.png"]
 
 
 @pytest.mark.slow
 def test_the_first_load_stays_below_14_mb(browser, tmp_path):
-    """Bytes that leave the real server until a photo is cut out, headers too."""
+    """Bytes that the real server sends until a photo is cut out, with headers."""
     if not web.MODEL_PATH.is_file():
-        pytest.skip(f"{web.MODEL_PATH} is not there")
+        pytest.skip(f"{web.MODEL_PATH} is missing")
     web.install_packages()
     address = web_speed.serve(web, web.Handler, web.MODEL_PATH)
     web_speed.Sent.wire = 0
@@ -762,7 +764,7 @@ def test_the_first_load_stays_below_14_mb(browser, tmp_path):
     open_example(page)
     page.close()
     assert 5e6 < web_speed.Sent.wire < 14e6
-    # A graphics card has a runtime of its own, which is not here.
+    # With a graphics card the page loads another runtime; this machine has none.
     files = web.page_files(web.MODEL_PATH)
     card = [name for name in files if not re.search(r"ort\.wasm|threaded\.(mjs|wasm)", name)]
     assert "runtime/ort-wasm-simd-threaded.jspi.wasm.gz" in card
@@ -770,7 +772,7 @@ def test_the_first_load_stays_below_14_mb(browser, tmp_path):
 
 
 @pytest.mark.slow
-def test_best_edges_for_photos_and_fastest_for_the_camera_until_told_otherwise(page, address):
+def test_best_edges_for_photos_and_fastest_for_the_camera_by_default(page, address):
     wanted = "document.querySelector('[name=model]:checked').value"
     open_example(page)
     assert page.evaluate(wanted) == "full"
@@ -778,8 +780,8 @@ def test_best_edges_for_photos_and_fastest_for_the_camera_until_told_otherwise(p
     before = page.evaluate("result.toDataURL()")
     with pictures(page, 1):
         choose(page, "lite")
-    assert page.evaluate("result.toDataURL()") != before, "the other network gives the same"
-    assert page.inner_text("#scale") == "1.5 ×", "what is looked at has moved"
+    assert page.evaluate("result.toDataURL()") != before, "both networks give the same result"
+    assert page.inner_text("#scale") == "1.5 ×", "the zoom has changed"
     page.locator("input[value=camera]").check(force=True)
     assert page.evaluate(wanted) == "lite"
     choose(page, "full")
@@ -792,22 +794,22 @@ def test_best_edges_for_photos_and_fastest_for_the_camera_until_told_otherwise(p
     assert page.evaluate(wanted) == "lite"
     page.goto(f"{address}?model=tiny")
     page.wait_for_selector("#status.wrong")
-    message = "The network cannot be loaded: there is no tiny: give full or lite."
+    message = "The network cannot be loaded: there is no network tiny: give full or lite."
     assert page.inner_text("#status") == message
 
 
 @pytest.mark.slow
-def test_a_finger_gets_words_of_its_own(browser, address):
+def test_a_touch_screen_has_its_own_words(browser, address):
     context = browser.new_context(has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(address)
-    assert page.is_visible("text=Take a photo, or pick one of yours")
+    assert page.is_visible("text=Take a photo, or choose one of yours")
     assert not page.is_visible("text=Drop photos here")
     context.close()
 
 
 @pytest.mark.slow
-def test_keys_alone_do_it_all(page):
+def test_the_keyboard_alone_is_enough(page):
     open_example(page)
     page.focus("input[value=cutout]")
     with pictures(page, 1):
@@ -831,7 +833,7 @@ def test_a_broken_file_is_one_sentence_and_the_photo_stays(page, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 this is no photo")
     page.set_input_files("#files", tmp_path / "broken.jpg")
     page.wait_for_selector("#status.wrong")
-    assert page.inner_text("#status").startswith("broken.jpg is no picture this browser can read:")
+    assert page.inner_text("#status").startswith("broken.jpg can't be opened as an image:")
     assert page.is_visible("#result")
 
 
@@ -851,13 +853,13 @@ def resident(browser):
 def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
     choose(page, "camera")
     choose(page, "blur")
-    with pictures(page, 800, 900):  # until the memory is what it stays: it swings by 200 MB before
+    with pictures(page, 800, 900):  # until memory is steady: before, it varies by 200 MB
         page.click("#start")
     before = resident(browser)
     with pictures(page, 100, 300):
         pass
     frame = 640 * 480 * 4
-    assert resident(browser) - before < 80 * frame  # a leak keeps 100 at least
+    assert resident(browser) - before < 80 * frame  # a leak would keep at least 100 frames
     assert page.inner_text("#status") == "Live."
     assert re.search(r"frames/s of 640 × 480 pixels: network", page.text_content("#times"))
 
@@ -874,7 +876,7 @@ def test_the_camera_runs_without_leaking_and_stops_when_hidden(page, browser):
 
 
 @pytest.mark.slow
-def test_the_camera_is_recorded_to_a_film(page, tmp_path):
+def test_the_camera_is_recorded_to_a_video(page, tmp_path):
     choose(page, "camera")
     choose(page, "grey")
     with pictures(page, 2):
@@ -893,7 +895,7 @@ def test_the_camera_is_recorded_to_a_film(page, tmp_path):
     assert np.ptp(frames[-1].astype(int), axis=2).max() > 60, "no colour"
     assert page.inner_text("#record") == "Record a video"
 
-    page.click("#record")  # a camera that is turned off ends its video
+    page.click("#record")  # turning the camera off ends the recording
     with pictures(page, 3):
         pass
     with page.expect_download():
@@ -924,9 +926,9 @@ def test_a_camera_that_fails_is_one_sentence(page, error, sentence):
 
 @pytest.mark.slow
 def test_the_built_page_runs_on_any_host(browser, tmp_path):
-    """Below a folder of a server that knows nothing of it, and sends no header of ours."""
+    """In a subfolder of a server that sends none of the page's headers."""
     if not web.MODEL_PATH.is_file():
-        pytest.skip(f"{web.MODEL_PATH} is not there")
+        pytest.skip(f"{web.MODEL_PATH} is missing")
     assert web.main(["--build", str(tmp_path / "site" / "page")]) == 0
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
     handler.log_message = lambda *args: None

@@ -1,6 +1,6 @@
-"""The browser page, on this machine only: `python -m apps.web`.
+"""The browser page, served on this machine only: `python -m apps.web`.
 
-`python -m apps.web --build DIR` writes the page as plain files that any web host can serve.
+`python -m apps.web --build DIR` writes the page as static files for any web host.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 MODEL_PATH = ROOT / "weights" / "portraitnet.onnx"
 PACKAGE = "node_modules/onnxruntime-web"
-RUNTIME = (  # of the package, what the worker loads: for the processor and for the graphics card
+RUNTIME = (  # files of the package that the worker loads, for processor and graphics card
     "ort.wasm.min.mjs",
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
@@ -32,7 +32,7 @@ RUNTIME = (  # of the package, what the worker loads: for the processor and for 
     "ort-wasm-simd-threaded.jspi.mjs",
     "ort-wasm-simd-threaded.jspi.wasm",
 )
-PACKED = ".gz"  # ends an address whose file is sent packed, for the page itself to unpack
+PACKED = ".gz"  # ending of the address of a file that is sent compressed; the page decompresses it
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -41,15 +41,15 @@ TYPES = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
     ".jpg": "image/jpeg",
-    PACKED: "application/octet-stream",  # "gzip" would have some hosts and browsers unpack it
+    PACKED: "application/octet-stream",  # with "gzip" some hosts and browsers would decompress it
 }
 HOSTS = ("127.0.0.1", "localhost", "[::1]")  # names of this machine
 HEADERS = {
-    # Without these two a browser gives no shared memory, and the network runs on one thread.
+    # Without these two headers a browser allows no shared memory: the network has one thread only.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Resource-Policy": "same-origin",  # nor may another page take ours
-    # The browser itself refuses to send anything anywhere else.
+    "Cross-Origin-Resource-Policy": "same-origin",  # other pages cannot load these files
+    # With this policy the browser refuses every connection to another server.
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self';"
         " img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,33 +67,33 @@ def parse_args(argv=None):
     add = parser.add_argument
     add(
         "--model_path",
-        help=f"{' or '.join(MODELS)}, or an ONNX file that export.py wrote; full and lite are one"
-        " file here (default: full for photos, lite for the camera)",
+        help=f"{' or '.join(MODELS)}, or an ONNX file of export.py; on the page full and lite are"
+        " one file (default: full for photos, lite for the camera)",
     )
     add(
         "--port",
         type=int_range(0, 65535),
         default=8420,
-        help="of the address; 0 for any that is free",
+        help="port of the address; 0: any free port",
     )
     add(
         "--open",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="show the page in the browser",
+        help="open the page in the browser",
     )
-    add("--build", type=Path, metavar="DIR", help="write the page into this new folder instead")
+    add("--build", type=Path, metavar="DIR", help="new folder for the page as static files")
     return parser.parse_args(argv)
 
 
-def page_files(model):
-    """Every file of the page: its address, without the first slash -> where it lies.
+def page_files(model: Path) -> dict[str, Path]:
+    """The files of the page: address without the first slash -> path.
 
-    The large ones have an address that ends in PACKED. That is not left to Content-Encoding, which
-    a plain host of static files does not know: so the first load is small whoever serves the page.
+    The addresses of large files end in PACKED. Content-Encoding is not used, because simple hosts
+    of static files do not support it; this way the first load is small on every host.
 
     Args:
-        model: path of the ONNX file; its metadata lies beside it as .json.
+        model: path of the ONNX file, with its metadata beside it as .json.
     """
     own = [path for suffix in ("html", "css", "js", "svg") for path in FOLDER.glob(f"*.{suffix}")]
     own += FOLDER.glob("samples/*.jpg")
@@ -104,52 +104,52 @@ def page_files(model):
     return files | {f"model.onnx{PACKED}": model, "model.json": model.with_suffix(".json")}
 
 
-def content(address, path):
-    """What is sent for an address of `page_files`, bytes."""
+def content(address: str, path: Path) -> bytes:
+    """The body of the answer to an address of `page_files`."""
     if address.endswith(PACKED):
         return packed(path, path.stat().st_mtime_ns)
     return path.read_bytes()
 
 
-@lru_cache(maxsize=8)  # it takes half a second for each
-def packed(path, changed):
-    """A file in gzip; `changed`, its time, is there for the cache."""
+@lru_cache(maxsize=8)  # compression takes half a second per file
+def packed(path: Path, changed: int) -> bytes:
+    """A file compressed by gzip; `changed`, its time in ns, is a key of the cache only."""
     return gzip.compress(path.read_bytes(), mtime=0)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD with the files it is given, and with nothing else.
+    """Answers GET and HEAD requests for the given files, and no others.
 
     Args:
-        files: address -> path, as `page_files` gives them.
+        files: address -> path, as `page_files` returns them.
     """
 
     protocol_version = "HTTP/1.1"
-    timeout = 30  # seconds that a client may be silent
+    timeout = 30  # seconds without data after which a connection is closed
 
     def __init__(self, *args, files, **kwargs):
         self.files = files
         super().__init__(*args, **kwargs)
 
-    def file(self):
-        """What is asked for: an address of `files` and its path, or None."""
+    def file(self) -> tuple[str, Path] | None:
+        """The requested address of `files` and its path, or None."""
         try:
             address = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
-        except ValueError:  # it is none
+        except ValueError:  # not an address
             return None
         path = self.files.get(address)
         return (address, path) if path and path.is_file() else None
 
-    def is_addressed(self):
-        """Whether the browser meant this machine: a foreign name may be made to lead here."""
+    def is_addressed(self) -> bool:
+        """Whether the request names this machine; an attacker's name may resolve to 127.0.0.1."""
         host = self.headers.get("Host", "").rpartition(":")
         return (host[0] if host[2].isdigit() else "".join(host)) in HOSTS
 
     def do_GET(self):  # noqa: N802, the name is http.server's
-        file, status, message = self.file(), 404, "There is no such page here."
+        file, status, message = self.file(), 404, "This address does not exist."
         if not self.is_addressed():
             port = self.server.server_port
-            file, status, message = None, 421, f"This page is at http://127.0.0.1:{port}/ alone."
+            file, status, message = None, 421, f"Open this page at http://127.0.0.1:{port}/."
         body = content(*file) if file else f"{message}\n".encode()
         self.send_response(200 if file else status)
         kind = TYPES[Path(file[0]).suffix] if file else "text/plain; charset=utf-8"
@@ -162,37 +162,38 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *args):
-        """Be silent: the terminal shows the address alone."""
+        """Log nothing: the terminal shows the page's address alone."""
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A browser that hangs up early, or stops reading, is no error of ours."""
+        """Ignore browsers that close a connection early or stop reading."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
 
-def check_model(model):
+def check_model(model: Path) -> None:
+    """Raise FileNotFoundError if the ONNX file or its .json is missing."""
     for path in (model, model.with_suffix(".json")):
         if not path.is_file():
-            raise FileNotFoundError(f"There is no {path}: make it with `python export.py`.")
+            raise FileNotFoundError(f"There is no file {path}: make it with `python export.py`.")
 
 
-def make_server(model, port=0):
+def make_server(model: Path, port: int = 0) -> Server:
     """Listen on 127.0.0.1.
 
     Args:
         model: path of the ONNX file.
-        port: 0 for any that is free.
+        port: port; 0 for any free port.
 
     Returns:
-        a server: `serve_forever()` runs it, `server_port` is its port.
+        server; `serve_forever()` runs it, `server_port` is its port.
 
     Raises:
         FileNotFoundError: the model or its .json is missing.
-        OSError: the port is in use.
+        OSError: the port cannot be used.
     """
     check_model(model)
     try:
@@ -201,11 +202,11 @@ def make_server(model, port=0):
         raise OSError(f"Port {port} cannot be used ({error}): give another --port.") from None
 
 
-def install_packages(folder=FOLDER):
-    """Bring the packages of package-lock.json into node_modules, if they are not there yet.
+def install_packages(folder: Path = FOLDER) -> None:
+    """Install the packages of package-lock.json into node_modules, unless installed already.
 
     Raises:
-        RuntimeError: there is no npm, or it failed.
+        RuntimeError: npm is missing or failed.
     """
     locked = json.loads((folder / "package-lock.json").read_text())["packages"]
     installed = folder / PACKAGE / "package.json"
@@ -215,36 +216,38 @@ def install_packages(folder=FOLDER):
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError(
-            "The page needs npm to install onnxruntime-web, and there is none: install Node.js"
+            "The page needs npm to install onnxruntime-web, and npm is missing: install Node.js"
             " 20 or newer (https://nodejs.org)."
         )
-    print(f"Installing onnxruntime-web {version}, once ...", flush=True)
+    print(f"Installing onnxruntime-web {version} (first start only) ...", flush=True)
     command = [npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise RuntimeError(
-            f"`npm ci` failed in {folder} ({' '.join(reason)}): run it there to see why."
+            f"`npm ci` failed in {folder} ({' '.join(reason)}): run it there to see the reason."
         )
 
 
-def build(folder, model):
+def build(folder: Path, model: Path) -> int:
     """Copy the page, the model and the runtime into a new folder that any web host can serve.
 
-    A host that reads `_headers` (Netlify, Cloudflare) gives the page several threads and the whole
-    of its policy; with any other the page itself brings the policy, and runs on one thread.
+    On hosts that read `_headers` (Netlify, Cloudflare) the page has several threads and the full
+    security policy. On other hosts index.html contains the policy, and the page has one thread.
 
     Returns:
-        bytes in the folder.
+        size of the folder in bytes.
 
     Raises:
-        FileExistsError: there is something in the folder already.
-        OSError: it cannot be written, or the model is missing.
+        FileExistsError: the folder is not empty.
+        OSError: the folder cannot be written, or the model is missing.
     """
     check_model(model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not empty and is kept: give a new folder.")
-    policy = HEADERS["Content-Security-Policy"].rpartition(";")[0]  # frame-ancestors: header only
+        raise FileExistsError(f"{folder} is not empty: give a new folder.")
+    policy = HEADERS["Content-Security-Policy"].rpartition(";")[
+        0
+    ]  # frame-ancestors works in headers only
     files = page_files(model) | {"LICENSE": ROOT / "LICENSE"}
     files["samples/README.md"] = FOLDER / "samples" / "README.md"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +262,7 @@ def build(folder, model):
         headers = [f"  {name}: {value}" for name, value in HEADERS.items()]
         (page / "_headers").write_text("\n".join(["/*", *headers, ""]))
         if folder.exists():
-            folder.rmdir()  # it is empty
+            folder.rmdir()  # it is empty, as checked above
         page.rename(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -270,16 +273,16 @@ def main(argv=None):
     query = f"?model={args.model_path}" if args.model_path in MODELS else ""
     model = MODEL_PATH if query or not args.model_path else choose(args.model_path, "onnx").path
     if args.build:
-        check_model(model)  # before anything is installed
+        check_model(model)  # before packages are installed
         install_packages()
         size = build(args.build, model)
-        opened = f"; index.html{query} opens it with that network" if query else ""
-        print(f"{args.build}: the page, {size / 1e6:.0f} MB, ready for any web host{opened}.")
+        address = f"; index.html{query} opens the page with this network" if query else ""
+        print(f"{args.build}: page of {size / 1e6:.0f} MB, ready for any web host{address}.")
         return 0
     server = make_server(model, args.port)
     install_packages()
     address = f"http://127.0.0.1:{server.server_port}/{query}"
-    print(f"{address} shows the page, to this machine only; Ctrl-C stops.", flush=True)
+    print(f"The page is at {address} for this machine only; Ctrl-C stops.", flush=True)
     if args.open:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     try:

@@ -1,5 +1,5 @@
-// Six backgrounds to stand before. Each draws on a 2D context of any size, in soft shapes, as they
-// look behind somebody a camera is focused on.
+// Six backgrounds, drawn on a 2D context of any size. Their shapes are soft, like an unfocused
+// background behind a person.
 
 /** Fills the whole context with a gradient; stops are [place 0..1, colour]. */
 function wash(context, width, height, gradient, ...stops) {
@@ -10,7 +10,7 @@ function wash(context, width, height, gradient, ...stops) {
 
 const down = (context, height) => context.createLinearGradient(0, 0, 0, height);
 
-/** A round patch of light; up to `core`, a share of its radius, it is even. */
+/** A round patch of light, even up to `core`, a fraction of its radius. */
 function light(context, x, y, radius, [red, green, blue, alpha], core = 0) {
   const gradient = context.createRadialGradient(x, y, 0, x, y, radius);
   gradient.addColorStop(core, `rgb(${red} ${green} ${blue} / ${alpha})`);
@@ -19,8 +19,8 @@ function light(context, x, y, radius, [red, green, blue, alpha], core = 0) {
   context.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
 }
 
-/** Numbers 0..1 that look like chance and are the same each time. */
-function dice(seed) {
+/** A generator of pseudo-random numbers 0..1, always the same for a seed. */
+function randomNumbers(seed) {
   return () => (seed = (seed * 16807) % 2147483647) / 2147483647;
 }
 
@@ -45,7 +45,7 @@ function sea(context, width, height) {
     [0, "#5f9fd4"], [0.5, "#d3e9f5"], [0.57, "#eaf4f6"], [0.6, "#5aa3b8"], [0.84, "#1f6d8d"],
     [0.87, "#e9dcc0"], [1, "#d8c298"],
   );
-  const next = dice(11);
+  const next = randomNumbers(11);
   const side = Math.max(width, height);
   for (let i = 0; i < 26; i++) {
     const [x, y] = [next() * width, (0.08 + 0.32 * next()) * height];
@@ -55,7 +55,7 @@ function sea(context, width, height) {
 
 function garden(context, width, height) {
   wash(context, width, height, down(context, height), [0, "#a9c46c"], [0.55, "#4f8047"], [1, "#1d3b29"]);
-  const next = dice(5);
+  const next = randomNumbers(5);
   const side = Math.max(width, height);
   const greens = [[214, 232, 140, 0.34], [120, 170, 80, 0.4], [24, 60, 36, 0.4], [250, 250, 190, 0.25]];
   for (let i = 0; i < 90; i++) {
@@ -66,7 +66,7 @@ function garden(context, width, height) {
 
 function city(context, width, height) {
   wash(context, width, height, down(context, height), [0, "#0d1530"], [0.6, "#1d2347"], [1, "#120f26"]);
-  const next = dice(23);
+  const next = randomNumbers(23);
   const side = Math.max(width, height);
   const lamps = [[255, 150, 60, 0.5], [255, 80, 100, 0.4], [70, 160, 255, 0.4], [255, 214, 150, 0.5]];
   context.globalCompositeOperation = "lighter";
@@ -77,7 +77,7 @@ function city(context, width, height) {
   context.globalCompositeOperation = "source-over";
 }
 
-/** A wall on which the sun throws a window. */
+/** A wall with the light of a window on it. */
 function room(context, width, height) {
   const across = context.createLinearGradient(0, 0, width, height);
   wash(context, width, height, across, [0, "#dccbb6"], [0.5, "#c9b49b"], [1, "#9c846c"]);

@@ -1,4 +1,4 @@
-// The camera: every frame through the worker, and a film of what is shown.
+// The camera: the worker processes each frame; the shown frames can be recorded as a video.
 
 import { show } from "./figure.js";
 import { look } from "./look.js";
@@ -10,40 +10,41 @@ const ERRORS = {
   NotFoundError: "No camera was found: connect one and try again.",
   NotReadableError: "The camera cannot be read: another program may be using it.",
 };
-const SLOW = 8; // frames a second, below which a smaller size is worth a word
-const FILMS = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/mp4"]; // the first that works
+const SLOW = 8; // frames/s; below, a smaller size is suggested
+// Types of a recorded video; the first supported one is used.
+const VIDEO_TYPES = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/mp4"];
 const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 
-/** The stream while the camera is on, the recorder while it films; `changed` hears of both. */
+/** `stream` while the camera is on, `recorder` while it records; `changed` is called on changes. */
 export const camera = { stream: null, recorder: null, changed() {} };
-let wishes = 0; // times that the camera was turned on or off: only the last one counts
+let requests = 0; // how often the camera was turned on or off: only the last request counts
 
 const stop = (stream) => stream.getTracks().forEach((track) => track.stop());
 
 export async function startCamera() {
   if (!navigator.mediaDevices) {
-    return say("This browser gives no camera to this address: use https, or http://127.0.0.1.", true);
+    return say("This browser allows no camera at this address: use https, or http://127.0.0.1.", true);
   }
   const [width, height] = $("size").value.split(" × ").map(Number);
   const wanted = { width: { ideal: width }, height: { ideal: height } };
   if ($("device").value) wanted.deviceId = { exact: $("device").value };
   stopCamera();
-  const wish = wishes;
+  const request = requests;
   say("Waiting for the camera …");
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    if (wish !== wishes || document.hidden) return stop(stream);
+    if (request !== requests || document.hidden) return stop(stream);
     camera.stream = stream;
     video.srcObject = stream;
     await video.play();
   } catch (error) {
-    if (wish !== wishes) return;
+    if (request !== requests) return;
     stopCamera();
     return say(ERRORS[error.name] ?? `The camera failed: ${error.message}`, true);
   }
   camera.stream.getVideoTracks()[0].onended = () => {
     stopCamera();
-    say("The camera is gone: connect it and turn it on again.", true);
+    say("The camera was disconnected: connect the camera and turn it on again.", true);
   };
   await listCameras();
   runCamera(camera.stream);
@@ -60,45 +61,45 @@ async function listCameras() {
   );
 }
 
-/** What the camera shows now, with the present look; an error waits until somebody asks for it. */
-function frame() {
+/** The camera's current frame with the current look, as a promise; errors appear on `await`. */
+function nextFrame() {
   const drawn = createImageBitmap(video).then((bitmap) => {
     const mirror = $("mirror").checked;
     return ask("frame", { bitmap, mirror, look: look(), model: chosen("model") });
   });
-  drawn.catch(() => {}); // else the browser reports it when the camera is turned off meanwhile
+  drawn.catch(() => {}); // otherwise the browser reports an error when the camera is turned off
   return drawn;
 }
 
 async function runCamera(stream) {
   await ask("start");
-  let next = frame();
+  let next = nextFrame();
   let frames = 0;
   let since = performance.now();
-  let slow = { network: 0, total: 0 };
+  let spent = { network: 0, total: 0 };
   while (camera.stream === stream) {
     try {
       const drawn = await next;
       if (camera.stream !== stream) return;
-      next = frame(); // the worker makes it while this one is shown
+      next = nextFrame(); // the worker computes this frame while the last one is shown
       show(drawn);
       if ($("figure").hidden) {
         camera.changed();
         say("Live.");
       }
       frames++;
-      slow.network += drawn.network;
-      slow.total += drawn.total;
+      spent.network += drawn.network;
+      spent.total += drawn.total;
       const passed = performance.now() - since;
       if (passed > 1000) {
         const rate = (1000 * frames) / passed;
         if (rate < SLOW && drawn.width > 640) {
-          say("Live. A smaller size moves more smoothly.", false, "off"); // not read out each second
+          say("Live. A smaller size moves more smoothly.", false, "off"); // not read out every second
         }
-        const times = `network ${ms(slow.network / frames)}, in all ${ms(slow.total / frames)}`;
+        const times = `network ${ms(spent.network / frames)}, in total ${ms(spent.total / frames)}`;
         const size = `${drawn.width} × ${drawn.height} pixels`;
         $("times").textContent = `${rate.toFixed(1)} frames/s of ${size}: ${times}.`;
-        [frames, since, slow] = [0, performance.now(), { network: 0, total: 0 }];
+        [frames, since, spent] = [0, performance.now(), { network: 0, total: 0 }];
       }
     } catch (error) {
       stopCamera();
@@ -109,7 +110,7 @@ async function runCamera(stream) {
 }
 
 export function stopCamera() {
-  wishes++;
+  requests++;
   camera.recorder?.stop();
   if (camera.stream) stop(camera.stream);
   camera.stream = null;
@@ -129,14 +130,14 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-// A film of what is shown, without sound
+// Recording, without sound
 
 export const canRecord = () => Boolean(window.MediaRecorder && $("result").captureStream);
 
-/** Begin a film; stopping it, or the camera, saves it. */
+/** Start a recording, or stop the running one; a stopped recording is saved. */
 export function record() {
   if (camera.recorder) return camera.recorder.stop();
-  const type = FILMS.find((each) => MediaRecorder.isTypeSupported(each));
+  const type = VIDEO_TYPES.find((each) => MediaRecorder.isTypeSupported(each));
   const recorder = new MediaRecorder($("result").captureStream(), {
     mimeType: type,
     videoBitsPerSecond: 8e6,
@@ -150,15 +151,15 @@ export function record() {
   };
   const clock = setInterval(tick, 500);
   recorder.ondataavailable = ({ data }) => parts.push(data);
-  recorder.onerror = ({ error }) => say(`The film failed: ${error.message}`, true);
+  recorder.onerror = ({ error }) => say(`The recording failed: ${error.message}`, true);
   recorder.onstop = () => {
     clearInterval(clock);
     camera.recorder = null;
-    $("record").textContent = "Record a film";
+    $("record").textContent = "Record a video";
     download(new Blob(parts, { type }), name);
     camera.changed();
   };
-  recorder.start(1000); // a part each second: a long film does not wait in one piece
+  recorder.start(1000); // one part per second, so that a long video is not held in one piece
   camera.recorder = recorder;
   tick();
   camera.changed();

@@ -1,38 +1,38 @@
-// What to make of an image and of where the person is in it, as effects.py does it.
-// Each takes `image`, a picture in RGBA, and `probability`, a picture of one channel 0..1 of the
-// same size, changes neither and returns a new RGBA Uint8ClampedArray. `small` is the image again,
-// shrunk: at its size colours are estimated and blurred.
+// The effects, as in portraitnet/effects.py. Each effect takes `image`, a picture in RGBA, and
+// `probability`, a picture of one channel 0..1 of the same size. Neither is changed; the result is a
+// new RGBA Uint8ClampedArray. `small` is the image shrunk to the size at which colours are estimated
+// and blurred.
 
-import { boxMean, limited, luma, neighbours, picture, resize, stretchedRows } from "./pixels.js";
+import { boxMean, limitedSize, luma, neighbours, picture, resize, stretchedRows } from "./pixels.js";
 
-export const THRESHOLD = 0.5; // a pixel is person above it: effects.py, as all of these
-export const CLEAR = 0.33; // up to it background, from SOLID on person: effects.py
+export const THRESHOLD = 0.5; // a pixel is person above this probability: portraitnet/images.py
+export const CLEAR = 0.33; // background up to CLEAR, person from SOLID on: portraitnet/postprocess.py
 export const SOLID = 0.67;
-export const PERSON_SHARE = 0.003; // a person's blob, as a share of the view: effects.py
-export const PERSON_MEAN = 0.75;
+export const MIN_PERSON_AREA = 0.003; // of a person's region, as a fraction of the network input
+export const MIN_PERSON_MEAN = 0.75; // mean probability of a person's region
 const OVERLAY_COLOR = [80, 200, 80];
 const OVERLAY_STRENGTH = 0.4;
-// Half widths of the two colour estimates' windows, of the longer side: effects.py.
+// Half the window sizes of the two colour estimates, as fractions of the longer side: effects.py.
 const FAR = 0.09;
 const NEAR = 0.006;
 const PURITY = 4;
-const BLUR_SIGMA = 6; // pixels, at which a wide blur is made
+const BLUR_SIGMA = 6; // a wide blur is computed on an image shrunk until sigma is this, pixels
 
-/** Opacity, 0..1: effects.matte. */
+/** Opacity of the person, 0..1: effects.matte. */
 const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEAR)));
 
-/** Without the blobs that are too small or too unsure to be a person: effects.drop_doubtful. */
+/** Remove regions too small or too unsure to be a person: postprocess.drop_doubtful. */
 export function dropDoubtful({ width, height, data }) {
   const result = picture(width, height, 1, data.slice());
   const seen = new Uint8Array(data.length);
   let found = false;
   for (let start = 0; start < data.length; start++) {
     if (seen[start] || data[start] <= CLEAR) continue;
-    const blob = [start];
+    const region = [start];
     seen[start] = 1;
     let area = 0;
     let sum = 0;
-    for (const i of blob) { // which grows meanwhile
+    for (const i of region) { // the region grows meanwhile
       if (data[i] > THRESHOLD) {
         area += 1;
         sum += data[i];
@@ -43,12 +43,12 @@ export function dropDoubtful({ width, height, data }) {
           const next = v * width + u;
           if (seen[next] || data[next] <= CLEAR) continue;
           seen[next] = 1;
-          blob.push(next);
+          region.push(next);
         }
       }
     }
-    const person = area >= PERSON_SHARE * data.length && sum >= PERSON_MEAN * area;
-    if (!person) for (const i of blob) result.data[i] = 0;
+    const person = area >= MIN_PERSON_AREA * data.length && sum >= MIN_PERSON_MEAN * area;
+    if (!person) for (const i of region) result.data[i] = 0;
     found ||= person;
   }
   if (!found) result.data.fill(0);
@@ -67,7 +67,7 @@ function blend(result, to, alpha, red, green, blue) {
   result[to + 2] = blue + alpha * (result[to + 2] - blue);
 }
 
-/** White where the person is more likely than not. */
+/** White where the probability exceeds THRESHOLD. */
 export function mask(image, probability) {
   const result = new Uint8ClampedArray(image.data.length);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
@@ -83,23 +83,23 @@ export function overlay(image, probability) {
   const inside = picture(image.width, image.height, 1);
   for (let i = 0; i < inside.data.length; i++) inside.data[i] = probability.data[i] > THRESHOLD ? 1 : 0;
   const radius = Math.max(1, Math.round(Math.max(image.width, image.height) / 600));
-  const share = boxMean(inside, radius).data; // one half on the contour
+  const fraction = boxMean(inside, radius).data; // one half on the contour
   const result = new Uint8ClampedArray(image.data);
   for (let i = 0, to = 0; to < result.length; i++, to += 4) {
-    const line = Math.min(1, 2 * (1 - Math.abs(2 * share[i] - 1)));
+    const line = Math.min(1, 2 * (1 - Math.abs(2 * fraction[i] - 1)));
     const weight = Math.max(OVERLAY_STRENGTH * probability.data[i], line);
     if (weight > 0) blend(result, to, 1 - weight, red, green, blue);
   }
   return result;
 }
 
-/** The same memory, one whole number a pixel: red is in its lowest byte. */
-const whole = ({ buffer, byteOffset, length }) => new Uint32Array(buffer, byteOffset, length / 4);
+/** The same memory as one integer per pixel; red is the lowest byte. */
+const asIntegers = ({ buffer, byteOffset, length }) => new Uint32Array(buffer, byteOffset, length / 4);
 
-/** The person alone, in the person's own colours, before nothing. */
+/** The person in its own colours on a transparent background. */
 export function cutOut(image, probability, { small }) {
   const result = personColors(image, probability, small);
-  const pixels = whole(result);
+  const pixels = asIntegers(result);
   const { data } = probability;
   for (let i = 0; i < data.length; i++) {
     if (data[i] <= CLEAR) pixels[i] = 0;
@@ -108,12 +108,12 @@ export function cutOut(image, probability, { small }) {
   return result;
 }
 
-/** The person before `background`: [red, green, blue], or RGBA pixels of the image's size. */
+/** The person in front of `background`: [red, green, blue], or RGBA pixels of the image's size. */
 export function replace(image, probability, { background, small }) {
   const plain = background.length === 3;
-  const behind = whole(plain ? Uint8ClampedArray.of(...background, 255) : background);
+  const behind = asIntegers(plain ? Uint8ClampedArray.of(...background, 255) : background);
   const result = personColors(image, probability, small);
-  const pixels = whole(result);
+  const pixels = asIntegers(result);
   const { data } = probability;
   for (let i = 0; i < data.length; i++) {
     if (data[i] <= CLEAR) {
@@ -127,15 +127,15 @@ export function replace(image, probability, { background, small }) {
 }
 
 /**
- * The person sharp before a blurred background that the person does not bleed into.
+ * The sharp person in front of a blurred background, without the person's colours in the blur.
  *
- * @param options.blur its sigma, as a share of the image's longer side
+ * @param options.blur sigma as a fraction of the image's longer side
  */
-export function blur(image, probability, { blur: share, small }) {
-  const tiny = resize(small, ...limited(small, BLUR_SIGMA / share));
-  const sigma = share * Math.max(tiny.width, tiny.height);
+export function blur(image, probability, { blur: strength, small }) {
+  const tiny = resize(small, ...limitedSize(small, BLUR_SIGMA / strength));
+  const sigma = strength * Math.max(tiny.width, tiny.height);
   const weights = smallMatte(probability, tiny).map((value) => 1 - value);
-  // Three box means are near a Gaussian; one of radius r has the variance r (r + 1) / 3.
+  // Three box means approximate a Gaussian; a box mean of radius r has the variance r (r + 1) / 3.
   const radius = Math.max(1, Math.round(Math.sqrt(sigma * sigma + 0.25) - 0.5));
   const smooth = (plane) => boxMean(boxMean(boxMean(plane, radius), radius), radius);
   const behind = weightedMean(tiny, weights, smooth);
@@ -151,11 +151,11 @@ export function blur(image, probability, { blur: share, small }) {
   return result;
 }
 
-/** The person in colour before a grey background. */
+/** The person in colour in front of a grey background. */
 export function grey(image, probability) {
   const result = new Uint8ClampedArray(image.data);
   const values = luma(image).data;
-  const pixels = whole(result);
+  const pixels = asIntegers(result);
   const { data } = probability;
   for (let i = 0; i < data.length; i++) {
     if (data[i] <= CLEAR) pixels[i] = 0xff000000 | (values[i] * 0x10101);
@@ -164,12 +164,12 @@ export function grey(image, probability) {
   return result;
 }
 
-export const EFFECTS = { overlay, mask, cutout: cutOut, replace, blur, grey }; // effects.py's
+export const EFFECTS = { overlay, mask, cutout: cutOut, replace, blur, grey }; // as in effects.py
 
-/** Mean of RGBA colours with one weight a pixel, in the window of `smooth`. */
+/** Weighted mean of RGBA colours in the window of `smooth`; one weight per pixel. */
 function weightedMean(colors, weights, smooth) {
   const { width, height, data } = colors;
-  const weighted = picture(width, height, 4); // the fourth channel sums the weights
+  const weighted = picture(width, height, 4); // the fourth channel is the sum of the weights
   const sums = weighted.data;
   for (let i = 0, to = 0; to < data.length; i++, to += 4) {
     const weight = weights[i] + 1e-4; // the plain mean where every weight is 0
@@ -180,15 +180,15 @@ function weightedMean(colors, weights, smooth) {
   }
   const result = smooth(weighted);
   for (let to = 0; to < data.length; to += 4) {
-    const share = 1 / result.data[to + 3];
-    result.data[to] *= share;
-    result.data[to + 1] *= share;
-    result.data[to + 2] *= share;
+    const inverse = 1 / result.data[to + 3];
+    result.data[to] *= inverse;
+    result.data[to + 1] *= inverse;
+    result.data[to + 2] *= inverse;
   }
   return result;
 }
 
-// A table, for powers are slow.
+// A table, because powers are slow.
 const PURE = Float32Array.from({ length: 256 }, (_, value) => (value / 255) ** PURITY);
 const pure = (alpha) => PURE[Math.round(255 * alpha)];
 const clip = (value) => Math.min(255, Math.max(0, value));
@@ -196,9 +196,9 @@ const unmix = (mixed, alpha, person, behind) =>
   clip(person + alpha * (mixed - alpha * person - (1 - alpha) * behind));
 
 /**
- * The person's own colours where person and background mix: effects.person_colors.
+ * The person's own colours in pixels that mix person and background: effects.person_colors.
  *
- * @returns RGBA Uint8ClampedArray, equal to the image where nothing is mixed
+ * @returns RGBA Uint8ClampedArray, equal to the image in unmixed pixels
  */
 export function personColors(image, probability, small) {
   const alpha = smallMatte(probability, small);
@@ -207,8 +207,8 @@ export function personColors(image, probability, small) {
   let person = small;
   let behind = small;
   let guess;
-  for (const share of [FAR, NEAR]) {
-    const radius = Math.max(1, Math.round(share * Math.max(small.width, small.height)));
+  for (const fraction of [FAR, NEAR]) {
+    const radius = Math.max(1, Math.round(fraction * Math.max(small.width, small.height)));
     const mean = (plane) => boxMean(plane, radius);
     guess = weightedMean(person, near, mean);
     behind = weightedMean(behind, far, mean);
@@ -250,7 +250,7 @@ function unmixAll(result, mixed, alpha, person, behind) {
   }
 }
 
-/** The value between four of a plane: two above, two below. */
+/** Bilinear interpolation between four values of a plane: two above, two below. */
 function between(data, left, right, lowerLeft, lowerRight, along, down) {
   const upper = data[left] + along * (data[right] - data[left]);
   const lower = data[lowerLeft] + along * (data[lowerRight] - data[lowerLeft]);

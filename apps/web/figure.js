@@ -1,17 +1,17 @@
-// The picture: before and after, parted by a line that can be dragged, and a closer look at both.
+// The picture: before and after, divided by a line that the visitor drags, and zoom for both.
 
 import { $ } from "./page.js";
 
-const MOST = 8; // times, the closest look
-const NEAR = 28; // pixels within which a finger means the line
+const MAX_ZOOM = 8; // times
+const GRAB_DISTANCE = 28; // a finger this near to the line drags the line, pixels
 const figure = $("figure");
 const result = $("result");
 const context = result.getContext("2d");
-const zoom = { scale: 1, x: 0, y: 0 }; // of the picture, from the figure's corner
-const pointers = new Map(); // those that are down: id -> place
-let holds = false; // one of them holds the line
+const zoom = { scale: 1, x: 0, y: 0 }; // x, y: the picture's corner in the figure, pixels
+const pointers = new Map(); // pressed pointers: id -> place
+let dragging = false; // a pointer drags the line
 
-/** Show pixels, RGBA; the figure takes their shape. */
+/** Show RGBA pixels; the figure gets their shape. */
 export function show({ pixels, width, height }) {
   if (result.width !== width || result.height !== height) {
     Object.assign(result, { width, height });
@@ -21,17 +21,17 @@ export function show({ pixels, width, height }) {
   context.putImageData(new ImageData(pixels, width, height), 0, 0);
 }
 
-/** Show the whole of the picture again. */
+/** Show the whole picture again. */
 export const showWhole = () => zoomTo(1, 0, 0);
 
-/** Part before and after at a share of the width, in per cent. */
-export function split(share) {
-  $("split").value = share;
+/** Divide before and after at a position, in percent of the width. */
+export function split(percent) {
+  $("split").value = percent;
   figure.style.setProperty("--split", `${$("split").value}%`);
 }
 
 function zoomTo(scale, x, y) {
-  zoom.scale = Math.min(MOST, Math.max(1, scale));
+  zoom.scale = Math.min(MAX_ZOOM, Math.max(1, scale));
   const inside = (value, length) => Math.min(0, Math.max(length * (1 - zoom.scale), value));
   zoom.x = inside(x, figure.clientWidth);
   zoom.y = inside(y, figure.clientHeight);
@@ -40,9 +40,9 @@ function zoomTo(scale, x, y) {
   $("scale").textContent = `${zoom.scale.toFixed(zoom.scale < 2 && zoom.scale > 1 ? 1 : 0)} ×`;
 }
 
-/** Come closer, `factor` times; what is at a place of the figure stays there. */
-function closer(factor, { x, y } = { x: figure.clientWidth / 2, y: figure.clientHeight / 2 }) {
-  const scale = Math.min(MOST, Math.max(1, zoom.scale * factor));
+/** Zoom in by a factor (0: zoom out fully); the point under (x, y) of the figure stays in place. */
+function zoomBy(factor, { x, y } = { x: figure.clientWidth / 2, y: figure.clientHeight / 2 }) {
+  const scale = Math.min(MAX_ZOOM, Math.max(1, zoom.scale * factor));
   const grown = scale / zoom.scale;
   zoomTo(scale, x - (x - zoom.x) * grown, y - (y - zoom.y) * grown);
 }
@@ -58,8 +58,8 @@ figure.onpointerdown = (event) => {
   if (event.button) return;
   figure.setPointerCapture(event.pointerId);
   pointers.set(event.pointerId, placeOf(event));
-  const near = Math.abs(placeOf(event).x - line()) < NEAR;
-  holds = !$("divider").hidden && pointers.size === 1 && (zoom.scale === 1 || near);
+  const near = Math.abs(placeOf(event).x - line()) < GRAB_DISTANCE;
+  dragging = !$("divider").hidden && pointers.size === 1 && (zoom.scale === 1 || near);
 };
 
 figure.onpointermove = (event) => {
@@ -70,8 +70,8 @@ figure.onpointermove = (event) => {
   if (pointers.size === 2) {
     const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
     const apart = ({ x, y }) => Math.max(1, Math.hypot(x - other.x, y - other.y));
-    closer(apart(to) / apart(from), { x: (to.x + other.x) / 2, y: (to.y + other.y) / 2 });
-  } else if (holds) {
+    zoomBy(apart(to) / apart(from), { x: (to.x + other.x) / 2, y: (to.y + other.y) / 2 });
+  } else if (dragging) {
     split((100 * to.x) / figure.clientWidth);
   } else {
     zoomTo(zoom.scale, zoom.x + to.x - from.x, zoom.y + to.y - from.y);
@@ -80,23 +80,23 @@ figure.onpointermove = (event) => {
 
 figure.onpointerup = figure.onpointercancel = ({ pointerId }) => {
   pointers.delete(pointerId);
-  holds = false;
+  dragging = false;
 };
 
 figure.addEventListener(
   "wheel",
   (event) => {
     event.preventDefault();
-    closer(Math.exp(-event.deltaY / 300), placeOf(event));
+    zoomBy(Math.exp(-event.deltaY / 300), placeOf(event));
   },
   { passive: false },
 );
-figure.ondblclick = (event) => closer(zoom.scale > 1 ? 0 : 3, placeOf(event));
+figure.ondblclick = (event) => zoomBy(zoom.scale > 1 ? 0 : 3, placeOf(event));
 figure.onkeydown = ({ key }) => {
   const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 }[key];
-  if (factor !== undefined) closer(factor);
+  if (factor !== undefined) zoomBy(factor);
 };
-$("closer").onclick = () => closer(1.5);
-$("farther").onclick = () => closer(1 / 1.5);
+$("closer").onclick = () => zoomBy(1.5);
+$("farther").onclick = () => zoomBy(1 / 1.5);
 $("split").oninput = ({ target }) => split(target.value);
 new ResizeObserver(() => zoomTo(zoom.scale, zoom.x, zoom.y)).observe(figure);

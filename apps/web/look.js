@@ -1,4 +1,4 @@
-// The look the visitor chooses: an effect and its options, under the names of effects.js.
+// The look that the visitor chooses: an effect and its options, named as in effects.js.
 
 import { BACKGROUNDS } from "./backgrounds.js";
 import { $, ask, chosen, say, unreadable } from "./page.js";
@@ -21,7 +21,7 @@ function check(name) {
   document.querySelector(`input[name="background"][value="${name}"]`).checked = true;
 }
 
-// The gallery: the drawn ones, a colour, the visitor's own
+// The gallery: drawn backgrounds, a colour, the visitor's own photo
 
 const tiles = Object.entries(BACKGROUNDS).map(([name, draw], i) => {
   const radio = Object.assign(document.createElement("input"), {
@@ -41,7 +41,7 @@ $("color").onclick = () => {
   changed($("color"));
 };
 
-let own = null; // its address, once there is one
+let own = null; // address of the visitor's background photo, null if there is none
 
 $("own").onclick = () => {
   if (!own || chosen("background") === "own") return $("own_file").click();

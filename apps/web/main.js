@@ -1,5 +1,5 @@
-// The page: photos, what is shown of them, and what the buttons do.
-// The address may say ?threads=1, ?backend=wasm or webgpu and ?model=full or lite.
+// The page: photos, the shown picture, and the buttons.
+// The address may contain ?threads=1, ?backend=wasm or webgpu, and ?model=full or lite.
 
 import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js";
 import { show, showWhole, split } from "./figure.js";
@@ -8,35 +8,35 @@ import { $, ask, busy, chosen, ms, say, source, unreadable } from "./page.js";
 import { copy, download, encode } from "./save.js";
 
 const READY = "Ready when you are.";
-const NOBODY = 0.001; // share of the photo, below which nobody was found
-const photos = []; // those in the strip: { file, name, tile }
-let opened = null; // the one that is shown, with { said, times, nobody }
-let turns = 0; // photos that were to be opened: only the last one counts
-let works = false; // one is being opened
-const models = { photo: "full", camera: "lite" }; // the network that the visitor wants for each
+const NOBODY = 0.001; // person fraction of a photo below which nobody was found
+const photos = []; // photos in the strip: { file, name, url, tile }
+let opened = null; // the shown photo, with { message, times, nobody }
+let requests = 0; // how often a photo was to be opened: only the last request counts
+let opening = false; // a photo is being opened
+const models = { photo: "full", camera: "lite" }; // the network that the visitor chose for each source
 
 function check(model) {
   document.querySelector(`[name="model"][value="${model}"]`).checked = true;
 }
 
-// What is shown when
+// Visibility of the page's parts
 
 function arrange() {
   const still = source() === "photo";
   const shown = Boolean(still ? opened : camera.stream);
   const nobody = Boolean(still && opened?.nobody);
-  const parted = still && !nobody;
+  const divided = still && !nobody;
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
   $("zoom").hidden = !shown;
   $("before").hidden = !still;
-  $("split").hidden = $("divider").hidden = !parted;
-  const share = parted ? `${$("split").value}%` : nobody ? "100%" : "0%";
-  $("figure").style.setProperty("--split", share);
+  $("split").hidden = $("divider").hidden = !divided;
+  const place = divided ? `${$("split").value}%` : nobody ? "100%" : "0%";
+  $("figure").style.setProperty("--split", place);
   $("strip").hidden = !still || photos.length < 2;
   $("save").textContent = still ? "Download" : "Take a photo";
-  $("save").disabled = $("copy").disabled = !shown || nobody || works;
-  $("save_all").disabled = works;
+  $("save").disabled = $("copy").disabled = !shown || nobody || opening;
+  $("save_all").disabled = opening;
   $("record").disabled = $("stop").disabled = !camera.stream;
   $("size").disabled = $("device").disabled = Boolean(camera.recorder);
   for (const part of document.querySelectorAll("[data-mode], [data-source]")) {
@@ -51,8 +51,8 @@ function arrange() {
 
 // Photos
 
-/** Put files into the strip and open the first of them. */
-function take(files) {
+/** Add files to the strip and open the first one. */
+function add(files) {
   const added = [...files].map((file) => {
     const tile = document.createElement("button");
     const photo = { file, name: file.name.replace(/\.[^.]*$/, ""), tile };
@@ -86,34 +86,34 @@ async function open(photo) {
     arrange();
     return say(unreadable(photo.file), true);
   }
-  const turn = ++turns;
-  works = true;
+  const request = ++requests;
+  opening = true;
   arrange();
   busy(true);
   say("Finding the person …");
   try {
     const found = await ask("open", { bitmap, model: chosen("model") });
-    if (turn === turns) await present(photo, found);
+    if (request === requests) await present(photo, found);
   } catch (error) {
     say(error.message, true);
   }
-  if (turn !== turns) return;
-  works = false;
+  if (request !== requests) return;
+  opening = false;
   busy(false);
   arrange();
 }
 
-async function present(photo, { share, width, height, network, total }) {
-  const again = opened === photo; // with the other network: what is looked at stays
+async function present(photo, { personFraction, width, height, network, total }) {
+  const again = opened === photo; // with the other network: zoom and divider stay
   opened = photo;
-  opened.nobody = share < NOBODY;
-  opened.said = opened.nobody
-    ? "Nobody found in this photo. Try one with a person larger, or in better light."
+  opened.nobody = personFraction < NOBODY;
+  opened.message = opened.nobody
+    ? "Nobody was found in this photo. Try one with a larger person or in better light."
     : `${photo.file.name}, ${width} × ${height} pixels`;
-  const found = `The person takes ${(100 * share).toFixed(1)} % of the photo`;
-  opened.times = `${found}. Network ${ms(network)}, in all ${ms(total)}.`;
+  const found = `The person covers ${(100 * personFraction).toFixed(1)} % of the photo`;
+  opened.times = `${found}. Network ${ms(network)}, in total ${ms(total)}.`;
   for (const { tile } of photos) tile.ariaCurrent = tile === photo.tile;
-  await Object.assign(new Image(), { src: photo.url }).decode(); // so that it appears at once
+  await Object.assign(new Image(), { src: photo.url }).decode(); // so that the photo appears at once
   await draw();
   $("original").src = photo.url;
   if (again) return;
@@ -124,7 +124,7 @@ async function present(photo, { share, width, height, network, total }) {
 let drawing = null;
 let stale = false;
 
-/** Draw the photo with the present look; while one drawing runs, only the last wish is kept. */
+/** Draw the photo with the current look; during a drawing only the last request is remembered. */
 async function draw() {
   stale = true;
   drawing ??= (async () => {
@@ -135,13 +135,13 @@ async function draw() {
     }
   })().finally(() => (drawing = null));
   await drawing;
-  if (source() === "photo") tell();
+  if (source() === "photo") showMessage();
   arrange();
 }
 
-function tell() {
+function showMessage() {
   $("times").textContent = opened?.times ?? "";
-  say(opened?.said ?? READY, opened?.nobody);
+  say(opened?.message ?? READY, opened?.nobody);
 }
 
 const failed = (error) => say(error.message, true);
@@ -151,10 +151,10 @@ function redraw() {
   if (source() === "photo" && opened) draw().catch(failed);
 }
 
-// What the visitor does
+// The visitor's actions
 
 $("choose").onclick = $("another").onclick = () => $("files").click();
-$("start").onclick = () => ready.then((is) => is && startCamera());
+$("start").onclick = () => ready.then((loaded) => loaded && startCamera());
 $("stop").onclick = stopCamera;
 $("record").onclick = record;
 $("device").onchange = $("size").onchange = () => camera.stream && startCamera();
@@ -162,7 +162,7 @@ $("look").oninput = redraw;
 camera.changed = arrange;
 
 $("files").onchange = ({ target }) => {
-  take(target.files);
+  add(target.files);
   target.value = ""; // so that the same file can be chosen again
 };
 
@@ -170,7 +170,7 @@ for (const sample of document.querySelectorAll("#samples button")) {
   sample.onclick = async () => {
     const { src, alt } = sample.firstElementChild;
     const blob = await (await fetch(src)).blob();
-    take([new File([blob], `${alt}.jpg`, { type: blob.type })]);
+    add([new File([blob], `${alt}.jpg`, { type: blob.type })]);
   };
 }
 
@@ -183,7 +183,7 @@ $("sources").onchange = () => {
   check(models[source()]);
   if (source() === "photo") {
     stopCamera();
-    tell();
+    showMessage();
     redraw();
   } else {
     $("times").textContent = "";
@@ -206,15 +206,15 @@ $("save_all").onclick = async () => {
     await open(photo);
     if (opened === photo && !photo.nobody) await save().then(() => saved++, failed);
   }
-  if (saved < all.length) say(`${saved} of ${all.length} downloaded: nobody is in the others.`, true);
+  if (saved < all.length) say(`${saved} of ${all.length} downloaded: nobody was found in the others.`, true);
 };
 $("copy").onclick = () =>
   copy($("result")).then(
     () => say("Copied: paste it where you want it."),
-    ({ message }) => say(`The browser did not let it be copied: ${message}`, true),
+    ({ message }) => say(`The browser did not allow copying: ${message}`, true),
   );
 
-addEventListener("paste", ({ clipboardData }) => take(clipboardData.files));
+addEventListener("paste", ({ clipboardData }) => add(clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
   $("stage").classList.add("over");
@@ -225,19 +225,19 @@ addEventListener("dragleave", ({ relatedTarget }) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   $("stage").classList.remove("over");
-  take(event.dataTransfer.files);
+  add(event.dataTransfer.files);
 });
 
-// The beginning
+// Start
 
 const query = new URLSearchParams(location.search);
 const threads = query.has("threads") ? Number(query.get("threads")) : undefined;
 const names = ["full", "lite"];
 const model = query.get("model") ?? models.photo;
 
-/** Load the network, unless the address asks for one that there is not. */
+/** Load the network that the address names. */
 async function load() {
-  if (!names.includes(model)) throw new Error(`there is no ${model}: give ${names.join(" or ")}.`);
+  if (!names.includes(model)) throw new Error(`there is no network ${model}: give ${names.join(" or ")}.`);
   if (query.has("model")) models.photo = models.camera = model;
   check(model);
   return ask("load", { threads, backend: query.get("backend") ?? undefined });

@@ -1,11 +1,11 @@
-// What every part of the page needs: its elements, what it says, and the worker.
+// Shared by all parts of the page: its elements, its messages, and the worker.
 
 export const $ = (id) => document.getElementById(id);
 export const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 export const source = () => chosen("source"); // "photo" or "camera"
 export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
-/** Tell the visitor; `wrong` is loud, `live` as in ARIA: "off" for what changes each second. */
+/** Show a message. `wrong` marks an error; `live` is ARIA's value, "off" if the text changes often. */
 export function say(text, wrong = false, live = "polite") {
   $("status").ariaLive = wrong ? "assertive" : live;
   $("status").textContent = text;
@@ -14,7 +14,7 @@ export function say(text, wrong = false, live = "polite") {
 
 export function busy(is) {
   $("busy").hidden = !is;
-  $("busy").classList.add("endless"); // only the model's loading has a known length
+  $("busy").classList.add("endless"); // only loading the model has a known length
 }
 
 function showProgress(done) {
@@ -23,13 +23,13 @@ function showProgress(done) {
 }
 
 export const unreadable = ({ name }) =>
-  `${name} is no picture this browser can read: choose a JPEG, PNG or WebP.`;
+  `${name} can't be opened as an image: choose a JPEG, PNG or WebP.`;
 
 const worker = new Worker("worker.js", { type: "module" });
 const waiting = new Map();
 let last = 0;
 
-/** Let the worker do something; bitmaps in `values` go over to it. */
+/** Send a command to the worker and await its result; a bitmap in `values` is transferred. */
 export function ask(name, values = {}) {
   const transfer = values.bitmap ? [values.bitmap] : [];
   worker.postMessage({ id: ++last, name, ...values }, transfer);

@@ -1,21 +1,22 @@
-// Resampling on plain arrays, equal to what transforms/geometry.py and predictor.py do with OpenCV.
+// Resampling and guided upsampling on plain arrays: the same results as portraitnet/geometry.py and
+// portraitnet/postprocess.py, which use OpenCV.
 // A picture is { width, height, channels, data }: rows from the top, channels interleaved.
 
-export const GRID = 32; // these four: transforms/geometry.py
-export const MOST_ELONGATED = 2;
+export const GRID = 32; // these three: portraitnet/geometry.py
+export const MAX_ELONGATION = 2;
 export const AREA_WEIGHT = 0.25;
-export const GUIDE_SIDE = 128; // these four: predictor.py
+export const GUIDE_SIDE = 128; // these four: portraitnet/postprocess.py
 export const GUIDE_RADIUS = 0.016;
 export const GUIDE_EPSILON = 1e-3;
 export const FLAT = 0.05;
 
-/** Python's round(): halves go to the even number. */
+/** Python's round(): halves are rounded to the even number. */
 export function round(value) {
   const rounded = Math.round(value);
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
-/** All values of a picture, none below 0, rounded in place. */
+/** Round all values of a picture in place; no value may be below 0. */
 function roundAll(source) {
   const { data } = source;
   for (let i = 0; i < data.length; i++) {
@@ -32,15 +33,15 @@ export function picture(width, height, channels, data) {
 /** A canvas's ImageData as a picture of 4 channels, without a copy. */
 export const ofImageData = (image) => picture(image.width, image.height, 4, image.data);
 
-/** Width and height shrunk to at most `side` pixels. */
-export function limited({ width, height }, side) {
+/** [width, height] after shrinking to at most `side` pixels on the longer side. */
+export function limitedSize({ width, height }, side) {
   const ratio = Math.min(1, side / Math.max(width, height));
   return [Math.max(1, round(width * ratio)), Math.max(1, round(height * ratio))];
 }
 
 /**
- * Area averaging where the picture shrinks, bilinear where it grows; the values are not rounded.
- * A picture that has the size already is returned itself.
+ * Area averaging where the picture shrinks, bilinear where it grows; values are not rounded.
+ * A picture of this size already is returned as it is.
  */
 export function resize(source, width, height) {
   if (width === source.width && height === source.height) return source;
@@ -49,27 +50,27 @@ export function resize(source, width, height) {
 }
 
 /**
- * For each of newLength pixels those of `length` that it covers, from `first` to `last`: it takes
- * `begin` of the first, `end` of the last and `share` of every other one.
+ * For each of newLength pixels: the range of old pixels that the new pixel covers, `first` to `last`,
+ * and their weights: `begin` for the first, `end` for the last, `scale` for all others.
  */
 function overlaps(length, newLength) {
-  const share = newLength / length;
+  const scale = newLength / length;
   const [first, last] = [new Int32Array(newLength), new Int32Array(newLength)];
   const [begin, end] = [new Float64Array(newLength), new Float64Array(newLength)];
   for (let i = 0; i < newLength; i++) {
-    const [from, to] = [i / share, (i + 1) / share];
+    const [from, to] = [i / scale, (i + 1) / scale];
     first[i] = Math.floor(from + 1e-6);
     last[i] = Math.min(length, Math.ceil(to - 1e-6)) - 1;
-    begin[i] = (first[i] + 1 - from) * share;
-    end[i] = (to - last[i]) * share;
+    begin[i] = (first[i] + 1 - from) * scale;
+    end[i] = (to - last[i]) * scale;
     if (first[i] === last[i]) [begin[i], end[i]] = [1, 0];
   }
-  return { first, last, begin, end, share };
+  return { first, last, begin, end, scale };
 }
 
 let spare = new Float32Array(0);
 
-/** Room for intermediate values, used again by the next call: a camera would fill the memory. */
+/** A reused buffer for intermediate values: new buffers for each frame would fill the memory. */
 function scratch(length) {
   if (spare.length < length) spare = new Float32Array(length);
   return spare.subarray(0, length);
@@ -83,12 +84,12 @@ function average(source, width, height) {
   const rows = overlaps(source.height, height);
   const length = width * channels;
   const row = new Float32Array(length);
-  const wide = new Float32Array(source.width * channels); // loops are fast on one kind of array only
-  let known = -1; // the source's row that `row` was made of: two targets may share one
+  const wide = new Float32Array(source.width * channels); // one array type keeps the loops fast
+  let known = -1; // index of the source row that is in `row`: two target rows may need the same one
   for (let y = 0; y < height; y++) {
     const to = y * length;
     for (let from = rows.first[y]; from <= rows.last[y]; from++) {
-      const weight = from === rows.first[y] ? rows.begin[y] : from === rows.last[y] ? rows.end[y] : rows.share;
+      const weight = from === rows.first[y] ? rows.begin[y] : from === rows.last[y] ? rows.end[y] : rows.scale;
       if (known !== from) {
         wide.set(source.data.subarray(from * wide.length, (from + 1) * wide.length));
         narrowRow(wide, columns, row);
@@ -104,19 +105,19 @@ function add(sums, to, values, weight) {
   for (let i = 0; i < values.length; i++) sums[to + i] += weight * values[i];
 }
 
-// The same for one channel and for four: a loop over the channels takes thrice as long.
+// One function for one channel and one for four: a loop over the channels takes three times as long.
 
-function averageRow1(wide, { first, last, begin, end, share }, row) {
+function averageRow1(wide, { first, last, begin, end, scale }, row) {
   for (let x = 0; x < first.length; x++) {
     const from = first[x];
     const to = last[x];
     let sum = 0;
     for (let i = from + 1; i < to; i++) sum += wide[i];
-    row[x] = share * sum + begin[x] * wide[from] + end[x] * wide[to];
+    row[x] = scale * sum + begin[x] * wide[from] + end[x] * wide[to];
   }
 }
 
-function averageRow4(wide, { first, last, begin, end, share }, row) {
+function averageRow4(wide, { first, last, begin, end, scale }, row) {
   for (let x = 0, out = 0; x < first.length; x++, out += 4) {
     const from = 4 * first[x];
     const to = 4 * last[x];
@@ -132,14 +133,14 @@ function averageRow4(wide, { first, last, begin, end, share }, row) {
     }
     const a = begin[x];
     const b = end[x];
-    row[out] = share * red + a * wide[from] + b * wide[to];
-    row[out + 1] = share * green + a * wide[from + 1] + b * wide[to + 1];
-    row[out + 2] = share * blue + a * wide[from + 2] + b * wide[to + 2];
-    row[out + 3] = share * alpha + a * wide[from + 3] + b * wide[to + 3];
+    row[out] = scale * red + a * wide[from] + b * wide[to];
+    row[out + 1] = scale * green + a * wide[from + 1] + b * wide[to + 1];
+    row[out + 2] = scale * blue + a * wide[from + 2] + b * wide[to + 2];
+    row[out + 3] = scale * alpha + a * wide[from + 3] + b * wide[to + 3];
   }
 }
 
-/** For each of newLength pixels the two of `length` it lies between, and how near the second is. */
+/** For each of newLength pixels: the two old pixels around its centre, and the weight of the second. */
 export function neighbours(length, newLength) {
   const first = new Int32Array(newLength);
   const second = new Int32Array(newLength);
@@ -153,7 +154,7 @@ export function neighbours(length, newLength) {
   return { first, second, fraction };
 }
 
-/** Rows of a picture stretched to (width, height), one after the other, in one reused array. */
+/** Yields the rows of a picture stretched to (width, height), all in one reused array. */
 export function* stretchedRows({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
   const columns = neighbours(oldWidth, width);
   const rows = neighbours(oldHeight, height);
@@ -192,7 +193,7 @@ function stretchRow4(narrow, { first, second, fraction }, wide) {
   }
 }
 
-/** Bilinear, in both directions. */
+/** Bilinear resampling in both directions. */
 export function interpolate(source, width, height) {
   const result = picture(width, height, source.channels);
   let to = 0;
@@ -204,43 +205,45 @@ export function interpolate(source, width, height) {
 }
 
 /**
- * Width and height of the rectangle in which the network sees an image, about size * size pixels:
- * transforms.geometry.view_shape.
+ * [width, height] of an image's network input, about size * size pixels with nearly the image's
+ * proportions: geometry.input_shape.
  */
-export function viewShape({ width, height }, size) {
+export function inputShape({ width, height }, size) {
   const area = (size / GRID) ** 2;
-  const most = round((MOST_ELONGATED * size) / GRID);
-  let least = Infinity;
+  const maxSteps = round((MAX_ELONGATION * size) / GRID);
+  let lowest = Infinity;
   let shape;
-  for (let h = 1; h <= most; h++) {
-    for (let w = 1; w <= most; w++) {
+  for (let h = 1; h <= maxSteps; h++) {
+    for (let w = 1; w <= maxSteps; w++) {
       const stretch = Math.log(h / w) - Math.log(height / width);
       const surplus = Math.log((h * w) / area);
       const misfit = Math.abs(stretch) + AREA_WEIGHT * Math.abs(surplus);
-      if (misfit < least) [least, shape] = [misfit, [w * GRID, h * GRID]];
+      if (misfit < lowest) [lowest, shape] = [misfit, [w * GRID, h * GRID]];
     }
   }
   return shape;
 }
 
-/** What the network sees of an image, RGBA in whole numbers: Predictor.prepare. */
+/** An image's network input, RGBA in whole numbers: Predictor.prepare. */
 export function prepare(image, { size }) {
-  return roundAll(resize(image, ...viewShape(image, size))); // as OpenCV
+  return roundAll(resize(image, ...inputShape(image, size))); // as OpenCV rounds
 }
 
 /**
- * A view as the network takes it: normalised, one plane a channel.
+ * Normalise a network input, one plane per channel: predictor.to_batch.
  *
- * @param metadata mean, scale and channel_order, as export.py wrote them
+ * @param metadata mean, scale and channel_order, as export.py writes them
  * @returns Float32Array (3, height, width)
  */
-export function toBatch(view, { mean, scale, channel_order: order }) {
-  const area = view.width * view.height;
+export function toBatch(networkInput, { mean, scale, channel_order: order }) {
+  const area = networkInput.width * networkInput.height;
   const batch = new Float32Array(3 * area);
   for (let plane = 0, to = 0; plane < 3; plane++) {
     const middle = mean[plane];
     let from = "RGB".indexOf(order[plane]);
-    for (const end = to + area; to < end; to++, from += 4) batch[to] = (view.data[from] - middle) * scale;
+    for (const end = to + area; to < end; to++, from += 4) {
+      batch[to] = (networkInput.data[from] - middle) * scale;
+    }
   }
   return batch;
 }
@@ -250,13 +253,13 @@ function reflect(i, length) {
   return i;
 }
 
-/** Mean over a square window of side 2 * radius + 1, mirrored at the border; any channels. */
+/** Mean in a square window of side 2 * radius + 1, reflected at the border; any number of channels. */
 export function boxMean({ width, height, channels, data }, radius) {
   const length = width * channels;
-  const share = 1 / (2 * radius + 1);
+  const weight = 1 / (2 * radius + 1);
   const passed = scratch(data.length);
   const sums = new Float64Array(length);
-  const wide = new Float32Array(length + 2 * radius * channels); // a row and its mirrored ends
+  const wide = new Float32Array(length + 2 * radius * channels); // a row with reflected ends
   const ahead = 2 * radius * channels;
   for (let y = 0; y < height; y++) {
     const start = y * length;
@@ -271,7 +274,7 @@ export function boxMean({ width, height, channels, data }, radius) {
     for (let i = channels; i < length; i++) {
       sums[i] = sums[i - channels] + wide[i + ahead] - wide[i - channels];
     }
-    for (let i = 0; i < length; i++) passed[start + i] = sums[i] * share;
+    for (let i = 0; i < length; i++) passed[start + i] = sums[i] * weight;
   }
   sums.fill(0);
   const result = picture(width, height, channels);
@@ -283,14 +286,14 @@ export function boxMean({ width, height, channels, data }, radius) {
     const next = reflect(y + radius + 1, height) * length;
     const last = reflect(y - radius, height) * length;
     for (let i = 0, to = y * length; i < length; i++, to++) {
-      result.data[to] = sums[i] * share;
+      result.data[to] = sums[i] * weight;
       sums[i] += passed[next + i] - passed[last + i];
     }
   }
   return result;
 }
 
-/** Brightness of an RGBA picture, 8 bits, as OpenCV rounds it. */
+/** Luma of an RGBA picture, 0..255, rounded as in OpenCV. */
 export function luma({ width, height, data }) {
   const result = picture(width, height, 1);
   for (let i = 0, from = 0; i < result.data.length; i++, from += 4) {
@@ -300,36 +303,36 @@ export function luma({ width, height, data }) {
 }
 
 /**
- * A probability brought to the image's size, its edges following the image's:
- * predictor.guided_upsample.
+ * Bring a probability to the image's size, with edges that follow the image's:
+ * postprocess.guided_upsample.
  *
- * @param probability picture of one channel, 0..1, the network's answer for the image's view
+ * @param probability picture of one channel, 0..1: the network's probability of the network input
  * @param image picture, RGBA
- * @param guide the image again; a camera gives its view, which is small already, to save time
+ * @param guide the image again, or its network input, which is small already and so saves time
  * @returns picture of one channel, 0..1, of the image's size
  */
 export function guidedUpsample(probability, image, guide = image) {
   const { width, height } = image;
-  const size = limited(image, GUIDE_SIDE);
-  const answer = interpolate(probability, ...size);
-  answer.data = answer.data.map((value) => value ** 2 / (value ** 2 + (1 - value) ** 2));
-  const fit = colorFit(smallGuide(guide, size), answer).data;
-  const [least, most] = extremes(answer);
-  const spread = picture(...size, 1, most.map((value, i) => value - least[i]));
+  const size = limitedSize(image, GUIDE_SIDE);
+  const small = interpolate(probability, ...size);
+  small.data = small.data.map((value) => value ** 2 / (value ** 2 + (1 - value) ** 2));
+  const fit = colorFit(smallGuide(guide, size), small).data;
+  const [low, high] = extremes(small);
+  const spread = picture(...size, 1, high.map((value, i) => value - low[i]));
   const [, changes] = extremes(spread);
 
   const result = picture(width, height, 1);
   const columns = neighbours(size[0], width);
   const rows = neighbours(size[1], height);
-  const plain = new Float32Array(size[0]); // the answer of one row
-  const narrow = new Float32Array(6 * size[0]); // where it changes: slopes and offset, least, most
+  const plain = new Float32Array(size[0]); // one row of the probability
+  const narrow = new Float32Array(6 * size[0]); // where the row changes: 3 slopes, offset, low, high
   const changing = new Uint8Array(size[0]);
   for (let y = 0; y < height; y++) {
     const above = rows.first[y] * size[0];
     const below = rows.second[y] * size[0];
     const down = rows.fraction[y];
     for (let x = 0, top = above, bottom = below; x < size[0]; x++, top++, bottom++) {
-      plain[x] = answer.data[top] + down * (answer.data[bottom] - answer.data[top]);
+      plain[x] = small.data[top] + down * (small.data[bottom] - small.data[top]);
       changing[x] = changes[top] > FLAT || changes[bottom] > FLAT ? 1 : 0;
     }
     for (let x = 0; x < size[0]; x++) {
@@ -340,15 +343,15 @@ export function guidedUpsample(probability, image, guide = image) {
       for (let c = 0; c < 4; c++) {
         narrow[at + c] = fit[4 * top + c] + down * (fit[4 * bottom + c] - fit[4 * top + c]);
       }
-      narrow[at + 4] = least[top] + down * (least[bottom] - least[top]);
-      narrow[at + 5] = most[top] + down * (most[bottom] - most[top]);
+      narrow[at + 4] = low[top] + down * (low[bottom] - low[top]);
+      narrow[at + 5] = high[top] + down * (high[bottom] - high[top]);
     }
     filterRow(plain, narrow, changing, columns, image.data, result.data, y * width);
   }
   return result;
 }
 
-/** One row of `guidedUpsample`, stretched into `result` from `start` on. */
+/** Write one row of `guidedUpsample` into `result`, beginning at the index `start`. */
 function filterRow(plain, narrow, changing, { first, second, fraction }, colors, result, start) {
   for (let x = 0, to = start; x < first.length; x++, to++) {
     const left = first[x];
@@ -372,29 +375,29 @@ function filterRow(plain, narrow, changing, { first, second, fraction }, colors,
   }
 }
 
-/** The least and the greatest value of the 3x3 pixels around each: first of rows, then of columns. */
+/** Minimum and maximum of the 3x3 pixels around each pixel: first along rows, then along columns. */
 function extremes({ width, height, data }) {
-  const [least, most] = [new Float32Array(data.length), new Float32Array(data.length)];
+  const [rowLow, rowHigh] = [new Float32Array(data.length), new Float32Array(data.length)];
   const [low, high] = [new Float32Array(data.length), new Float32Array(data.length)];
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const left = data[x ? i - 1 : i];
       const right = data[x < width - 1 ? i + 1 : i];
-      low[i] = Math.min(left, data[i], right);
-      high[i] = Math.max(left, data[i], right);
+      rowLow[i] = Math.min(left, data[i], right);
+      rowHigh[i] = Math.max(left, data[i], right);
     }
   }
   for (let y = 0, i = 0; y < height; y++) {
     const [up, down] = [y ? width : 0, y < height - 1 ? width : 0];
     for (let x = 0; x < width; x++, i++) {
-      least[i] = Math.min(low[i - up], low[i], low[i + down]);
-      most[i] = Math.max(high[i - up], high[i], high[i + down]);
+      low[i] = Math.min(rowLow[i - up], rowLow[i], rowLow[i + down]);
+      high[i] = Math.max(rowHigh[i - up], rowHigh[i], rowHigh[i + down]);
     }
   }
-  return [least, most];
+  return [low, high];
 }
 
-/** The image shrunk, in whole numbers; of a large one not every pixel counts. */
+/** The image shrunk, in whole numbers; large images are subsampled first, to save time. */
 function smallGuide(image, [width, height]) {
   const large = Math.max(image.width, image.height) > 8 * GUIDE_SIDE;
   return roundAll(resize(large ? interpolate(image, 4 * width, 4 * height) : image, width, height));
@@ -402,7 +405,7 @@ function smallGuide(image, [width, height]) {
 
 const MOMENTS = 13; // of `colorFit`: r g b p, rp gp bp, rr rg rb gg gb bb
 
-/** Slopes of red, green and blue (0..1) and the offset: predictor.color_fit. */
+/** Slopes of red, green and blue (0..1), and the offset: postprocess.color_fit. */
 function colorFit(guide, { width, height, data }) {
   const moments = picture(width, height, MOMENTS);
   const values = moments.data;

@@ -1,6 +1,6 @@
-// What the visitor takes along: a file in the downloads, or the clipboard.
+// Saving the result: as a downloaded file, or on the clipboard.
 
-/** The canvas as a file's content, at its full size; a JPEG knows no transparency and gets white. */
+/** Encode the canvas at full size; JPEG has no transparency and gets a white background. */
 export async function encode(canvas, type) {
   if (type === "image/jpeg") {
     const opaque = new OffscreenCanvas(canvas.width, canvas.height);
@@ -23,7 +23,7 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** Put the canvas on the clipboard, which takes PNG alone. */
+/** Copy the canvas to the clipboard as PNG, the only type that all browsers accept. */
 export function copy(canvas) {
   const type = "image/png";
   return navigator.clipboard.write([new ClipboardItem({ [type]: encode(canvas, type) })]);

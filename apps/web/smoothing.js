@@ -1,8 +1,8 @@
-// What a camera adds to the masks of its frames: smoothing.py's rule, without its optical flow.
+// Temporal smoothing of a camera's masks: as apps/video/smoothing.py, without the optical flow.
 
 import { boxMean, luma, picture } from "./pixels.js";
 
-export const FLOOR = 0.1; // these five: smoothing.py
+export const FLOOR = 0.1; // these five: apps/video/smoothing.py
 export const NOISE = 2;
 export const CHANGED = 8;
 export const DOUBT = 0.25;
@@ -11,16 +11,16 @@ export const MOVED = 0.75;
 const ramp = (value, low, high) => Math.min(1, Math.max(0, (value - low) / (high - low)));
 
 /**
- * Mixes each frame's probability with the previous result, which counts for 1 - FLOOR, but less
- * where the frame or the mask has changed: so that nothing trails behind a movement.
+ * Mixes each frame's probability with the previous result. The previous result has the weight
+ * 1 - FLOOR, and less where the frame or the mask has changed: so a moving person leaves no trail.
  *
- * @returns function of (view, probability), pictures of equal size, RGBA and one channel 0..1
+ * @returns function of (networkInput, probability), pictures of equal size, RGBA and one channel 0..1
  */
-export function smoother() {
+export function makeSmoother() {
   let lastLuma = null;
   let last = null;
-  return (view, probability) => {
-    const grey = boxMean(luma(view), 1);
+  return (networkInput, probability) => {
+    const grey = boxMean(luma(networkInput), 1);
     if (last && last.width === grey.width && last.height === grey.height) {
       const changes = picture(grey.width, grey.height, 2); // of luma and of probability
       for (let i = 0; i < last.data.length; i++) {

@@ -1,34 +1,34 @@
-// Everything heavy, away from the page: the network, and what is made of its answer.
-// The page sends { id, name, ...values } and gets { id, result } or { id, error } back, in order.
+// The heavy work, in a thread of its own: network, postprocessing and effects.
+// The page sends { id, name, ...values } and receives { id, result } or { id, error }, in order.
 
 import { BACKGROUNDS } from "./backgrounds.js";
 import { dropDoubtful, EFFECTS, THRESHOLD } from "./effects.js";
 import {
   guidedUpsample,
-  limited,
+  inputShape,
+  limitedSize,
   ofImageData,
   picture,
   prepare,
   resize,
   toBatch,
-  viewShape,
 } from "./pixels.js";
-import { smoother } from "./smoothing.js";
+import { makeSmoother } from "./smoothing.js";
 
 const RUNTIME = new URL("./runtime/", import.meta.url).href;
 const PROGRAMS = {
   wasm: { module: "ort.wasm.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
   webgpu: { module: "ort.jspi.min.mjs", binary: "ort-wasm-simd-threaded.jspi.wasm" },
 };
-const IMAGE_COLOR_SIDE = 1024; // at which colours are estimated: effects.py
-const CAMERA_COLOR_SIDE = 96; // less, for the sake of frames per second
-const LITE_SIZE = 160; // of the views of "lite", as in backends.py
+const IMAGE_COLOR_SIDE = 1024; // longer side at which colours are estimated, pixels: effects.py
+const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
+const LITE_SIZE = 160; // input size of "lite", as in portraitnet/backends.py
 
 let ort, session, metadata;
-let sizes; // of a view: a network's name, "full" or "lite" -> size
+let sizes; // a network's name, "full" or "lite" -> input size
 let opened = null; // { image, probability, small }
 let own = null; // the visitor's background, a bitmap
-let background = null; // { name, image }: the one that was wanted last, at the size it was wanted
+let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
 
 const commands = { load, open, draw, background: openBackground, start, frame };
@@ -45,7 +45,7 @@ self.onmessage = ({ data: { id, name, ...values } }) => {
   });
 };
 
-/** Fetch model and runtime; `progress` messages tell how much of them has come, 0..1. */
+/** Fetch model and runtime; `progress` messages report the received fraction, 0..1. */
 async function load({ threads, backend: wanted }) {
   const backend = wanted ?? ((await hasGraphicsCard()) ? "webgpu" : "wasm");
   if (!PROGRAMS[backend]) throw new Error(`there is no backend ${backend}: give wasm or webgpu.`);
@@ -60,26 +60,26 @@ async function load({ threads, backend: wanted }) {
     return await begin(model, binary, backend, threads);
   } catch (error) {
     if (backend === "wasm" || wanted) throw error;
-    console.warn("WebGPU failed, the processor takes over:", error);
+    console.warn("WebGPU failed, the processor is used instead:", error);
   }
   return begin(model, await fetchPacked(RUNTIME + PROGRAMS.wasm.binary), "wasm", threads);
 }
 
 async function hasGraphicsCard() {
-  if (!WebAssembly.Suspending) return false; // which the runtime needs to wait for the card
+  if (!WebAssembly.Suspending) return false; // the runtime needs this to wait for the card
   const adapter = await navigator.gpu?.requestAdapter();
   return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
 
 async function fetchFile(address) {
   const response = await fetch(address);
-  if (!response.ok) throw new Error(`The server does not give ${address}.`);
+  if (!response.ok) throw new Error(`The server did not send ${address}.`);
   return response;
 }
 
-const expected = { total: 0, done: 0 }; // bytes of packed files
+const expected = { total: 0, done: 0 }; // bytes of compressed files
 
-/** A large file, unpacked; the server has it in gzip, under the same name with .gz. */
+/** Fetch a large file; the server has it compressed by gzip, under the same name with .gz. */
 async function fetchPacked(address) {
   const response = await fetchFile(`${address}.gz`);
   expected.total += Number(response.headers.get("Content-Length"));
@@ -93,7 +93,7 @@ async function fetchPacked(address) {
   }
   const blob = new Blob(parts);
   const [first, second] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
-  if (first !== 0x1f || second !== 0x8b) return blob.arrayBuffer(); // some hosts have it unpacked
+  if (first !== 0x1f || second !== 0x8b) return blob.arrayBuffer(); // some hosts send it uncompressed
   return new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
@@ -103,31 +103,31 @@ async function begin(model, binary, backend, threads) {
   threads ??= Math.min(4, navigator.hardwareConcurrency);
   Object.assign(ort.env.wasm, { wasmPaths: RUNTIME, wasmBinary: binary, numThreads: threads });
   session = await ort.InferenceSession.create(model, { executionProviders: [backend] });
-  ort.env.wasm.wasmBinary = undefined; // it is compiled: its memory may go
-  await run(picture(metadata.size, metadata.size, 4)); // the first run is slow: have it now
+  ort.env.wasm.wasmBinary = undefined; // compiled: its memory can be freed
+  await run(picture(metadata.size, metadata.size, 4)); // the first run is slow: do it now
   return { backend, threads };
 }
 
-/** A view -> picture of one channel of its size, 0..1: the probability. */
-async function run(view) {
+/** The probability of a network input: a picture of one channel, 0..1, of the same size. */
+async function run(networkInput) {
   const { input, output } = metadata;
-  const { width, height } = view;
-  const batch = new ort.Tensor("float32", toBatch(view, metadata), [1, 3, height, width]);
+  const { width, height } = networkInput;
+  const batch = new ort.Tensor("float32", toBatch(networkInput, metadata), [1, 3, height, width]);
   const answer = await session.run({ [input]: batch });
   return picture(width, height, 1, await answer[output].getData());
 }
 
-const shrink = (image, side) => resize(image, ...limited(image, side));
+const shrink = (image, side) => resize(image, ...limitedSize(image, side));
 
-/** The probability of a view, and the milliseconds that the network took. */
-async function timed(view) {
+/** The probability of a network input, and the network's time in milliseconds. */
+async function timed(networkInput) {
   const start = performance.now();
-  return { answer: await run(view), network: performance.now() - start };
+  return { probability: await run(networkInput), network: performance.now() - start };
 }
 
-const canvases = {}; // "image" and "view" have each their own: a change of size costs time
+const canvases = {}; // one for "image", one for "input", because a change of size costs time
 
-/** What `draw` puts on a white canvas of this size. */
+/** Pixels of a white canvas of this size on which `draw` has drawn. */
 function read(width, height, draw, name = "image") {
   const canvas = (canvases[name] ??= new OffscreenCanvas(width, height));
   if (canvas.width !== width || canvas.height !== height) {
@@ -153,12 +153,13 @@ async function open({ bitmap, model }) {
   } finally {
     bitmap.close();
   }
-  const { answer, network } = await timed(prepare(image, { size: sizes[model] }));
-  const probability = guidedUpsample(dropDoubtful(answer), image);
+  const { probability: small, network } = await timed(prepare(image, { size: sizes[model] }));
+  const probability = guidedUpsample(dropDoubtful(small), image);
   opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   let person = 0;
   for (const value of probability.data) person += value > THRESHOLD;
-  return { share: person / (width * height), width, height, network, total: performance.now() - start };
+  const personFraction = person / (width * height);
+  return { personFraction, width, height, network, total: performance.now() - start };
 }
 
 function openBackground({ bitmap }) {
@@ -175,7 +176,7 @@ function drawOwn(context, width, height) {
   context.drawImage(own, (width - w) / 2, (height - h) / 2, w, h);
 }
 
-/** RGBA values of a background of this name, of the image's size. */
+/** RGBA pixels of the background with this name, at the image's size. */
 function backgroundOf(name, { width, height }) {
   const { image } = background ?? {};
   if (background?.name !== name || image.width !== width || image.height !== height) {
@@ -198,27 +199,29 @@ function draw({ look }) {
   return paint(opened, look);
 }
 
-/** A camera begins: no mask of an earlier one counts. */
+/** A camera starts: forget the masks of an earlier one. */
 function start() {
-  smooth = smoother();
+  smooth = makeSmoother();
 }
 
-/** One frame of the camera with an effect, and the milliseconds that network and all took. */
+/** One camera frame with an effect; `network` and `total` are times in milliseconds. */
 async function frame({ bitmap, mirror, look, model }) {
   const start = performance.now();
   const draw = (context) => {
     const { width, height } = context.canvas;
     if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
-    context.imageSmoothingEnabled = width !== bitmap.width; // a mirrored draw is faster without
-    context.imageSmoothingQuality = "medium"; // means, as in `prepare`
+    context.imageSmoothingEnabled = width !== bitmap.width; // a mirrored drawing is faster without smoothing
+    context.imageSmoothingQuality = "medium"; // averages, as in `prepare`
     context.drawImage(bitmap, 0, 0, width, height);
   };
   const image = read(bitmap.width, bitmap.height, draw);
-  // The browser shrinks ten times as fast as `prepare`; their values differ by one in the mean.
-  const view = read(...viewShape(bitmap, sizes[model]), draw, "view");
+  // The browser shrinks ten times as fast as `prepare`; on average the values differ by one.
+  const networkInput = read(...inputShape(bitmap, sizes[model]), draw, "input");
   bitmap.close();
-  const { answer, network } = await timed(view);
-  const probability = guidedUpsample(dropDoubtful(smooth(view, answer)), image, view);
-  const small = shrink(view, CAMERA_COLOR_SIDE);
+  const answer = await timed(networkInput);
+  const smoothed = smooth(networkInput, answer.probability);
+  const probability = guidedUpsample(dropDoubtful(smoothed), image, networkInput);
+  const small = shrink(networkInput, CAMERA_COLOR_SIDE);
+  const { network } = answer;
   return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
 }
