@@ -238,7 +238,7 @@ def test_without_v4l2loopback_is_one_sentence(model_path, camera, capsys):
 
 def test_bad_videos_are_named_and_the_others_done(model_path, clip, tmp_path, capsys):
     bad = tmp_path / "bad.mp4"
-    bad.write_bytes(b"no video")
+    bad.write_bytes(b"no video\0")
     assert run(model_path, bad, clip, tmp_path / "none.mp4", "--output", tmp_path / "out") == 1
     message = capsys.readouterr().err
     assert "bad.mp4 is not a readable video" in message and "There is no file" in message

@@ -1,6 +1,7 @@
 import os
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -175,7 +176,7 @@ def test_a_file_that_is_no_video_is_reported(way, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file .*none.mp4"):
         probe(tmp_path / "none.mp4")
     bad = tmp_path / "bad.mp4"
-    bad.write_bytes(b"no video" * 99)
+    bad.write_bytes(b"no video\0" * 99)
     with pytest.raises(ValueError, match="bad.mp4 is not a readable video"):
         next(read_video(bad))
 
@@ -198,6 +199,75 @@ def test_a_text_is_no_video(with_pyav, tmp_path, monkeypatch):
         reading.probe(path)
     with pytest.raises(ValueError, match="notes.txt is a text file"):
         next(reading.read_video(path))
+
+
+def playlist_of(path, kind):
+    """Text of a playlist that names a video by its absolute path."""
+    return {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n",
+        "ffconcat": f"ffconcat version 1.0\nfile '{path}'\n",
+        "mpd": f'<?xml version="1.0"?>\n<MPD><Period><BaseURL>{path}</BaseURL></Period></MPD>\n',
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "mpd"])
+def test_a_playlist_reads_no_other_file(way, tmp_path, kind):
+    secret = write(tmp_path / "secret.mp4", pictures())
+    with av.open(str(secret)) as source, av.open(str(tmp_path / "secret.ts"), "w") as output:
+        copy = output.add_stream("mpeg2video", RATE)
+        copy.width, copy.height, copy.pix_fmt = 64, 48, "yuv420p"
+        for frame in source.decode(video=0):
+            output.mux(copy.encode(frame.reformat(format="yuv420p")))
+        output.mux(copy.encode())
+    path = tmp_path / f"list.{kind}"
+    path.write_text(playlist_of(tmp_path / "secret.ts", kind))
+    for read in (probe, lambda path: next(read_video(path))):
+        with pytest.raises(ValueError, match=f"list.{kind} is a playlist of other files"):
+            read(path)
+
+
+def test_ffmpeg_itself_may_open_no_other_file(tmp_path, monkeypatch):
+    """A playlist that begins like none would still be stopped by the whitelist of protocols."""
+    test_a_playlist_reads_no_other_file("PyAV", tmp_path, "m3u8")
+    with av.open(str(tmp_path / "list.m3u8")) as container:
+        assert next(container.decode(video=0)), "the test would check nothing"
+    monkeypatch.setattr(reading, "_check", lambda path: None)
+    with pytest.raises(ValueError, match="list.m3u8 is not a readable video"):
+        probe(tmp_path / "list.m3u8")
+
+
+def test_a_colon_in_a_name_is_no_protocol(way, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = pictures()
+    sound = add_sound if way == "PyAV" else lambda path, result: path.rename(result)
+    source = sound(write(tmp_path / "silent.mp4", frames), tmp_path / "10:30.mp4")
+    assert source.name == "10:30.mp4" and probe("10:30.mp4")[1] == len(frames)
+    result = write(
+        Path("talk: part 1.mp4"), [image for _, image in read_video("10:30.mp4")], Path("10:30.mp4")
+    )
+    assert len(list(read_video(result))) == len(frames)
+    if way == "PyAV":
+        assert loudest_tone(f"file:{result}")[2] == pytest.approx(440, abs=5)
+
+
+def test_cover_art_is_no_video(way, tmp_path):
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", format="mp4") as output:
+        sound = output.add_stream("aac", rate=48000, layout="mono")
+        cover = output.add_stream("mjpeg", RATE)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(pictures()[0], "bgr24")
+        output.mux(cover.encode(picture.reformat(format="yuvj420p", dst_color_range="JPEG")))
+        output.mux(cover.encode())
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), "s16", "mono")
+        frame.sample_rate = 48000
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 1, "the test would check nothing"
+    with pytest.raises(ValueError, match="song.m4a has no video, only sound"):
+        probe(path)
 
 
 def test_sound_alone_is_reported(tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import cv2
 import numpy as np
 
 from apps.video.reading import SUFFIXES, probe, read_video
@@ -12,7 +13,7 @@ from apps.video.smoothing import Smoother
 from portraitnet import effects
 from portraitnet.backgrounds import read_background
 from portraitnet.effects import EFFECTS, Options
-from portraitnet.images import Image, Probability, cv2, mask_of
+from portraitnet.images import Image, Probability, mask_of
 from portraitnet.parallel import outcomes
 from portraitnet.predictor import Predictor
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
+import cv2
+
 from apps.video.drawing import Background, Frame, draw_frames
-from portraitnet.images import Image, cv2
+from portraitnet.images import Image
 from portraitnet.predictor import Predictor
 
 EFFECT_KEYS = ["blur", "replace", "grey", "overlay", "mask", "none"]  # keys 1 to 6

@@ -3,13 +3,16 @@
 Frames are upright images with square pixels, whatever the video's rotation and pixel aspect ratio.
 """
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from portraitnet.images import MAX_PIXELS, Image, cv2
+from portraitnet.images import MAX_PIXELS, Image
 
 try:
     import av
@@ -20,7 +23,13 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 # FFmpeg's flags SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. Without the last two every
 # conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for the flags.
 EXACT = 0x2 | 0x2000 | 0x40000
-TEXT = "{} is a text file, not a video: give a video file."
+MAX_RATE = (
+    1000  # frames/s; more is the clock that FFmpeg gives to the cover picture of a sound file
+)
+# How playlists begin, and what a DASH manifest contains: texts that name other files.
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
+MANIFEST = b"<MPD"
+HEAD = 1024  # bytes that tell a text from a video
 
 
 def probe(path: Path | str) -> tuple[float, int | None]:
@@ -32,7 +41,7 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     """
     if av:
         with open_video(path) as container:
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             rate = float(stream.average_rate or stream.guessed_rate or 30)
             seconds = container.duration / av.time_base if container.duration else 0
             return rate, stream.frames or round(seconds * rate) or None
@@ -85,7 +94,7 @@ def _read_with_opencv(path, broken):
 def _read_with_pyav(path, broken):
     """As `_read_with_opencv`; the list `broken` gets an error for each undecodable packet."""
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container)
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
         step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
@@ -120,27 +129,39 @@ def _seconds(container, stream):
     return container.duration / av.time_base if alone else None
 
 
-def open_video(path: Path | str) -> "av.container.InputContainer":
-    """Open a file with pictures in PyAV.
+@contextmanager
+def open_video(path: Path | str) -> "Iterator[av.container.InputContainer]":
+    """Open a video in PyAV.
+
+    FFmpeg gets the open file instead of its name. So a colon in the name is no protocol, and with
+    the whitelist of protocols FFmpeg cannot open any other file or address that the video names.
+
+    Yields:
+        open container with at least one video stream.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not a readable video.
     """
     _check(path)
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        raise ValueError(
-            f"{path} is not a readable video ({error.strerror}): give another file."
-        ) from None
-    if container.format.name == "tty":
-        container.close()
-        raise ValueError(TEXT.format(path))
-    if not container.streams.video:
-        container.close()
-        raise ValueError(f"{path} has no video, only sound: give a video file.")
-    return container
+    with open(path, "rb") as file:
+        try:
+            container = av.open(file, options={"protocol_whitelist": "none"})
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(
+                f"{path} is not a readable video ({reason}): give another file."
+            ) from None
+        with container:
+            if video_stream(container) is None or container.format.name == "tty":  # letters
+                raise ValueError(f"{path} has no video, only sound: give a video file.")
+            yield container
+
+
+def video_stream(container: "av.container.InputContainer") -> "av.video.VideoStream | None":
+    """The first video stream that is not the cover picture of a sound file."""
+    cover = av.stream.Disposition.attached_pic
+    return next((each for each in container.streams.video if not each.disposition & cover), None)
 
 
 def decode(
@@ -165,16 +186,26 @@ def decode(
 
 def _capture(path):
     _check(path)
-    capture = cv2.VideoCapture(str(path))
+    # An absolute path, because FFmpeg takes the text before a colon for a protocol.
+    capture = cv2.VideoCapture(os.path.abspath(path))
     if not capture.isOpened():
         raise ValueError(f"{path} is not a readable video: give a file that OpenCV can open.")
-    if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
-        raise ValueError(TEXT.format(path))
+    if capture.get(cv2.CAP_PROP_FPS) > MAX_RATE:
+        raise ValueError(f"{path} has no video, only sound: give a video file.")
     return capture
 
 
 def _check(path):
+    """Raise an error unless the path is a file that begins like a video, not like a text."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}: check the name.")
     if str(path) != str(path).encode(errors="replace").decode():
         raise ValueError(f"{path} has a name that is not UTF-8: rename the file.")
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    start = head.removeprefix(b"\xef\xbb\xbf")  # a UTF-8 mark of byte order
+    if start.startswith(PLAYLISTS) or MANIFEST in head:
+        raise ValueError(f"{path} is a playlist of other files, not a video: give a video file.")
+    is_text = not any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
+    if head and is_text and not head.startswith(b"YUV4MPEG2"):  # raw video with a text header
+        raise ValueError(f"{path} is a text file, not a video: give a video file.")

@@ -1,8 +1,9 @@
 """Temporal smoothing of a video's masks, against flicker."""
 
+import cv2
 import numpy as np
 
-from portraitnet.images import Image, Probability, cv2
+from portraitnet.images import Image, Probability
 
 FLOOR = 0.1  # weight of the new mask where nothing in the frame has changed
 # Change of the luma (0..255) that the motion does not explain: up to NOISE the change is sensor

@@ -1,5 +1,6 @@
 """Videos to disk, written with PyAV, else with the program ffmpeg, else with OpenCV."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -7,12 +8,13 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from apps.video import reading
 from apps.video.reading import EXACT, decode, open_video
 from portraitnet.files import whole_file
-from portraitnet.images import Image, cv2
+from portraitnet.images import Image
 
 if reading.av:
     import av
@@ -93,7 +95,7 @@ def open_writer(
 class _AvWriter:
     def __init__(self, path, shape, rate, source):
         codec, pixels, options = CODECS[path.suffix]
-        self.output = av.open(str(path), "w")
+        self.output = av.open(os.path.abspath(path), "w")
         self.video = self.output.add_stream(codec, Fraction(rate).limit_denominator(1001))
         self.video.height, self.video.width, channels = shape
         self.video.pix_fmt = pixels
@@ -104,7 +106,7 @@ class _AvWriter:
         self.sound_codecs = SOUND_CODECS[path.suffix]
         self.format = "bgra" if channels == 4 else "bgr24"
         self.tick = -1
-        self.sound = self._sound(open_video(source)) if source else iter(())
+        self.sound = self._sound(source) if source else iter(())
         self.packet = next(self.sound, None)  # adds the sound stream, before the header is written
 
     def write(self, seconds, picture):
@@ -130,7 +132,7 @@ class _AvWriter:
 
     def _sound(self, source):
         """Packets of the source's first sound track, copied if the result can hold their codec."""
-        with source:
+        with open_video(source) as source:
             if not source.streams.audio:
                 return
             track = source.streams.audio[0]
@@ -152,12 +154,13 @@ class _FfmpegWriter:
         height, width, channels = shape
         frames = f"-f rawvideo -pix_fmt {'bgra' if channels == 4 else 'bgr24'}".split()
         frames += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
-        sound = ["-i", str(source), "-map", "0:v", "-map", "1:a:0?"] if source else []
+        sound = ["-i", os.path.abspath(source), "-map", "0:v", "-map", "1:a:0?"] if source else []
+        sound = ["-protocol_whitelist", "file", *sound] if source else []
         codec, pixels, options = CODECS[path.suffix]
         encode = ["-c:v", codec, "-pix_fmt", pixels]
         encode += [word for name, value in options.items() for word in (f"-{name}", value)]
         self.process = subprocess.Popen(
-            ["ffmpeg", "-loglevel", "error", "-y", *frames, *sound, *encode, str(path)],
+            ["ffmpeg", "-loglevel", "error", "-y", *frames, *sound, *encode, os.path.abspath(path)],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -180,7 +183,7 @@ class _OpencvWriter:
         if channels == 4:
             raise ValueError(f"{path.suffix} with transparency needs PyAV: run `pip install av`.")
         code = cv2.VideoWriter_fourcc(*"mp4v")
-        self.writer = cv2.VideoWriter(str(path), code, rate, (width, height))
+        self.writer = cv2.VideoWriter(os.path.abspath(path), code, rate, (width, height))
         if not self.writer.isOpened():
             raise ValueError(f"OpenCV cannot write {path}: run `pip install av`.")
 
