@@ -10,6 +10,7 @@ import pytest
 from apps.video import __main__ as videos
 from apps.video import reading, writing
 from apps.video.reading import probe, read_video
+from apps.video.tone_mapping import tone_map
 from apps.video.writing import open_writer
 
 av = pytest.importorskip("av")
@@ -153,23 +154,154 @@ def test_transparency_is_kept_in_webm(tmp_path):
     assert alpha[:, :28].max() < 10 and alpha[:, 36:].min() > 245
 
 
-def rotate_header(path, result):
-    """Copy a video; its track header now says: show a quarter turn clockwise."""
+def set_display_matrix(path, result, a, b, c, d):
+    """Copy a video; its track header now says: show the pixel (x, y) at (a x + c y, b x + d y)."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
-    one = 1 << 16
-    struct.pack_into(">9i", data, matrix, 0, one, 0, -one, 0, 0, 48 * one, 0, 1 << 30)
+    a, b, c, d = (value << 16 for value in (a, b, c, d))
+    struct.pack_into(">9i", data, matrix, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     result.write_bytes(data)
     return result
 
 
 def test_a_rotated_video_is_read_upright(way, tmp_path):
     frames = pictures()
-    path = rotate_header(write(tmp_path / "a.mp4", frames), tmp_path / "turned.mp4")
+    path = write(tmp_path / "a.mp4", frames)
+    path = set_display_matrix(path, tmp_path / "turned.mp4", 0, 1, -1, 0)
     image = next(read_video(path))[1]
     upright = np.rot90(frames[0], -1)
     assert image.shape == upright.shape == (64, 48, 3)
     assert np.abs(image.astype(int) - upright)[8::16, 8::16].mean() < 12
+
+
+@pytest.mark.parametrize(
+    "matrix, shown",
+    [
+        ((1, 0, 0, 1), lambda image: image),
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((-1, 0, 0, -1), lambda image: image[::-1, ::-1]),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+        ((0, -1, 1, 0), lambda image: np.rot90(image)),
+        ((0, -1, -1, 0), lambda image: np.rot90(image.swapaxes(0, 1), 2)),
+    ],
+)
+def test_all_eight_display_matrices_are_applied(tmp_path, matrix, shown):
+    """FFmpeg's angle of a mirroring matrix is that of a rotation, which shows upside down."""
+    frames = pictures(1)
+    path = set_display_matrix(write(tmp_path / "a.mp4", frames), tmp_path / "b.mp4", *matrix)
+    image, expected = next(read_video(path))[1], shown(frames[0])
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected)[8::16, 8::16].mean() < 12
+
+
+def encode(path, frames, codec, rate=RATE, times=None, **tags):
+    """Write VideoFrames with FFmpeg; `tags` are attributes of the codec, such as colorspace."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate)
+        stream.width, stream.height, stream.pix_fmt = (
+            frames[0].width,
+            frames[0].height,
+            frames[0].format.name,
+        )
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for index, frame in enumerate(frames):
+            frame.time_base, frame.pts = Fraction(1, rate), index if times is None else times[index]
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("height, red", [(718, (0, 0, 255)), (720, (0, 24, 255))])
+def test_colours_without_a_tag_are_those_of_hd_from_720_lines_on(tmp_path, height, red):
+    """(Y, Cb, Cr) = (81, 90, 240) is pure red in BT.601 and (255, 24, 0) in BT.709."""
+    frame = av.VideoFrame(64, height, "yuv420p")
+    for plane, value in zip(frame.planes, (81, 90, 240)):
+        plane.update(bytes([value]) * plane.buffer_size)
+    path = encode(tmp_path / "a.mkv", [frame] * 2, "ffv1")
+    image = next(read_video(path))[1]
+    assert np.abs(image.astype(int) - red).max() <= 2
+
+
+# R, G, B of BT.2020 on a screen, 0..1 -> the SDR image's. A grey of 203 nits, reference white, is
+# 0.75 in HLG and 0.5807 in PQ; the curve makes (1 + 0.203**2) / 2 of its light, 191 in sRGB. A
+# BT.709 red of 203 nits is (127.4, 14.0, 3.3) nits: the curve keeps 0.6304 of its light, 208.
+HDR = [
+    ("HLG", 18, (0.75, 0.75, 0.75), (191, 191, 191)),
+    ("HLG", 18, (1, 1, 1), (255, 255, 255)),
+    ("PQ", 16, (0.5807, 0.5807, 0.5807), (191, 191, 191)),
+    ("PQ", 16, (0.7518, 0.7518, 0.7518), (255, 255, 255)),
+    ("PQ", 16, (0.5325, 0.3270, 0.2201), (208, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("name, transfer, signal, expected", HDR)
+def test_hdr_becomes_sdr(tmp_path, name, transfer, signal, expected):
+    signal = np.rint(65535 * np.array(signal)).astype(np.uint16)
+    image = tone_map(np.tile(signal[::-1], (2, 3, 1)), name)
+    assert image.shape == (2, 3, 3) and image.dtype == np.uint8
+    assert np.abs(image.astype(int) - expected[::-1]).max() <= 1
+    rgb = av.VideoFrame.from_ndarray(np.tile(signal, (48, 64, 1)), "rgb48le")
+    frame = rgb.reformat(format="yuv444p10le", dst_colorspace=9)
+    tags = {"color_trc": transfer, "color_primaries": 9, "colorspace": 9}
+    notices = []
+    frames = list(
+        read_video(encode(tmp_path / "a.mkv", [frame] * 2, "ffv1", **tags), None, notices)
+    )
+    # One level of 10 bits is up to 3 levels of SDR.
+    assert np.abs(frames[0][1].astype(int) - expected[::-1]).max() <= 4
+    assert len(notices) == 1 and f"a.mkv is an HDR video ({name})" in notices[0]
+
+
+def test_hdr_is_said_once(model_path, tmp_path, capsys):
+    grey = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40000, np.uint16), "rgb48le")
+    frame = grey.reformat(format="yuv444p10le", dst_colorspace=9)
+    path = encode(tmp_path / "a.mkv", [frame] * 5, "ffv1", color_trc=18, colorspace=9)
+    assert videos.main([str(path), "--model_path", model_path]) == 0
+    assert capsys.readouterr().out.count("HDR") == 1
+
+
+def shift_times(source, path, seconds):
+    """Copy a file's packets with later times, as MPEG-TS or Matroska."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        copies = {each: output.add_stream_from_template(each) for each in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None:
+                packet.pts += round(seconds / packet.time_base)
+                packet.dts += round(seconds / packet.time_base)
+                packet.stream = copies[packet.stream]
+                output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("suffix, codec", [(".ts", "aac"), (".ts", "ac3"), (".mkv", "mp2")])
+def test_a_stream_that_starts_late_is_moved_to_zero(tmp_path, suffix, codec):
+    """Pictures and sound start after 3,600 s, together, and stay together."""
+    frames = pictures(12)
+    source = add_sound(write(tmp_path / "a.mp4", frames), tmp_path / "b.mp4", codec, seconds=1.2)
+    source = shift_times(source, tmp_path / f"late{suffix}", 3600)
+    with av.open(str(source)) as container:
+        assert container.start_time > 3590 * av.time_base, "the test would check nothing"
+    faults = []
+    seconds, images = zip(*read_video(source, faults))
+    assert seconds == pytest.approx(np.arange(12) / RATE, abs=0.05) and not faults
+    result = write(tmp_path / "result.mp4", images, source, seconds)
+    with av.open(str(result)) as container:
+        assert container.duration / av.time_base == pytest.approx(1.2, abs=0.15)
+        for stream in (*container.streams.video, *container.streams.audio):
+            assert stream.start_time * stream.time_base == pytest.approx(0, abs=0.07)
+    _, length, tone = loudest_tone(result)
+    assert length == pytest.approx(1.2, abs=0.1) and tone == pytest.approx(440, abs=5)
+
+
+def test_a_late_stream_cut_short_is_noticed(tmp_path):
+    late = shift_times(write(tmp_path / "a.mp4", pictures(40)), tmp_path / "late.mkv", 3600)
+    late.write_bytes(late.read_bytes()[: late.stat().st_size // 3])
+    faults = []
+    list(read_video(late, faults))
+    assert len(faults) == 1 and "of 4.0 seconds" in faults[0]
 
 
 def test_a_file_that_is_no_video_is_reported(way, tmp_path):

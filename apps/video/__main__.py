@@ -106,11 +106,13 @@ class Conversion(NamedTuple):
         frames: number of frames.
         person_fraction: mean fraction of a frame that is person, 0..1.
         faults: a sentence for each fault of the video.
+        notices: a sentence for each conversion of the video and for each part that is left out.
     """
 
     frames: int
     person_fraction: float
     faults: list[str]
+    notices: list[str]
 
 
 def convert(
@@ -137,10 +139,10 @@ def convert(
         OSError, ValueError: the video cannot be read, or the result cannot be written.
     """
     rate, total = probe(path)
-    faults, fractions = [], []
+    faults, notices, fractions = [], [], []
 
     def frames():
-        for seconds, image in read_video(path, faults):
+        for seconds, image in read_video(path, faults, notices):
             yield Frame(seconds, image, mode, background.at(seconds, image.shape))
 
     with (
@@ -155,7 +157,7 @@ def convert(
                 write(seconds, picture)
                 fractions.append(fraction)
                 bar.update()
-    return Conversion(len(fractions), float(np.mean(fractions)), faults)
+    return Conversion(len(fractions), float(np.mean(fractions)), faults, notices)
 
 
 def plan(
@@ -205,6 +207,8 @@ def main(argv=None):
                 f"{result}: {done.frames} frames, {done.person_fraction:.1%} person,"
                 f" {rate:.1f} frames/s"
             )
+            for notice in done.notices:
+                print(notice)
             failures += [Failure(path, fault) for fault in done.faults]
     for failure in failures:
         print(f"apps.video: {failure}", file=sys.stderr)

@@ -5,13 +5,16 @@ Frames are upright images with square pixels, whatever the video's rotation and 
 
 import os
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from apps.video.tone_mapping import tone_map
 from portraitnet.images import MAX_PIXELS, Image
 
 try:
@@ -23,6 +26,9 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 # FFmpeg's flags SWS_BILINEAR, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. Without the last two every
 # conversion between RGB and YUV darkens by two levels. PyAV before 18 has no names for the flags.
 EXACT = 0x2 | 0x2000 | 0x40000
+UNTAGGED, BT709 = 2, 1  # FFmpeg's numbers of colour spaces
+HD_HEIGHT = 720  # lines from which a video without colour tags is BT.709, as in players
+HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's number of a transfer function -> its name
 MAX_RATE = (
     1000  # frames/s; more is the clock that FFmpeg gives to the cover picture of a sound file
 )
@@ -50,34 +56,39 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     return rate or 30.0, round(count) if count > 0 else None
 
 
-def read_video(path: Path | str, faults: list[str] | None = None) -> Iterator[tuple[float, Image]]:
+def read_video(
+    path: Path | str, faults: list[str] | None = None, notices: list[str] | None = None
+) -> Iterator[tuple[float, Image]]:
     """Read the frames of a video, one at a time.
 
     Args:
         path: video file.
         faults: list that gets a sentence if the video is damaged or ends too early.
+        notices: list that gets a sentence if the video is converted in a way that one may see.
 
     Yields:
-        (seconds, image): time since the start of the file; (H, W, 3) uint8 BGR.
+        (seconds, image): time since the start of pictures and sound; (H, W, 3) uint8 BGR.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not a readable video, or a frame is too large.
     """
     read = _read_with_pyav if av else _read_with_opencv
-    expected, broken, count, end = None, [], 0, 0.0
-    for expected, step, seconds, image in read(path, broken):  # noqa: B007
-        count, end = count + 1, seconds + step
+    expected, broken, count, start, length = None, [], 0, 0.0, 0.0
+    notices = [] if notices is None else notices
+    for expected, step, seconds, image in read(path, broken, notices):  # noqa: B007
+        start = start if count else seconds
+        count, length = count + 1, seconds + step - start
         yield seconds, image
-    if faults is not None and (broken or (expected and end < expected - max(1, expected / 10))):
-        length = f" of {expected:.1f}" if expected else ""
+    if faults is not None and (broken or (expected and length < expected - max(1, expected / 10))):
+        whole = f" of {expected:.1f}" if expected else ""
         faults.append(
             f"{path} is damaged or cut short: the result has the {count} frames that could be read,"
-            f" {end:.1f}{length} seconds."
+            f" {length:.1f}{whole} seconds."
         )
 
 
-def _read_with_opencv(path, broken):
+def _read_with_opencv(path, broken, notices):
     """Yield (the video's length, a frame's length, its time: seconds; image) for each frame."""
     capture = _capture(path)  # OpenCV rotates the frames upright
     rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
@@ -91,14 +102,14 @@ def _read_with_opencv(path, broken):
         index += 1
 
 
-def _read_with_pyav(path, broken):
+def _read_with_pyav(path, broken, notices):
     """As `_read_with_opencv`; the list `broken` gets an error for each undecodable packet."""
     with open_video(path) as container:
         stream = video_stream(container)
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
         step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
-        expected, end = _seconds(container, stream), 0.0
+        expected, start, end = _seconds(container, stream), start_of(container), 0.0
         try:
             for frame in decode(container, stream, broken):
                 width = max(1, round(frame.width * ratio))
@@ -107,9 +118,14 @@ def _read_with_pyav(path, broken):
                         f"{path} has frames of {width}x{frame.height} pixels, over the limit of"
                         f" {MAX_PIXELS:,}: scale the video down."
                     )
-                image = frame.reformat(width=width, format="bgr24", interpolation=EXACT)
-                image = np.rot90(image.to_ndarray(), round(frame.rotation / 90))
-                seconds = end if frame.time is None else frame.time
+                if (transfer := HDR.get(frame.color_trc)) and not notices:
+                    notices.append(
+                        f"{path} is an HDR video ({transfer}): its brightness and colours were"
+                        " converted to SDR."
+                    )
+                image = _upright(_to_bgr(frame, width), frame)
+                known = frame.pts is not None
+                seconds = float(frame.pts * frame.time_base - start) if known else end
                 end = seconds + step
                 yield expected, step, seconds, np.ascontiguousarray(image)
         except av.FFmpegError as error:
@@ -118,15 +134,56 @@ def _read_with_pyav(path, broken):
             ) from None
 
 
+def _to_bgr(frame, width):
+    """The frame as an sRGB image, (H, width, 3) uint8 BGR."""
+    space = None  # that of the frame's tag; without a tag FFmpeg takes BT.601
+    if frame.colorspace == UNTAGGED and not frame.format.is_rgb and frame.height >= HD_HEIGHT:
+        space = BT709
+    how = {"width": width, "interpolation": EXACT, "src_colorspace": space}
+    if transfer := HDR.get(frame.color_trc):
+        # Planes, because FFmpeg with EXACT writes wrong values into interleaved samples of 16 bits.
+        rgb = frame.reformat(format="gbrp16le", **how).to_ndarray()
+        return tone_map(np.ascontiguousarray(rgb[:, :, ::-1]), transfer)
+    return frame.reformat(format="bgr24", **how).to_ndarray()
+
+
+def _upright(image, frame):
+    """The image as the frame's display matrix shows it: rotated, mirrored or both.
+
+    The matrix has the rows (a, b, u), (c, d, v), (x, y, w): a pixel at (p, q) is shown at
+    (a p + c q, b p + d q), and one of both products is 0 in each coordinate.
+    """
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know other side data of the frame; it knows the angle
+        return np.rot90(image, round(frame.rotation / 90))
+    if data is None:
+        return image
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(data))
+    if abs(a) >= abs(b):
+        return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return image.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
+
+
+def start_of(container: "av.container.InputContainer") -> Fraction:
+    """Time in seconds at which a file's pictures or sound start; not 0 in most MPEG-TS files."""
+    streams = [video_stream(container), *container.streams.audio]
+    starts = [each.start_time * each.time_base for each in streams if each.start_time is not None]
+    return min(starts, default=Fraction(0))
+
+
 def _seconds(container, stream):
     """Length of the pictures in seconds, None if unknown; the sound may be longer."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
+    start = float((stream.start_time or 0) * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))
-    if tag:  # of Matroska
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    alone = len(container.streams) == 1 and container.duration
-    return container.duration / av.time_base if alone else None
+    if tag:  # of Matroska: the time of the end
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - start
+    if len(container.streams) > 1 or not container.duration:
+        return None
+    matroska = container.format.name.startswith("matroska")
+    return container.duration / av.time_base - (start if matroska else 0)
 
 
 @contextmanager

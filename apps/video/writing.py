@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from apps.video import reading
-from apps.video.reading import EXACT, decode, open_video
+from apps.video.reading import EXACT, decode, open_video, start_of
 from portraitnet.files import whole_file
 from portraitnet.images import Image
 
@@ -135,16 +135,22 @@ class _AvWriter:
         with open_video(source) as source:
             if not source.streams.audio:
                 return
+            start = start_of(source)
             track = source.streams.audio[0]
             if track.codec_context.codec.canonical_name in self.sound_codecs:
                 stream = self.output.add_stream_from_template(track)
                 for packet in source.demux(track):
                     if packet.pts is not None:
+                        shift = round(start / packet.time_base)
+                        packet.pts -= shift
+                        packet.dts = packet.pts if packet.dts is None else packet.dts - shift
                         packet.stream = stream
                         yield packet
                 return
             stream = self.output.add_stream(ENCODERS[self.sound_codecs[0]], rate=48000)
             for frame in decode(source, track, []):
+                if frame.pts is not None:
+                    frame.pts -= round(start / frame.time_base)
                 yield from stream.encode(frame)
             yield from stream.encode()
 
