@@ -62,10 +62,9 @@ def train_arm(args, arm, seed):
     last = folder / f"model_{args.epoch - 1}.pdparams"
     if last.is_file():
         return last
-    edge_weight, consistency_weight = ARMS[arm]
     command = [sys.executable, "train.py", "--data_root", *args.data_root]
     command += ["--output", folder, "--epoch", args.epoch, "--seed", seed]
-    command += ["--edge_weight", edge_weight, "--consistency_weight", consistency_weight]
+    command += ["--loss_weights", *ARMS[arm]]
     command += ["--resume"] if (folder / RESUME_FILE).is_file() else []
     subprocess.run([*map(str, command), *args.train_flags], check=True)
     return last

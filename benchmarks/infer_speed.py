@@ -4,7 +4,7 @@
 
 Every runtime lives in a process of its own and they take turns, so that a busy moment of the
 machine hits all of them. Times are of the network alone, on noise, as median and as the best run;
-`--network inputs 224x224 256x192 160x288` sets network inputs (height x width) side by side. Ratios are to the
+`--inputs 224x224 256x192 160x288` sets network inputs (height x width) side by side. Ratios are to the
 256x256 selfie model of MediaPipe on one thread, if its .tflite files and ai-edge-litert are there,
 else to the first row:
 
@@ -62,7 +62,7 @@ def parse_args(argv=None):
     add("--rounds", type=int, default=15, help="turns that each takes")
     add("--batch_size", type=int, default=16, help="for the throughput")
     add(
-        "--network inputs",
+        "--inputs",
         nargs="+",
         default=[f"{SIZE}x{SIZE}"],
         help="heights and widths of what the network sees, pixels",
@@ -112,7 +112,7 @@ def work(backend, path, network_input, threads):
     alone, "memory": peak MB after ten answers at batch 1}.
     """
     began = time.perf_counter()
-    package = BACKENDS[backend][1] if backend in BACKENDS else "ai_edge_litert.interpreter"
+    package = BACKENDS[backend].package if backend in BACKENDS else "ai_edge_litert.interpreter"
     importlib.import_module(package)
     imported = time.perf_counter()
     if backend == "litert":
@@ -182,7 +182,7 @@ def found_settings(args):
     for name, (backend, suffix) in EXPORTS.items():
         path = args.model_path.with_name(args.model_path.stem + suffix).resolve()
         if path.exists() and is_installed(backend):
-            for network_input in args.views:
+            for network_input in args.inputs:
                 settings[f"{name} {network_input}"] = backend, path, network_input
         else:
             print(f"left out: {name} (no {path.name}, or not installed)")

@@ -11,11 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.files import write_whole
-from portraitnet.images import cv2, write_image
+from portraitnet.images import write_image
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 0.03  # relative growth of the median memory from the second quarter to the last
@@ -57,7 +58,7 @@ def prepare(kind, count, side, size, batch, folder):
     lines = [f"photo{i % 8}.jpg mask{i % 8}.png\n" for i in range(batch * count)]
     (folder / "in" / "train_list.txt").write_text("".join(lines))
     (folder / "in" / "val_list.txt").write_text(lines[0])
-    training = ["--epoch", "1", "--log_iter", "50", "--cache_dir", str(folder / "cache")]
+    training = ["--epoch", "1", "--log_iter", "50"]
     training += ["--size", str(size), "--batch_size", str(batch)]
     return ["train.py", "--data_root", str(folder / "in"), "--output", out, *training]
 

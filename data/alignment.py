@@ -1,10 +1,11 @@
 """Masks whose contour lies beside the edge that the photo shows: how far, and moved onto it."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from metrics import distance_to_boundary
-from portraitnet.images import Image, Mask, cv2, mask_of
+from portraitnet.images import Image, Mask, mask_of
 
 REACH = 4  # px to both sides of a contour in which the photo's edge is looked for
 

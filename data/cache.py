@@ -4,11 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from portraitnet.files import whole_file
 from portraitnet.geometry import SIZE, letterbox_box, resize
-from portraitnet.images import cv2, read_alpha, read_image, read_mask
+from portraitnet.images import read_alpha, read_image, read_mask
 
 CACHE_SIDE = SIZE * 3 // 2  # longer side of a photo before augmentation, pixels
 MAJORITY = 5  # pixels: window of the vote that takes speckles off a training mask

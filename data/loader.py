@@ -7,9 +7,9 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+import cv2
 import numpy as np
 
-from portraitnet.images import cv2
 from portraitnet.parallel import core_count, window
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h

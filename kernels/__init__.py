@@ -194,15 +194,15 @@ def _replace_forwards(model, half, threads):
             replace(layer, _upsample_forward, half=half, half_out=half_out, threads=threads)
 
 
-def _network_forward(self, batch, threads):
+def _network_forward(self, batch, threads=1):
     return Heads.apply(self.features(batch), threads, self.mask_head.weight, self.edge_head.weight)
 
 
-def _head_forward(self, x, threads):
+def _head_forward(self, x, threads=1):
     return Heads.apply(x, threads, self.weight)
 
 
-def _encoder_forward(self, batch, half, threads):
+def _encoder_forward(self, batch, half=False, threads=1):
     """As MobileNetV2's. Blocks whose results only the next block reads are one chain with it."""
     x, features, layers = batch, [], [self.stem]
     if not batch.stop_gradient:  # our stem has none for the photo, which training never asks for
@@ -219,21 +219,21 @@ def _encoder_forward(self, batch, half, threads):
     return features
 
 
-def _inverted_residual_forward(self, x, half, threads):
+def _inverted_residual_forward(self, x, half=False, threads=1):
     layers = [self.expand, self.depthwise, self.project]
     return chain(x, layers, half, threads, x if self.has_shortcut else None)
 
 
-def _d_block_forward(self, x, half, threads):
+def _d_block_forward(self, x, half=False, threads=1):
     shortcut = x if self.shortcut is None else chain(x, [self.shortcut], half, threads)
     return chain(x, list(self.block), half, threads, shortcut, F.relu)
 
 
-def _upsample_forward(self, x, half, half_out, threads):
+def _upsample_forward(self, x, half=False, half_out=False, threads=1):
     return UpsampleFunction.apply(x, self.weight, half, half_out, threads)
 
 
-def chain(x, layers, half, threads, residual=None, activation=None):
+def chain(x, layers, half=False, threads=1, residual=None, activation=None):
     """ConvBN layers of x, then activation(their result + residual).
 
     Args:

@@ -1,10 +1,11 @@
 """How well a mask's contour lies: scores of the pixels near the boundary."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from metrics.regions import confusion, person_iou, ratio
-from portraitnet.images import Mask, cv2
+from portraitnet.images import Mask
 
 SIGMA = 5.0  # px of the letterboxed 224 square: how fast the boundary weight falls off
 BAND = 0.02  # of the photo's diagonal: the width of boundary IoU's band

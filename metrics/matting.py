@@ -1,9 +1,10 @@
 """How far a soft mask is from the true one."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portraitnet.images import THRESHOLD, Mask, Probability, cv2
+from portraitnet.images import THRESHOLD, Mask, Probability
 
 INTERIOR_DEPTH = 8 / 320  # of the longer side: how far from the boundary the inside begins
 HALO_REACH = 6 / 320  # the same of the outside

@@ -5,10 +5,11 @@ without a person in which none is found is right, as in the official code; one f
 makes an IoU of 0.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portraitnet.images import Mask, cv2
+from portraitnet.images import Mask
 
 
 def ratio(part, whole):

@@ -7,6 +7,14 @@
 Images are BGR, as OpenCV reads them, everywhere in this package.
 """
 
+try:
+    import cv2  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"OpenCV cannot be loaded ({error}): run `pip install opencv-python`, and on a server "
+        "without a screen `pip install opencv-python-headless` instead."
+    ) from None
+
 from portraitnet.backgrounds import read_background
 from portraitnet.effects import blur, cut_out, grey, matte, overlay, replace
 from portraitnet.images import decode_image, encode_image, mask_of, read_image, write_image

@@ -113,7 +113,7 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
         return Choice(paths[name], name, model.size)
 
     model_path = Path(model_path)
-    suffixes = {name: Path(backend.ending).suffix for name, backend in BACKENDS.items()}
+    suffixes = {name: Path(f"model{backend.ending}").suffix for name, backend in BACKENDS.items()}
     able = [name for name in BACKENDS if suffixes[name] == model_path.suffix]
     if not able:
         known = ", ".join(sorted(set(suffixes.values())))

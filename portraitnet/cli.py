@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 # What a user can mend: a file, a flag, a package, memory. Anything else is a bug: its traceback is
 # what we need to be sent.
 MISTAKES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError, MemoryError)

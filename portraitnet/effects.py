@@ -7,10 +7,11 @@ changes neither, and returns a new uint8 picture of that size, BGR where nothing
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from portraitnet.geometry import resize
-from portraitnet.images import cv2, mask_of
+from portraitnet.images import mask_of
 from portraitnet.postprocess import CLEAR, SOLID
 
 OVERLAY_COLOR = (80, 200, 80)  # BGR

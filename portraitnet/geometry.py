@@ -2,9 +2,10 @@
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 
-from portraitnet.images import Mask, cv2, mask_of
+from portraitnet.images import Mask, mask_of
 
 SIZE = 224  # side of the square whose area the network's input has, pixels
 Box = tuple[int, int, int, int]  # top, left, height, width

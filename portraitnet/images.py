@@ -4,25 +4,14 @@ OpenCV answers None or False where others fail, so every answer is checked here,
 """
 
 import struct
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.files import refuse_inputs, write_whole
-
-try:
-    import cv2  # every other module takes it from here, for the sake of this sentence
-except ImportError as error:
-    message = (
-        f"OpenCV cannot be loaded ({error}): run `pip install -r requirements.txt`, and on a server"
-        " without a screen also `apt-get install -y libgl1 libglib2.0-0`."
-    )
-    if Path(__file__).parent in Path(getattr(sys.modules["__main__"], "__file__", "")).parents:
-        sys.exit(message)  # one of our commands; a notebook must live
-    raise ImportError(message) from None
 
 # What a name in a signature means; the docstrings tell the shapes.
 Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a network input and a texture are images too

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any, NamedTuple
 
-from portraitnet.images import cv2
+import cv2
 
 FAILURES = (OSError, ValueError, MemoryError, cv2.error)  # of one item: the others go on
 END = object()

@@ -1,8 +1,9 @@
 """From the network's answer to the photo's size: false regions removed, edges as in the photo."""
 
+import cv2
 import numpy as np
 
-from portraitnet.images import THRESHOLD, Image, Probability, cv2
+from portraitnet.images import THRESHOLD, Image, Probability
 
 # The network is never quite sure: up to CLEAR it means background, from SOLID on person.
 CLEAR, SOLID = 0.33, 0.67

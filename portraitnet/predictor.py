@@ -8,12 +8,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.backends import AUTO, RunBatch, choose, load
 from portraitnet.geometry import SIZE, input_shape, resize
-from portraitnet.images import Image, Probability, cv2
+from portraitnet.images import Image, Probability
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code

@@ -1,5 +1,6 @@
 """Drawn portraits: a person-like shape on a noisy background, in an EG1800 tree."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def draw_data_root(root, train=12, val=4, test=4, seed=0):
             cv2.imwrite(str(root / "Labels" / f"{name}.png"), mask * 255)
         (root / f"eg1800_{split}.txt").write_text("".join(f"{name}.png\n" for name in names))
     return root
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Decoded photos go into a folder of the tests, in their processes too."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import pytest
 from conftest import draw_data_root, draw_portrait
 
 from models import PortraitNet
-from models.weights import save_atomically
+from models.weights import load_model, save_atomically
 from portraitnet.backends import load
 from portraitnet.geometry import resize
 from portraitnet.predictor import MEAN, SCALE, to_batch
+from training.checkpoints import runner
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -59,7 +60,7 @@ def inputs(count=3, shape=(SIZE, SIZE)):
 
 def difference(folder, name, backend, count=3, shape=(SIZE, SIZE)):
     batch = to_batch(inputs(count, shape))
-    expected = load(folder / "net.pdparams", "paddle").run_batch(batch)
+    expected = runner(load_model(folder / "net.pdparams"))(batch)
     assert np.ptp(expected) > 0.1, "a flat answer proves nothing"
     return np.abs(load(folder / name, backend).run_batch(batch) - expected)
 

@@ -34,6 +34,7 @@ SMALL = "--width 0.25 --size 64 --batch_size 4 --log_iter 3 --lr 0.002".split()
 
 def run_silently(arguments):
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        train.default_workers = lambda _: int(os.environ.get("WORKERS", 0))
         raise SystemExit(train.main(arguments))
 
 
@@ -88,8 +89,9 @@ def test_a_training_that_is_killed_again_and_again_ends_the_same(tmp_path, monke
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_faults"])
     root = draw_data_root(tmp_path / "drawn", train=24, val=2)
-    flags = [*SMALL, "--epoch", str(epochs), "--data_root", str(root), "--num_workers", workers]
-    flags += ["--cache_dir", str(tmp_path / "cache"), "--output"]
+    flags = [*SMALL, "--epoch", str(epochs), "--data_root", str(root), "--output"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("WORKERS", workers)  # `start` gives them to train.py
     rng, killed, hit, runs = np.random.default_rng(0), 0, 0, tmp_path / "killed"
     while killed < kills:
         again = ["--resume"] if (runs / "resume.pdstate").exists() else []
@@ -186,7 +188,7 @@ def tmpfs(options, folder, fill=False):
 def commands(root, photo, weights, out):
     """Every kind of file that the commands write: name -> its command."""
     model, drawn = ["--model_path", weights], ["--data_root", str(root)]
-    training = [*SMALL, *drawn, "--epoch", "1", "--cache_dir=", "--num_workers", "0"]
+    training = [*SMALL, *drawn, "--epoch", "1"]
     return {
         "picture": (predict, [photo, *model, "--output", out]),
         "mask": (label, [photo, *model, "--output", out, "--min_agreement", "0"]),
@@ -233,7 +235,7 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path, capsys, ki
 
 def test_a_failed_save_keeps_the_last_one(tmp_path, capsys):
     root = draw_data_root(tmp_path / "drawn", train=8, val=2)
-    flags = [*SMALL, "--data_root", str(root), "--cache_dir=", "--num_workers", "0", "--output"]
+    flags = [*SMALL, "--data_root", str(root), "--output"]
     assert train.main([*flags, str(tmp_path / "full"), "--epoch", "1"]) == 0
     before = (tmp_path / "full" / "resume.pdstate").read_bytes()
     with file_limit(100_000, tmp_path):
@@ -273,11 +275,10 @@ def test_workers_end_with_their_training(tmp_path):
         "90",
         "--data_root",
         str(root),
-        "--num_workers",
-        "1",
-        "--cache_dir=",
     ]
-    command = [sys.executable, "train.py", *flags, "--output", str(tmp_path / "out")]
+    # One worker, whatever the number of cores.
+    script = "import sys, train; train.default_workers = lambda _: 1; sys.exit(train.main())"
+    command = [sys.executable, "-c", script, *flags, "--output", str(tmp_path / "out")]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -29,7 +29,7 @@ from models import PortraitNet
 
 ROOT = Path(__file__).parent.parent
 FEW_AND_MANY = [2, pytest.param(60, marks=pytest.mark.slow)]
-SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --epoch 1 --cache_dir=".split()
+SMALL = "--width 0.25 --size 64 --batch_size 4 --epoch 1".split()
 # root may read everything: it gives that up for a while
 AS_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
 
@@ -76,7 +76,7 @@ def finished(capsys, code):
 
 
 @pytest.mark.parametrize("count", FEW_AND_MANY)
-def test_spoiled_photos(model_path, tmp_path, capsys, count):
+def test_damaged_photos(model_path, tmp_path, capsys, count):
     rng = np.random.default_rng(count)
     number = damaged_photos(tmp_path / "in", rng, count)
     good = [tmp_path / "in" / name for name in ("00000-good.png", "zz-good.jpg")]
@@ -93,28 +93,28 @@ def test_spoiled_photos(model_path, tmp_path, capsys, count):
     finished(capsys, label.main([str(tmp_path / "in"), *flags, str(tmp_path / "drafts")]))
     assert not leftovers(tmp_path)
     with capsys.disabled():
-        print(f"\nphotos: {number} spoiled files, {len(done) - 2} of them could still be read")
+        print(f"\nphotos: {number} damaged files, {len(done) - 2} of them could still be read")
 
 
 @pytest.mark.parametrize("count", FEW_AND_MANY)
-def test_spoiled_data_sets(model_path, tmp_path, capsys, count):
-    """A photo or a mask of each part is spoiled: evaluation scores the others, training says so."""
+def test_damaged_data_sets(model_path, tmp_path, capsys, count):
+    """A photo or a mask of each part is damaged: evaluation scores the others, training says so."""
     rng, tried = np.random.default_rng(count), 0
-    for damage in range(count):
-        root = draw_data_root(tmp_path / str(damage), train=4, val=2, test=3, seed=damage)
+    for number in range(count):
+        root = draw_data_root(tmp_path / str(number), train=4, val=2, test=3, seed=number)
         for folder, name in (("Images", "00007"), ("Labels", "00008"), ("Images", "00001")):
             path = root / folder / f"{name}.png"
-            path.write_bytes(list(damage(path.read_bytes(), rng, 1))[damage % 9])
+            path.write_bytes(list(damage(path.read_bytes(), rng, 1))[number % 9])
         flags = ["--data_root", str(root)]
         code = evaluate.main([*flags, "--model_path", model_path])
         message = finished(capsys, code)
         assert f"{code} " in "0 1 " and (code == 0 or "00007" in message or "00008" in message)
         finished(capsys, check.main(flags))
-        finished(capsys, train.main([*SMALL, *flags, "--output", str(tmp_path / f"{damage}.run")]))
+        finished(capsys, train.main([*SMALL, *flags, "--output", str(tmp_path / f"{number}.run")]))
         tried += 3
     assert not leftovers(tmp_path)
     with capsys.disabled():
-        print(f"\ndata sets: {tried} files spoiled, by three commands")
+        print(f"\ndata sets: {tried} files damaged, by three commands")
 
 
 def test_lists(model_path, tmp_path, capsys):
@@ -345,7 +345,7 @@ def test_a_photo_of_a_billion_pixels_is_refused_before_it_is_decoded(model_path,
 
 
 @pytest.mark.parametrize("count", FEW_AND_MANY)
-def test_spoiled_films(model_path, tmp_path, capsys, count):
+def test_damaged_films(model_path, tmp_path, capsys, count):
     av = pytest.importorskip("av")
     from apps.video import __main__ as videos
 
@@ -368,10 +368,10 @@ def test_spoiled_films(model_path, tmp_path, capsys, count):
     flags = ["--model_path", model_path, "--output", str(tmp_path / "out")]
     code = videos.main([*map(str, paths), *flags])
     finished(capsys, code)
-    assert code == 1 and (tmp_path / "out" / "film_overlay.mp4").exists()
+    assert code == 1 and (tmp_path / "out" / "video_overlay.mp4").exists()
     assert not leftovers(tmp_path)
     with capsys.disabled():
-        print(f"\nfilms: {tried} spoiled files")
+        print(f"\nvideos: {tried} damaged files")
 
 
 def test_ctrl_c_ends_a_command_in_one_line(model_path, tmp_path):

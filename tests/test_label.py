@@ -10,7 +10,8 @@ from data.lists import read_pairs
 from models import PortraitNet
 from portraitnet.geometry import SIZE, resize
 from portraitnet.images import read_image
-from portraitnet.predictor import Predictor, to_batch
+from portraitnet.predictor import to_batch
+from training.checkpoints import open_predictor
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +62,21 @@ def test_a_mask_is_the_mean_in_log_odds_of_networks_and_mirror_images(models, tm
     assert run(photo, "--output", tmp_path / "out", model=[models["one"], models["nobody"]]) == 0
     image, total = read_image(photo), 0
     for name in ("one", "nobody"):
-        predictor = Predictor(models[name], refine=False)
+        predictor = open_predictor(models[name], refine=False)
         straight = predictor.probability(image)
         mirrored = predictor.probability(image[:, ::-1].copy())[:, ::-1]
         for probability in (straight, mirrored):
             probability = np.clip(probability.astype(np.float64), 1e-4, 1 - 1e-4)
             total = total + np.log(probability / (1 - probability)) / 4
     share, _ = label.draft_mask(
-        [Predictor(models[name], refine=False) for name in ("one", "nobody")], image
+        [open_predictor(models[name], refine=False) for name in ("one", "nobody")], image
     )
     assert np.abs(share - 255 / (1 + np.exp(-total))).max() <= 0.51
 
 
 def test_a_mirrored_photo_gets_the_mirrored_mask(models):
     image, _ = draw_portrait(np.random.default_rng(5), 60, 50)
-    predictors = [Predictor(models["one"])]
+    predictors = [open_predictor(models["one"])]
     share, agreement = label.draft_mask(predictors, image)
     mirrored, same = label.draft_mask(predictors, np.ascontiguousarray(image[:, ::-1]))
     assert np.abs(share.astype(int) - mirrored[:, ::-1]).max() <= 1
@@ -94,7 +95,7 @@ def test_contours_are_moved_where_inset_asks_for_it(models, tmp_path):
 
 def test_a_given_mask_joins_with_its_weight(models):
     image, _ = draw_portrait(np.random.default_rng(5), 16, 16)
-    predictors = [Predictor(models["one"], refine=False)]
+    predictors = [open_predictor(models["one"], refine=False)]
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     given = levels / np.float32(255)
     alone, _ = label.draft_mask(predictors, image)

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-from portraitnet import __main__ as predict
+import predict
+from portraitnet import __main__ as portraitnet_command
 from portraitnet import effects
+from portraitnet.__main__ import make_command
 from portraitnet.backgrounds import read_background
 from portraitnet.effects import EFFECTS
 from portraitnet.images import read_image
 from portraitnet.predictor import Predictor
+from training.checkpoints import open_predictor
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +42,7 @@ def test_one_photo_gets_its_overlay_and_is_told(model_path, tmp_path, capsys):
     before = photo.read_bytes()
     assert run(model_path, photo) == 0
     image = read_image(photo)
-    probability = Predictor(model_path).probability(image)
+    probability = open_predictor(model_path).probability(image)
     written = cv2.imread(str(tmp_path / "me_overlay.png"))
     assert np.array_equal(written, effects.overlay(image, probability))
     message = capsys.readouterr()
@@ -92,7 +95,7 @@ def test_save_mask_writes_a_mask_of_0_and_255_too(model_path, tmp_path):
     photo = draw(tmp_path / "a.png")
     assert run(model_path, photo, "--mode", "grey", "--save_mask") == 0
     mask = cv2.imread(str(tmp_path / "a_mask.png"), cv2.IMREAD_UNCHANGED)
-    expected = effects.mask_of(Predictor(model_path).probability(read_image(photo)))
+    expected = effects.mask_of(open_predictor(model_path).probability(read_image(photo)))
     assert np.array_equal(mask, 255 * expected)
     assert files(tmp_path) == ["a.png", "a_grey.png", "a_mask.png"]
 
@@ -107,7 +110,7 @@ def test_background_takes_names_codes_and_photos(tmp_path):
 def test_a_background_that_is_nothing_is_told(capsys):
     for text in ("mauve", "#12345g"):
         with pytest.raises(SystemExit) as stop:
-            predict.parse_args(["a.png", "--background", text])
+            portraitnet_command.parse_args(["a.png", "--background", text])
         assert stop.value.code == 2
         assert f"neither colour nor photo: There is no file {text}" in capsys.readouterr().err
 
@@ -115,7 +118,7 @@ def test_a_background_that_is_nothing_is_told(capsys):
 def test_refinement_can_be_switched_off(model_path, tmp_path):
     photo = draw(tmp_path / "a.png", height=120, width=100)
     assert run(model_path, photo, "--mode", "mask", "--no-refine") == 0
-    probability = Predictor(model_path, refine=False).probability(read_image(photo))
+    probability = open_predictor(model_path, refine=False).probability(read_image(photo))
     mask = cv2.imread(str(tmp_path / "a_mask.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(mask, 255 * effects.mask_of(probability))
 
@@ -124,7 +127,7 @@ def test_blur_is_given_in_percent(model_path, tmp_path):
     photo = draw(tmp_path / "a.png")
     assert run(model_path, photo, "--mode", "blur", "--blur", 5) == 0
     image = read_image(photo)
-    expected = effects.blur(image, Predictor(model_path).probability(image), 0.05)
+    expected = effects.blur(image, open_predictor(model_path).probability(image), 0.05)
     assert np.array_equal(read_image(tmp_path / "a_blur.png"), expected)
 
 
@@ -182,7 +185,7 @@ def test_an_empty_folder_and_missing_weights_are_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("flags", [["--batch_size", "0"], ["--blur", "-1"], ["--mode", "x"], []])
 def test_wrong_usage_exits_with_2(flags):
     with pytest.raises(SystemExit) as stop:
-        predict.parse_args(["a.png", *flags] if flags else [])
+        portraitnet_command.parse_args(["a.png", *flags] if flags else [])
     assert stop.value.code == 2
 
 
@@ -277,12 +280,12 @@ def test_a_named_result_does_not_overwrite_its_photo(model_path, tmp_path, capsy
 )
 def test_photos_and_output_that_do_not_fit_are_usage_errors(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        predict.parse_args(arguments)
+        portraitnet_command.parse_args(arguments)
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_no_picture_goes_to_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(predict.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert predict.main(["-"]) == 2
     assert "stdout is a terminal: redirect it" in capsys.readouterr().err
 
@@ -296,7 +299,7 @@ def test_a_photo_goes_from_stdin_to_stdout_and_nothing_else_does(model_path, tmp
     assert done.returncode == 0, done.stderr
     picture = cv2.imdecode(np.frombuffer(done.stdout, np.uint8), cv2.IMREAD_UNCHANGED)
     image = read_image(photo)
-    expected = effects.cut_out(image, Predictor(model_path).probability(image))
+    expected = effects.cut_out(image, open_predictor(model_path).probability(image))
     assert np.array_equal(picture, expected)
     assert done.stdout == cv2.imencode(".png", expected)[1].tobytes(), "more than a picture"
     assert files(tmp_path) == ["a.png"] and b"\nstdout: " in done.stderr
@@ -312,7 +315,7 @@ def test_json_is_a_line_a_photo_and_all_of_stdout(model_path, tmp_path, capsys):
     message = capsys.readouterr()
     first, second = map(json.loads, message.out.splitlines())
     assert first.pop("milliseconds") > 0
-    share = effects.mask_of(Predictor(model_path).probability(read_image(good))).mean()
+    share = effects.mask_of(open_predictor(model_path).probability(read_image(good))).mean()
     results = [str(tmp_path / f"a_{mode}.png") for mode in ("overlay", "mask")]
     assert first == {"photo": str(good), "results": results, "person": round(float(share), 4)}
     assert second.keys() == {"photo", "error"} and "not a readable picture" in second["error"]
@@ -321,8 +324,8 @@ def test_json_is_a_line_a_photo_and_all_of_stdout(model_path, tmp_path, capsys):
 
 def test_paddle_alone_is_told_what_is_faster(monkeypatch, tmp_path, capsys):
     photo = draw(tmp_path / "a.png")
-    paddle = predict.Predictor(backend="paddle")
-    monkeypatch.setattr(predict, "Predictor", lambda *args, **flags: paddle)
+    paddle = open_predictor(backend="paddle")
+    monkeypatch.setattr(predict, "main", make_command("predict.py", lambda *args, **flags: paddle))
     assert predict.main([str(photo)]) == 0
     assert "apps.txt` makes it about seven times as fast" in capsys.readouterr().out
 

@@ -32,6 +32,8 @@ LAUNCHER = ["-m", "paddle.distributed.launch"]
 
 def parser_of(command):
     """`parse_args` of a command."""
+    if command == "predict":
+        command = "portraitnet"
     name = f"{command}.__main__" if (ROOT / command.replace(".", "/")).is_dir() else command
     return importlib.import_module(name).parse_args
 
@@ -43,6 +45,8 @@ def command_of(words):
         words = words[script:]
     name = words[1] if words[0] == "-m" else words[0].removesuffix(".py")
     arguments = words[2:] if words[0] == "-m" else words[1:]
+    if name == "portraitnet":  # what `pip install .` installs: predict's command line
+        name = "predict"
     if name in COMMANDS:
         return name, arguments
     # Anything else that looks like a part of this project does not exist.

@@ -16,19 +16,18 @@ import kernels
 import train
 from models.weights import load_whole, read_state, save_atomically
 from portraitnet.files import lock
-from portraitnet.predictor import Predictor
-from training import schedule
-from training.state import RESUME_FILE
+from portraitnet.geometry import input_shape
+from training.checkpoints import open_predictor
+from training.schedule import ASPECTS, Schedule, epoch_sizes
+from training.state import RESUME_FILE, TrainingState
 
 ROOT = Path(__file__).parent.parent
-SMALL = "--width 0.25 --size 64 --batch_size 4 --num_workers 0 --log_iter 2 --warmup 0.1".split()
+SMALL = "--width 0.25 --size 64 --batch_size 4 --log_iter 2".split()
 
 
 def command(data_root, output, *flags):
     return [
         *SMALL,
-        "--cache_dir",
-        "",
         "--data_root",
         str(data_root),
         "--output",
@@ -50,12 +49,13 @@ def run_train(arguments, **options):
 SIGNALLED = """
 import os, signal, sys
 import train
-number, last, step = int(sys.argv.pop(1)), int(sys.argv.pop(1)), train.backward_and_step
-def step_and_signal(loss, run, world, stop):
-    step(loss, run, world, stop)
-    if run.step + 1 == last:
+from training.state import TrainingState
+number, last, backward = int(sys.argv.pop(1)), int(sys.argv.pop(1)), TrainingState.backward
+def backward_and_signal(self, loss, stop):
+    backward(self, loss, stop)
+    if self.step + 1 == last:
         os.kill(os.getpid(), number)
-train.backward_and_step = step_and_signal
+TrainingState.backward = backward_and_signal
 sys.exit(train.main(sys.argv[1:]))
 """
 
@@ -75,13 +75,13 @@ def same_weights(one, other):
 
 def stop_after(monkeypatch, last):
     """Every training is asked to stop after an iteration of an epoch; None: after each."""
-    step = train.backward_and_step
+    backward = TrainingState.backward
 
-    def step_and_stop(loss, run, world, stop):
-        step(loss, run, world, stop)
-        stop.asked = last is None or run.batch + 1 == last
+    def backward_and_stop(self, loss, stop):
+        backward(self, loss, stop)
+        stop.asked = last is None or self.batch + 1 == last
 
-    monkeypatch.setattr(train, "backward_and_step", step_and_stop)
+    monkeypatch.setattr(TrainingState, "backward", backward_and_stop)
 
 
 def test_training_learns_drawn_portraits(tmp_path):
@@ -95,9 +95,11 @@ def test_training_learns_drawn_portraits(tmp_path):
     assert log[-1]["mean_person_iou"] == log[-1]["val"]["drawn"]["person_iou_smoothed"]
     for name in ("model_0.pdparams", "model_11.pdparams", "best.pdparams", "args.json", "visualdl"):
         assert (tmp_path / "out" / name).exists(), name
-    assert not list((tmp_path / "out").glob("*.tmp"))
+    assert not list((tmp_path / "out").glob(".*.part*"))
     image, mask = draw_portrait(np.random.default_rng(99), 200, 160)
-    person = Predictor(tmp_path / "out" / "model_11.pdparams", size=64).probability(image) > 0.5
+    person = (
+        open_predictor(tmp_path / "out" / "model_11.pdparams", size=64).probability(image) > 0.5
+    )
     assert (person & (mask == 1)).sum() / (person | (mask == 1)).sum() > 0.8
 
 
@@ -124,7 +126,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_within_the_epoch(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     done = run_signalled(command(data_root, stopped, "--epoch", "1"), signal.SIGINT, 3)
     assert done.returncode == 130
-    assert "Stopped at epoch 0 iter 3; --resume goes on from there" in done.stdout
+    assert "Stopped in epoch 1, iteration 3; --resume continues from there" in done.stdout
     assert not (stopped / "model_0.pdparams").exists()
     assert run_train(command(data_root, stopped, "--epoch", "1", "--resume")).returncode == 0
     assert run_train(command(data_root, whole, "--epoch", "1")).returncode == 0
@@ -148,23 +150,29 @@ def test_a_stopped_epoch_has_the_mean_of_all_its_iterations(
     assert lines[1]["loss"]["total"] > 0 and lines[1]["photos_per_second"] > 0
     message = capsys.readouterr().out
     iou = lines[1]["val"]["drawn"]["person_iou_smoothed"]
-    assert f"Epoch 0 of 1 is the best, with a person IoU of:\n  drawn {iou:.4f} " in message
+    assert f"Epoch 1 of 1 is the best, with a person IoU of:\n  drawn {iou:.4f} " in message
     path = stopped / "best.pdparams"
     assert f"evaluate.py --model_path {path} --split val --data_root {data_root}\n" in message
     assert (stopped / "curves.svg").read_text().count("<polyline") == 2
 
 
 def test_neither_workers_nor_stops_change_the_weights(data_root, tmp_path, monkeypatch):
-    flags, last = ["--epoch", "2", "--num_workers"], "model_1.pdparams"
-    for workers in "012":
-        assert train.main(command(data_root, tmp_path / workers, *flags, workers)) == 0
+    flags, last = ["--epoch", "2"], "model_1.pdparams"
+
+    def train_with(workers, arguments):
+        monkeypatch.setattr(train, "default_workers", lambda processes: workers)
+        return train.main(arguments)
+
+    for workers in (0, 1, 2):
+        arguments = command(data_root, tmp_path / str(workers), *flags)
+        assert train_with(workers, arguments) == 0
     stopped = command(data_root, tmp_path / "stopped", *flags)
     with monkeypatch.context() as patch:
         stop_after(patch, None)
-        codes = [train.main([*stopped, "0"])]
-        codes += [train.main([*stopped, str(i % 3), "--resume"]) for i in range(1, 6)]
+        codes = [train_with(0, stopped)]
+        codes += [train_with(i % 3, [*stopped, "--resume"]) for i in range(1, 6)]
     assert codes == [130] * 6
-    assert train.main([*stopped, "1", "--resume"]) == 0
+    assert train_with(1, [*stopped, "--resume"]) == 0
     for name in ("1", "2", "stopped"):
         assert same_weights(tmp_path / "0" / last, tmp_path / name / last), name
 
@@ -172,7 +180,8 @@ def test_neither_workers_nor_stops_change_the_weights(data_root, tmp_path, monke
 def test_a_clock_that_is_set_back_changes_nothing(data_root, tmp_path, monkeypatch):
     """All files, of run, cache and data, are from next year, and time runs backwards."""
     whole, stopped, cache = tmp_path / "whole", tmp_path / "stopped", tmp_path / "cache"
-    flags = ["--epoch", "2", "--cache_dir", str(cache)]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    flags = ["--epoch", "2"]
     assert train.main(command(data_root, whole, *flags)) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
@@ -240,7 +249,7 @@ def test_a_process_that_dies_ends_the_run_and_resume_goes_on(tmp_path):
 
 
 def test_weights_of_zero_drop_their_terms(data_root, tmp_path):
-    flags = ["--epoch", "1", "--edge_weight", "0", "--consistency_weight", "0"]
+    flags = ["--epoch", "1", "--loss_weights", "0", "0"]
     assert train.main(command(data_root, tmp_path / "out", *flags)) == 0
     loss = json.loads((tmp_path / "out" / "log.jsonl").read_text())["loss"]
     assert loss["edge"] == 0 and loss["consistency"] == 0
@@ -255,8 +264,8 @@ def test_user_errors_are_one_line(data_root, tmp_path, capsys, monkeypatch):
     assert "to resume from" in capsys.readouterr().err
     assert train.main(command(data_root, out, "--pretrained", "no.pdparams")) == 1
     assert "There is no weights file no.pdparams" in capsys.readouterr().err
-    monkeypatch.setattr(train.kernels, "has_bfloat16", lambda: False)
-    assert train.main(command(data_root, out, "--amp", "--device", "cpu")) == 1
+    monkeypatch.setattr(kernels, "has_bfloat16", lambda: False)
+    assert train.main(command(data_root, out, "--amp")) == 1
     assert "--amp needs a GPU" in capsys.readouterr().err
     assert train.main(command(data_root, out, "--epoch", "1")) == 0
     assert train.main(command(data_root, out, "--epoch", "1")) == 1
@@ -292,25 +301,22 @@ def test_a_loss_that_is_not_finite_stops_with_every_term(data_root, tmp_path, ca
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--size", "100"], "multiple of 32"),
-        (["--size_schedule", "128"], "SIZE:EPOCHS"),
-        (["--size_schedule", "100:2"], "multiples of 32"),
+        (["--size", "100"], "multiples of 32"),
+        (["--size", "128:x"], "SIZE:EPOCHS"),
+        (["--size", "100:2,224"], "multiples of 32"),
         (["--epo", "1"], "unrecognized"),
-        (["--aspects", "4/3"], "HEIGHT:WIDTH such as 4:3, not '4/3'"),
-        (["--aspects", "0:3"], "HEIGHT:WIDTH"),
         (["--scale", "0", "0"], "a number above 0, not '0'"),
         (["--scale", "-1", "1"], "a number above 0, not '-1'"),
-        (["--scale", "1.5", "1"], "the least, then the most"),
+        (["--scale", "1.5", "1"], "the smaller value first"),
         (["--batch_size", "0"], "a whole number from 1"),
         (["--epoch", "-1"], "a whole number from 1"),
         (["--lr", "nan"], "a number above 0"),
         (["--ema", "nan"], "from 0 to 1"),
-        (["--num_workers", "-1"], "a whole number"),
         (["--log_iter", "0"], "a whole number from 1"),
         (["--seed", "-1"], "a whole number"),
         (["--rotation", "nan"], "from 0 to 180"),
         (["--width", "0"], "a number above 0"),
-        (["--teacher_data", "y"], "some of --data_root, not y"),
+        (["--teacher_data", "y"], "must name folders of --data_root"),
     ],
 )
 def test_wrong_flags_are_usage_errors(flags, message, capsys):
@@ -342,37 +348,47 @@ def test_the_encoder_knows_people_from_the_start_if_it_has_their_width():
 
 
 def test_learning_rate_warms_up_and_falls():
-    args = train.parse_args(["--data_root", "x", "--epoch", "10", "--lr", "1", "--warmup", "2"])
-    rates = [schedule.learning_rate(epoch, args) for epoch in (0, 1, 2, 6, 10)]
-    assert rates == pytest.approx([0.0005, 0.5005, 1, 0.5, 0], abs=1e-6)
-    args = train.parse_args("--data_root x --lr 1 --warmup 0 --lr_schedule step".split())
-    assert schedule.learning_rate(45, args) == pytest.approx(0.95**2)
+    course = Schedule(epochs=10, batch_size=4, sizes=(64,) * 10, lr=1)
+    rates = [course.learning_rate(epoch) for epoch in (0, 0.25, 0.5, 5.25, 10)]
+    assert rates == pytest.approx([0.002, 0.502, 1, 0.5, 0], abs=1e-6)
+    course = Schedule(epochs=100, batch_size=4, sizes=(64,) * 100, lr=1, lr_schedule="step")
+    assert course.learning_rate(0) == 1
+    assert course.learning_rate(45) == pytest.approx(0.95**2)
+    course = Schedule(epochs=10, batch_size=4, sizes=(64,) * 10, lr=1, lr_schedule="constant")
+    assert course.learning_rate(9) == 1
 
 
 def test_every_epoch_sees_each_photo_once_in_another_order():
-    shapes = [(64, 32), (32, 64)]
+    course = Schedule(epochs=2, batch_size=4, sizes=(64, 64), lr=1)
 
     def indices(steps):
         return sum((batch for _, batch in steps), [])
 
-    first, second = (schedule.epoch_steps(12, 4, shapes, seed=0, epoch=epoch) for epoch in (0, 1))
+    first, second = (course.steps(12, epoch) for epoch in (0, 1))
     assert sorted(indices(first)) == sorted(indices(second)) == list(range(12))
     assert first != second
-    assert [len(batch) for _, batch in schedule.epoch_steps(11, 4, shapes, 0, 0)] == [4, 4]
-    assert [len(batch) for _, batch in schedule.epoch_steps(3, 4, shapes, 0, 0)] == [3]
-    drawn = [shape for shape, _ in schedule.epoch_steps(400, 4, shapes, 0, 0)]
-    assert 30 < drawn.count((64, 32)) < 70 and set(drawn) == set(shapes)
+    assert [len(batch) for _, batch in course.steps(11, 0)] == [4, 4]
+    assert [len(batch) for _, batch in course.steps(3, 0)] == [3]
+    drawn = [shape for shape, _ in course.steps(3200, 0)]
+    shapes = [input_shape(*aspect, 64) for aspect in ASPECTS]
+    assert set(drawn) == set(shapes)
+    for shape in set(shapes):  # each aspect is drawn as often as it is listed, 100 times
+        expected = 100 * shapes.count(shape)
+        assert abs(drawn.count(shape) - expected) < 4 * expected**0.5
 
 
 def test_size_schedule():
-    assert schedule.epoch_sizes("128:2,160:1", 224, 5) == [128, 128, 160, 224, 224]
-    assert schedule.epoch_sizes("", 224, 2) == [224, 224]
-    assert schedule.epoch_sizes("128:9", 224, 2) == [128, 128]
+    assert epoch_sizes("128:2,160:1,192", 5) == (128, 128, 160, 192, 192)
+    assert epoch_sizes("224", 2) == (224, 224)
+    assert epoch_sizes("128:1", 2) == (128, 224)
+    assert epoch_sizes("128:9,224", 2) == (128, 128)
+    course = Schedule(epochs=3, batch_size=4, sizes=(64, 64, 128), lr=1)
+    assert course.epoch_costs == pytest.approx([1 / 6, 1 / 6, 4 / 6])
 
 
 def test_deformation_falls_to_its_final_strength():
-    args = train.parse_args("--data_root x --epoch 5 --final_geometry 0.2".split())
-    strengths = [schedule.deformation_strength(epoch, args) for epoch in range(5)]
+    course = Schedule(epochs=5, batch_size=4, sizes=(64,) * 5, lr=1, final_geometry=0.2)
+    strengths = [course.geometry_strength(epoch) for epoch in range(5)]
     assert strengths == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
 
 
@@ -405,7 +421,7 @@ def test_a_broken_photo_ends_the_run_and_its_mending_goes_on(tmp_path, capsys):
     data_root = draw_data_root(tmp_path / "drawn", train=16)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train.main(command(data_root, whole, "--epoch", "1")) == 0
-    third = schedule.epoch_steps(16, 4, [(64, 64)], seed=0, epoch=0)[2][1]
+    third = Schedule(epochs=1, batch_size=4, sizes=(64,), lr=1).steps(16, 0)[2][1]
     photo = data_root / "Images" / (data_root / "eg1800_train.txt").read_text().split()[third[0]]
     content = photo.read_bytes()
     photo.write_bytes(bytes(len(content)))

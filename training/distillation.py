@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.geometry import resize
-from portraitnet.images import Image, Probability, cv2
+from portraitnet.images import Image, Probability
 from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 

@@ -29,7 +29,7 @@ from training.distributed import (
     join_processes,
 )
 
-HARMLESS = ("resume", "output", "log_iter", "size", "procs")  # settings that may change
+HARMLESS = ("resume", "output", "log_iter", "sizes")  # settings that may change
 DECIDING = ("batch_size", "seed")  # of the order of the photos
 SELECTED = "mean_person_iou"  # of an epoch
 RESUME_FILE = "resume.pdstate"  # in the training's folder; the epoch's weights lie beside it

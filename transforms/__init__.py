@@ -1,8 +1,9 @@
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 
-from portraitnet.images import Image, Mask, cv2
+from portraitnet.images import Image, Mask
 from transforms.color import (
     RandomBlur,
     RandomBrightness,

@@ -9,10 +9,11 @@ sharpness 0.8..1.2, blur 3 or 5 pixels, noise of standard deviation 0..10, each 
 one half. `light` and `jpeg` are ours.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from portraitnet.images import Image, cv2
+from portraitnet.images import Image
 
 LEVELS = np.arange(256, dtype=np.float32)
 # what PIL's sharpness enhancement, used by the official code, starts from

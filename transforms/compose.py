@@ -4,11 +4,12 @@ All functions take and return BGRA pictures, (H, W, 4) uint8: an image in BGR an
 person's share of each pixel, 0..255. The data set draws how often each is used.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.geometry import resize
-from portraitnet.images import cv2, mask_of
+from portraitnet.images import mask_of
 
 TOUCH = 0.02  # share of a side's pixels from which on the frame counts as cutting the person there
 OCCLUDED_FRACTION = 0.02, 0.15  # of the person's pixels that a thing hides

@@ -1,8 +1,9 @@
 """From pictures to what the network takes, and the edge label."""
 
+import cv2
 import numpy as np
 
-from portraitnet.images import Mask, cv2
+from portraitnet.images import Mask
 
 EDGE_WIDTH = 4 / 224  # of the contour band, as a share of the longer side; source: official code
 

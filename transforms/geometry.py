@@ -4,11 +4,12 @@ Matrices are 3x3 and act on (x, y, 1) in continuous coordinates: pixel (0, 0) co
 y, so a picture's centre is (width / 2, height / 2) and matrices multiply without half-pixel terms.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.geometry import IMAGE_BORDER, resize
-from portraitnet.images import Image, Mask, cv2
+from portraitnet.images import Image, Mask
 from portraitnet.images import mask_of as mask_of
 
 MAX_STRETCH = 0.15  # log of width over height: how much a photo is stretched to fit a network input

@@ -70,7 +70,7 @@ def test_the_commands_refuse_it_in_one_line(tmp_path, data_root, capsys):
     photo = next((data_root / "Images").iterdir())
     assert predict.main([str(photo), "--model_path", str(path)]) == 1
     assert "wants to run" in (message := capsys.readouterr().err) and message.count("\n") == 1
-    flags = ["--data_root", str(data_root), "--output", str(tmp_path / "out"), "--cache_dir", ""]
+    flags = ["--data_root", str(data_root), "--output", str(tmp_path / "out")]
     assert train.main([*flags, "--pretrained", str(path)]) == 1
     assert "wants to run" in capsys.readouterr().err
     (tmp_path / "out" / "resume.pdstate").write_bytes(path.read_bytes())

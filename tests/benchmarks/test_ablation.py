@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks import ablation
 
-ROOT = Path(__file__).parent.parent
-FLAGS = "-- --size 64 --width 0.25 --batch_size 4 --num_workers 0 --device cpu --cache_dir".split()
+ROOT = Path(__file__).parents[2]
+FLAGS = "-- --size 64 --width 0.25 --batch_size 4".split()
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ import pytest
 from conftest import draw_portrait, save_random_weights
 
 from portraitnet import backends
-from portraitnet.backends import BACKENDS, choose, is_installed, load
-from portraitnet.predictor import Predictor
+from portraitnet.backends import BACKENDS, Backend, choose, is_installed, load
+from training.checkpoints import open_predictor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SIZE = 96
 
 
@@ -31,11 +31,13 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_gives_the_same_probability(folder, backend):
-    pytest.importorskip(BACKENDS[backend][1])
+    pytest.importorskip(BACKENDS[backend].package)
     shapes = (96, 96), (128, 96), (90, 160), (96, 97)
     images = [draw_portrait(np.random.default_rng(0), *shape)[0] for shape in shapes]
-    expected = Predictor(folder / "portraitnet.pdparams", size=SIZE).probabilities(images)
-    predictor = Predictor(folder / BACKENDS[backend][0], backend, size=SIZE, threads=1)
+    expected = open_predictor(folder / "portraitnet.pdparams", size=SIZE).probabilities(images)
+    predictor = open_predictor(
+        folder / f"portraitnet{BACKENDS[backend].ending}", backend, size=SIZE, threads=1
+    )
     assert predictor.backend == backend and predictor.size == SIZE
     answers = [predictor.probability(images[0]), *predictor.probabilities(images)]
     for answer, right in zip(answers, [expected[0], *expected]):
@@ -46,7 +48,7 @@ def test_every_backend_gives_the_same_probability(folder, backend):
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_the_size_is_the_files_unless_another_is_wanted(folder, backend):
-    pytest.importorskip(BACKENDS[backend][1])
+    pytest.importorskip(BACKENDS[backend].package)
     for wanted, size in ((None, SIZE), (64, 64)):
         network = load(folder / "portraitnet.onnx", backend, size=wanted, threads=1)
         assert network.size == size
@@ -54,7 +56,7 @@ def test_the_size_is_the_files_unless_another_is_wanted(folder, backend):
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_file_with_fixed_sides_is_refused(folder, tmp_path, backend):
-    pytest.importorskip(BACKENDS[backend][1])
+    pytest.importorskip(BACKENDS[backend].package)
     onnx = pytest.importorskip("onnx")
     model = onnx.load(folder / "portraitnet.onnx")
     for value in (*model.graph.input, *model.graph.output):
@@ -70,8 +72,8 @@ def test_a_file_with_fixed_sides_is_refused(folder, tmp_path, backend):
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "inference"])
 @pytest.mark.parametrize("part", [0, 0.01, 0.5])
 def test_a_damaged_file_is_one_sentence(folder, tmp_path, backend, part):
-    pytest.importorskip(BACKENDS[backend][1])
-    name = BACKENDS[backend][0]
+    pytest.importorskip(BACKENDS[backend].package)
+    name = f"portraitnet{BACKENDS[backend].ending}"
     whole = (folder / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(part * len(whole))])
     if backend == "inference":
@@ -87,7 +89,7 @@ def test_a_damaged_file_is_one_sentence(folder, tmp_path, backend, part):
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_foreign_model_is_refused(tmp_path, backend):
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip(BACKENDS[backend][1])
+    pytest.importorskip(BACKENDS[backend].package)
     value = [onnx.helper.make_tensor_value_info(n, 1, [1, 3, 8, 8]) for n in ("x", "y")]
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "other", value[:1], value[1:])
@@ -108,7 +110,7 @@ def test_a_missing_file_and_half_a_pair_are_named(folder, tmp_path):
 
 
 def test_a_backend_that_is_not_installed_says_what_to_install(folder, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "onnx", ("portraitnet.onnx", "not_installed", None))
+    monkeypatch.setitem(BACKENDS, "onnx", Backend(".onnx", "not_installed", None))
     assert not is_installed("onnx")
     with pytest.raises(ImportError, match="needs not_installed: run `pip install not_installed`"):
         load(folder / "portraitnet.onnx", "onnx")
@@ -162,9 +164,9 @@ def test_the_lite_network_sees_smaller_views(folder, tmp_path, monkeypatch):
         shutil.copy(folder / "portraitnet.pdparams", tmp_path / name)
     image = draw_portrait(np.random.default_rng(0), 400, 300)[0]
     names = "full", "lite", folder / "portraitnet.pdparams"
-    inputs = [Predictor(name, "paddle").prepare(image).shape[:2] for name in names]
+    inputs = [open_predictor(name, "paddle").prepare(image).shape[:2] for name in names]
     assert inputs == [(256, 192), (160, 128), (256, 192)]
-    assert Predictor("lite", "paddle", size=96).prepare(image).shape[:2] == (128, 96)
+    assert open_predictor("lite", "paddle", size=96).prepare(image).shape[:2] == (128, 96)
 
 
 def test_a_file_the_backend_does_not_run_is_refused():
@@ -178,7 +180,7 @@ def test_a_file_the_backend_does_not_run_is_refused():
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_paddle_is_not_imported_for_another_backend(folder, tmp_path, backend):
-    pytest.importorskip(BACKENDS[backend][1])
+    pytest.importorskip(BACKENDS[backend].package)
     code = (
         "import sys, predict; "
         f"status = predict.main(['{ROOT}/examples', '--model_path', "

@@ -18,7 +18,7 @@ from models import D_block, InvertedResidual, MobileNetV2, PortraitNet
 from models.mobilenetv2 import STAGES, STEM
 from models.portraitnet import Upsample
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 STATISTICS = ("bn._mean", "bn._variance")
 FAST = "Kernels: this project's"
 BLOCKS = sorted(
@@ -241,7 +241,7 @@ for channels in (8, 24, 32):
         both_ways(lambda x: kernels._upsample_forward(layer, x, True), shape, layer.weight)
 for width in (4, 37):
     weight = paddle.create_parameter([4, 8, 3, 3], "float32")
-    forward = lambda x: kernels.Heads.apply(x.astype("bfloat16"), weight)
+    forward = lambda x: kernels.Heads.apply(x.astype("bfloat16"), 1, weight)
     both_ways(forward, [2, 9, width, 8], weight)
 numpy.savez(sys.argv[1], *results)
 """
@@ -379,7 +379,9 @@ def test_gradient_is_the_slope(operators):
     heads = paddle.randn([2, 8, 3, 3]), paddle.randn([2, 8, 3, 3])
 
     def loss(x):
-        mask, edge = kernels.Heads.apply(kernels.UpsampleFunction.apply(x, weight), *heads)
+        mask, edge = kernels.Heads.apply(
+            kernels.UpsampleFunction.apply(x, weight, False, False, 1), 1, *heads
+        )
         return mask.sum() - 2 * edge.sum()
 
     x.stop_gradient = False

@@ -9,7 +9,7 @@ import pytest
 from conftest import draw_portrait
 
 import check
-from data import portraits as dataset_module
+from data import cache as cache_module
 from data.cache import PhotoCache, cache_name, decode
 from data.lists import Pair, find_pairs, read_lists, split_backgrounds
 from data.loader import load_batches, worker_init
@@ -47,12 +47,12 @@ def backgrounds(tmp_path):
 class Augmented(TrainingSamples):
     """Samples of 64x64 pixels by their index alone."""
 
-    network_input, epoch = (64, 64), 0
+    input_shape, epoch = (64, 64), 0
 
     def __getitem__(self, index):
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.sample(index, self.view, self.epoch)
+        return self.sample(index, self.input_shape, self.epoch)
 
 
 def augmented(root, backgrounds=None, **arguments):
@@ -194,7 +194,7 @@ def test_augmented_sample(data_root):
 
 
 def test_sample_depends_on_seed_epoch_and_index_alone(data_root, backgrounds):
-    options = {"backgrounds": backgrounds, "background_prob": 0.5, "empty_share": 0.2}
+    options = {"backgrounds": backgrounds, "background_prob": 0.5, "negative_prob": 0.2}
     dataset, other = augmented(data_root, **options), augmented(data_root, **options)
     forward = [dataset[i] for i in range(12)]
     assert all(same(forward[i], other[i]) for i in reversed(range(12)))
@@ -313,7 +313,7 @@ def test_validation_photos_are_split_off_the_drawn_masks(list_root, soft_root):
 
 def test_pastes_are_used_as_often_as_asked(data_root, backgrounds):
     def differing(part, **options):
-        same = {"deformation": still(), "texture_prob": 0, "backgrounds": backgrounds}
+        same = {"deformation": still(), "photometric_prob": 0, "backgrounds": backgrounds}
         plain, other = augmented(data_root, **same), augmented(data_root, **same, **options)
         return [bool((plain[i][part] != other[i][part]).any()) for i in range(12)]
 
@@ -403,7 +403,7 @@ def test_background_prob(data_root, backgrounds):
 
 
 def test_cache_changes_no_sample(data_root, backgrounds, tmp_path):
-    options = {"backgrounds": backgrounds, "background_prob": 0.5, "empty_share": 0.1}
+    options = {"backgrounds": backgrounds, "background_prob": 0.5, "negative_prob": 0.1}
     plain = augmented(data_root, **options)
     cached = augmented(data_root, cache_dir=tmp_path / "cache", **options)
     for _ in range(2):
@@ -417,7 +417,7 @@ def test_cache_is_read_and_follows_changes(data_root, tmp_path, monkeypatch):
     first = cache.photo(*pair)
     image = read_image(pair[0])
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_module, "decode", None)  # not called when the file is there
+        patch.setattr(cache_module, "decode", None)  # not called when the file is there
         assert np.array_equal(cache.photo(*pair), first)
     cv2.imwrite(pair[0], 255 - image)
     os.utime(pair[0], (1, 1))  # another time, however coarse the disk's clock; and an earlier one
@@ -456,7 +456,7 @@ def test_vanished_cache_folder_only_costs_time(data_root, tmp_path):
 def test_impossible_cache_folder_is_noted(data_root, tmp_path):
     (tmp_path / "file").write_text("")
     dataset = augmented(data_root, cache_dir=tmp_path / "file" / "cache")
-    assert "there is no cache (" in dataset.notes[0]
+    assert "No cache (" in dataset.notes[0]
     assert len(dataset[0]) == 4
 
 

@@ -8,7 +8,7 @@ from data.lists import Pair
 from models.weights import read_state
 from training.distillation import ISNet, Teacher, load_teacher
 
-SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --num_workers 0 --log_iter 1".split()
+SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --log_iter 1".split()
 
 
 class Half:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-from portraitnet import effects
+from portraitnet import effects, postprocess
 
 MODES = {
     "overlay": effects.overlay,
@@ -165,7 +165,7 @@ def test_where_nobody_is_the_mask_is_empty():
     suspicion[10:40, 10:40] = 0.7  # large and unsure
     suspicion[50:53, 50:53] = 0.99  # sure and small: 9 of 4096 pixels
     suspicion[51, 53:] = 0.3
-    assert not effects.drop_doubtful(suspicion).any()
+    assert not postprocess.drop_doubtful(suspicion).any()
 
 
 def test_a_person_stays_and_blobs_beside_go():
@@ -174,7 +174,7 @@ def test_a_person_stays_and_blobs_beside_go():
     probability[15:20, 8:30] = 0.6  # the rim of the person
     probability[30:50, 50:60] = 0.7
     probability[28:30, 50:60] = 0.4  # the rim of the blob
-    kept = effects.drop_doubtful(probability)
+    kept = postprocess.drop_doubtful(probability)
     expected = probability.copy()
     expected[28:50, 50:60] = 0
     assert np.array_equal(kept, expected) and kept.dtype == np.float32

@@ -2,11 +2,12 @@ import numpy as np
 from conftest import draw_data_root, draw_portrait
 
 from benchmarks import peers
+from training.checkpoints import open_predictor
 
 
 def test_the_mean_with_the_mirror_image_mirrors_with_the_photo(model_path):
     image, _ = draw_portrait(np.random.default_rng(0))
-    network = peers.Predictor(model_path, refine=False)
+    network = open_predictor(model_path, refine=False)
     mean = peers.Mirrored(network)
     straight, mirrored = mean.probabilities([image, np.ascontiguousarray(image[:, ::-1])])
     assert np.allclose(straight, mirrored[:, ::-1], atol=1e-5)

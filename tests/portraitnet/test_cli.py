@@ -92,10 +92,10 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tmp_path):
-    script = "from flags import command\n"
+    script = "from portraitnet.cli import command\n"
     script += "@command('x.py')\ndef main(argv=None):\n    while True:\n        print('y' * 9999)\n"
     (tmp_path / "x.py").write_text(script + "main()\n")
     pipe = f"{sys.executable} {tmp_path / 'x.py'} | head -n 1 | wc -c"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(pipe, shell=True, env=environment, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("10000", "")

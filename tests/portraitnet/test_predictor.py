@@ -13,9 +13,9 @@ from portraitnet.geometry import input_shape, resize
 from portraitnet.images import read_image
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 from portraitnet.predictor import Predictor, to_batch
-from training.checkpoints import MODEL_PATH, runner
+from training.checkpoints import MODEL_PATH, open_predictor, runner
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def portrait(height=150, width=110, seed=0):
@@ -31,14 +31,14 @@ def test_without_refinement_it_is_the_network_between_two_resizes(model_path):
         )
     background, person = logits[0].astype(np.float64)
     expected = cv2.resize(0.5 + np.tanh((person - background) / 2) / 2, (100, 150))
-    probability = Predictor(model_path, refine=False, size=78).probability(image)
+    probability = open_predictor(model_path, refine=False, size=78).probability(image)
     assert probability.dtype == np.float32
     assert np.abs(probability - expected).max() < 1e-5
 
 
 def test_refinement_is_the_default(model_path):
     image, _ = portrait()
-    predictor = Predictor(model_path, size=64)
+    predictor = open_predictor(model_path, size=64)
     answer = np.zeros(predictor.prepare(image).shape[:2], np.float32)
     answer[30:, 10:40] = 0.95
     answer[:6, :6] = 0.7  # nobody
@@ -50,7 +50,7 @@ def test_refinement_is_the_default(model_path):
 @pytest.mark.parametrize("refine", [True, False])
 def test_a_batch_of_several_sizes_equals_one_by_one(model_path, refine):
     images = [portrait(*shape)[0] for shape in ((150, 110), (64, 200), (30, 30), (150, 111))]
-    predictor = Predictor(model_path, refine=refine, size=96)
+    predictor = open_predictor(model_path, refine=refine, size=96)
     shapes = [predictor.prepare(image).shape for image in images]
     assert len(set(shapes)) == 3 and shapes[0] == shapes[3]
     for image, together in zip(images, predictor.probabilities(images)):
@@ -61,7 +61,7 @@ def test_a_batch_of_several_sizes_equals_one_by_one(model_path, refine):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_tiny_and_thin_photos(model_path, shape):
     image = np.full((*shape, 3), 77, np.uint8)
-    probability = Predictor(model_path, size=64).probability(image)
+    probability = open_predictor(model_path, size=64).probability(image)
     assert probability.shape == shape and 0 <= probability.min() <= probability.max() <= 1
 
 
@@ -110,7 +110,7 @@ def test_a_network_in_memory_gives_what_its_file_does(model_path):
     image, _ = portrait()
     live = Predictor.of(runner(load_model(model_path)), size=96)
     assert np.array_equal(
-        live.probability(image), Predictor(model_path, size=96).probability(image)
+        live.probability(image), open_predictor(model_path, size=96).probability(image)
     )
 
 
@@ -132,9 +132,9 @@ def test_a_view_fills_its_rectangle_with_the_whole_photo(shape):
 
 def test_missing_weights_and_unknown_formats_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pdparams"):
-        Predictor(tmp_path / "none.pdparams")
+        open_predictor(tmp_path / "none.pdparams")
     with pytest.raises(ValueError, match="model.xyz is neither a network's name .*pdparams"):
-        Predictor(tmp_path / "model.xyz")
+        open_predictor(tmp_path / "model.xyz")
 
 
 def test_paddle_is_imported_only_to_run_it():
@@ -145,7 +145,7 @@ def test_paddle_is_imported_only_to_run_it():
 @pytest.mark.skipif(not MODEL_PATH.exists(), reason="no trained weights in weights/")
 def test_the_astronaut_is_found():
     image = read_image(ROOT / "examples" / "astronaut.png")
-    mask = Predictor().probability(image) > 0.5
+    mask = open_predictor().probability(image) > 0.5
     assert 0.2 < mask.mean() < 0.6
     assert mask[100, 220], "her face"
     assert not mask[:40, :100].any(), "the flag in the corner"

@@ -1,0 +1,61 @@
+"""The wheel, in an environment of its own without Paddle."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Folder of a fresh virtual environment into which the wheel of this tree was installed."""
+    folder = tmp_path_factory.mktemp("package")
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT]
+    subprocess.run(wheel, check=True)
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    pip = folder / "venv" / "bin" / "pip"
+    subprocess.run([pip, "install", "-q", *folder.glob("*.whl")], check=True)
+    return folder / "venv"
+
+
+def run(environment, folder, *words):
+    """Run a program of the environment in a folder outside of the tree."""
+    return subprocess.run(
+        [environment / "bin" / words[0], *words[1:]], cwd=folder, capture_output=True, text=True
+    )
+
+
+def test_the_command_cuts_a_person_out(environment, tmp_path):
+    photo = ROOT / "examples" / "portrait.jpg"
+    done = run(environment, tmp_path, "portraitnet", photo, "-o", "person.png", "--mode", "cutout")
+    assert done.returncode == 0, done.stderr
+    picture = cv2.imread(str(tmp_path / "person.png"), cv2.IMREAD_UNCHANGED)
+    assert picture.shape == (*cv2.imread(str(photo)).shape[:2], 4)
+    assert 0.2 < (picture[:, :, 3] > 127).mean() < 0.8
+
+
+def test_the_five_lines_of_the_readme_run_and_nothing_needs_paddle(environment, tmp_path):
+    photo = ROOT / "examples" / "portrait.jpg"
+    script = f"""
+import sys
+from portraitnet import Predictor, cut_out, read_image, write_image
+
+image = read_image({str(photo)!r})
+write_image("person.png", cut_out(image, Predictor().probability(image)))
+assert not {{"paddle", "models", "transforms"}} & set(sys.modules)
+"""
+    done = run(environment, tmp_path, "python", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "person.png").stat().st_size > 10_000
+
+
+def test_a_checkpoint_is_refused_with_what_to_do(environment, tmp_path):
+    (tmp_path / "best.pdparams").write_bytes(b"weights")
+    photo = ROOT / "examples" / "portrait.jpg"
+    done = run(environment, tmp_path, "portraitnet", photo, "--model_path", "best.pdparams")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "python export.py" in done.stderr or "pip install paddlepaddle" in done.stderr
