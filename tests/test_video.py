@@ -219,6 +219,16 @@ def test_a_virtual_camera_gets_every_frame(model_path, camera, monkeypatch, caps
         assert difference(picture, expected) < 1, "a different frame, or a mirrored one"
 
 
+def test_a_virtual_camera_keeps_its_size(monkeypatch):
+    stand_in = SimpleNamespace(Camera=Device, PixelFormat=SimpleNamespace(BGR="bgr"))
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", stand_in)
+    with live.virtual_camera((48, 64, 3), 10) as show:
+        show(np.full((64, 48, 3), 200, np.uint8), live.Look("none"))  # the phone was turned
+    [picture] = Device.last.sent
+    assert (picture[:, 14:50] == 200).all() and not picture[:, :14].any()
+    assert not picture[:, 50:].any()
+
+
 def test_a_missing_virtual_camera_is_one_sentence(model_path, camera, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
     assert run(model_path, "--camera", 0, "--virtual_camera") == 1

@@ -11,7 +11,7 @@ from apps.video import __main__ as videos
 from apps.video import reading, writing
 from apps.video.reading import probe, read_video
 from apps.video.tone_mapping import tone_map
-from apps.video.writing import open_writer
+from apps.video.writing import fit, open_writer
 
 av = pytest.importorskip("av")
 RATE = 10
@@ -302,6 +302,123 @@ def test_a_late_stream_cut_short_is_noticed(tmp_path):
     faults = []
     list(read_video(late, faults))
     assert len(faults) == 1 and "of 4.0 seconds" in faults[0]
+
+
+def test_a_picture_of_another_size_is_fitted_and_padded():
+    picture = np.full((2, 4, 3), 9, np.uint8)
+    assert fit(picture, (2, 4, 3)) is picture
+    expected = np.zeros((4, 4, 3), np.uint8)
+    expected[1:3] = 9
+    assert np.array_equal(fit(picture, (4, 4, 3)), expected)
+    tall = np.full((8, 4, 4), (9, 9, 9, 255), np.uint8)
+    fitted = fit(tall, (4, 6, 4))  # a quarter of the size: 4 x 2 in the middle
+    assert (fitted[:, 2:4] == (9, 9, 9, 255)).all()
+    assert not fitted[:, :2].any() and not fitted[:, 4:].any()
+
+
+def test_a_video_that_changes_its_size_is_not_stretched(model_path, tmp_path):
+    """MPEG-TS: 64x48 frames of one colour, then 48x64 frames of another."""
+    parts = []
+    for size, color in (((48, 64), (40, 180, 60)), ((64, 48), (200, 60, 40))):
+        picture = av.VideoFrame.from_ndarray(np.full((*size, 3), color, np.uint8), "bgr24")
+        frames = [picture.reformat(format="yuv420p") for _ in range(5)]
+        times = np.arange(5) + 5 * len(parts)
+        parts.append(
+            encode(tmp_path / f"{len(parts)}.ts", frames, "mpeg2video", 25, times.tolist())
+        )
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    shapes = [image.shape[:2] for _, image in read_video(path)]
+    assert set(shapes) == {(48, 64), (64, 48)}, "the test would check nothing"
+    assert videos.main([str(path), "--model_path", model_path, "--mode", "mask"]) == 0
+    assert {image.shape for _, image in read_video(tmp_path / "a_mask.mp4")} == {(48, 64, 3)}
+    written = [
+        image
+        for _, image in read_video(write(tmp_path / "b.mp4", [i for _, i in read_video(path)]))
+    ]
+    last = written[-1].astype(int)
+    assert np.abs(last[:, 18:46] - (200, 60, 40)).max() < 12
+    assert last[:, :12].max() < 12 and last[:, 52:].max() < 12
+
+
+def add_tracks(video, path, tones):
+    """A Matroska file with a sound track for each (tone in Hz, is default, language)."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(source.streams.video[0])
+        sounds = []
+        for _, is_default, language in tones:
+            sound = output.add_stream("aac", rate=48000, layout="mono")
+            sound.disposition = av.stream.Disposition.default if is_default else 0
+            sound.metadata["language"] = language
+            sounds.append(sound)
+        output.start_encoding()
+        for packet in source.demux(source.streams.video[0]):
+            if packet.pts is not None:
+                packet.stream = copy
+                output.mux(packet)
+        for sound, (tone, _, _) in zip(sounds, tones):
+            wave = np.sin(2 * np.pi * tone * np.arange(28800) / 48000)
+            frame = av.AudioFrame.from_ndarray((20000 * wave).astype(np.int16)[None], "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+            output.mux(sound.encode(frame))
+            output.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize("default", [0, 1])
+def test_the_default_sound_is_kept_and_the_other_one_named(way, tmp_path, default):
+    if way == "OpenCV":
+        pytest.skip("OpenCV writes no sound")
+    tones = [(440, default == 0, "eng"), (880, default == 1, "deu")]
+    source = add_tracks(write(tmp_path / "silent.mp4", pictures()), tmp_path / "a.mkv", tones)
+    notices = []
+    result = tmp_path / "b.mp4"
+    with open_writer(result, (48, 64, 3), RATE, source, notices) as write_frame:
+        for index, frame in enumerate(pictures()):
+            write_frame(index / RATE, frame)
+    assert loudest_tone(result)[2] == pytest.approx(tones[default][0], abs=5)
+    if way == "PyAV":
+        other = tones[1 - default][2]
+        assert notices == [f"{source}: the result does not keep: sound track ({other})."]
+
+
+def combs(images):
+    """Mean difference of neighbouring rows; large where two fields show two times."""
+    return np.mean([np.abs(np.diff(image.astype(int), axis=0)).mean() for image in images])
+
+
+@pytest.mark.parametrize("codec, suffix", [("mpeg2video", ".mpg"), ("libx264", ".mkv")])
+def test_an_interlaced_video_is_deinterlaced(tmp_path, codec, suffix):
+    """A white bar moves by 4 pixels from field to field over a tagged colour."""
+    combed, whole = [], []
+    for time in range(8):
+        fields = []
+        for place in (8 * time, 8 * time + 4):
+            image = np.full((64, 96, 3), (60, 40, 160), np.uint8)
+            image[:, place : place + 16] = 255
+            fields.append(image)
+        whole.append(fields[0].copy())
+        fields[0][1::2] = fields[1][1::2]
+        frame = av.VideoFrame.from_ndarray(fields[0], "bgr24")
+        combed.append(frame.reformat(format="yuv420p", dst_colorspace="ITU709"))
+    options = (
+        {"flags": "+ildct+ilme", "qscale": "2"} if codec == "mpeg2video" else {"flags": "+ildct"}
+    )
+    options |= {"x264-params": "tff=1"} if codec == "libx264" else {}
+    path = encode(tmp_path / f"a{suffix}", combed, codec, 25, options=options, colorspace=1)
+    with av.open(str(path)) as container:
+        raw = list(container.decode(video=0))
+        assert all(frame.interlaced_frame for frame in raw), "the test would check nothing"
+    seconds, images = zip(*read_video(path))
+    assert len(images) == len(combed)
+    assert np.diff(seconds) == pytest.approx(1 / 25, abs=1e-3)
+    assert combs(images) < 0.2 * combs(frame.to_ndarray(format="bgr24") for frame in raw)
+    assert np.abs(images[4][:, :8].astype(int) - (60, 40, 160)).mean() < 6, "other colours"
+
+
+def test_a_progressive_video_is_not_filtered(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_filter_graph", None)
+    assert len(list(read_video(write(tmp_path / "a.mp4", pictures())))) == 6
 
 
 def test_a_file_that_is_no_video_is_reported(way, tmp_path):

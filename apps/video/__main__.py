@@ -152,7 +152,7 @@ def convert(
         first = next(drawn, None)
         if first is None:
             raise ValueError(f"{path} has no frame that can be decoded: give a complete video.")
-        with open_writer(result, first.picture.shape, rate, path) as write:
+        with open_writer(result, first.picture.shape, rate, path, notices) as write:
             for seconds, picture, fraction in chain([first], drawn):
                 write(seconds, picture)
                 fractions.append(fraction)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 
 from apps.video.drawing import Background, Frame, draw_frames
+from apps.video.writing import fit
 from portraitnet.images import Image
 from portraitnet.predictor import Predictor
 
@@ -222,7 +223,7 @@ def virtual_camera(shape: tuple[int, ...], rate: float) -> Iterator[Show]:
         ) from None
 
     def show(picture, look):
-        output.send(picture)
+        output.send(fit(picture, shape))  # a camera may change its size
         return look
 
     with output:

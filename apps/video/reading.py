@@ -6,7 +6,7 @@ Frames are upright images with square pixels, whatever the video's rotation and 
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -111,7 +111,7 @@ def _read_with_pyav(path, broken, notices):
         step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
         expected, start, end = _seconds(container, stream), start_of(container), 0.0
         try:
-            for frame in decode(container, stream, broken):
+            for frame in deinterlace(decode(container, stream, broken)):
                 width = max(1, round(frame.width * ratio))
                 if width * frame.height > MAX_PIXELS:
                     raise ValueError(
@@ -132,6 +132,44 @@ def _read_with_pyav(path, broken, notices):
             raise ValueError(
                 f"{path} cannot be decoded ({error.strerror}): convert the video to H.264."
             ) from None
+
+
+def deinterlace(frames: "Iterable[av.VideoFrame]") -> "Iterator[av.VideoFrame]":
+    """Turn each interlaced frame into a progressive one; progressive frames stay unchanged."""
+    graph = layout = None
+    for frame in frames:
+        if graph is None and not frame.interlaced_frame:
+            yield frame
+            continue
+        if layout != (frame.width, frame.height, frame.format.name):
+            yield from _filtered(graph, None)
+            graph, layout = _filter_graph(frame), (frame.width, frame.height, frame.format.name)
+        yield from _filtered(graph, frame)
+    yield from _filtered(graph, None)
+
+
+def _filter_graph(frame):
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
+    )
+    # FFmpeg's filter; it makes one frame of two fields, and does not change progressive frames.
+    filters = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    graph.link_nodes(source, *filters).configure()
+    return graph
+
+
+def _filtered(graph, frame):
+    """The frames that a filter graph returns for a frame, or at the end for None."""
+    if graph is None:
+        return
+    graph.push(frame)
+    while True:
+        try:
+            result = graph.vpull()
+        except (av.BlockingIOError, av.EOFError):  # the graph needs more frames; or has no more
+            return
+        yield result
 
 
 def _to_bgr(frame, width):

@@ -14,6 +14,7 @@ import numpy as np
 from apps.video import reading
 from apps.video.reading import EXACT, decode, open_video, start_of
 from portraitnet.files import whole_file
+from portraitnet.geometry import resize
 from portraitnet.images import Image
 
 if reading.av:
@@ -47,7 +48,11 @@ def choose_writer() -> str:
 
 @contextmanager
 def open_writer(
-    path: Path | str, shape: tuple[int, int, int], rate: float, source: Path | None = None
+    path: Path | str,
+    shape: tuple[int, int, int],
+    rate: float,
+    source: Path | None = None,
+    notices: list[str] | None = None,
 ) -> Iterator[Callable[[float, Image], None]]:
     """Write a video under a temporary name, renamed to `path` when the video is complete.
 
@@ -57,10 +62,13 @@ def open_writer(
         path: .mp4, or .webm if the frames have an alpha channel; a missing folder is made.
         shape: (H, W, 3) of BGR frames or (H, W, 4) of BGRA frames.
         rate: frames/s; only PyAV keeps uneven times between frames.
-        source: video whose first sound track is kept, if there is one.
+        source: video whose default sound track is kept, if there is one.
+        notices: list that gets a sentence if other sound or subtitles of the source are left out;
+            without PyAV nothing is known of them.
 
     Yields:
-        function write(seconds, picture), called with the frames in order of time.
+        function write(seconds, picture), called with the frames in order of time; see `fit` for
+        pictures of another size.
 
     Raises:
         ValueError: OpenCV alone cannot write an alpha channel, or the file cannot be written.
@@ -69,8 +77,7 @@ def open_writer(
     height, width = (length + length % 2 for length in shape[:2])
 
     def write(seconds, picture):
-        if picture.shape != shape:  # the frame size of a stream may change
-            picture = cv2.resize(picture, shape[1::-1])
+        picture = fit(picture, shape)  # the frame size of a stream may change
         margins = height - shape[0], width - shape[1]
         if any(margins):
             down, right = margins
@@ -79,7 +86,8 @@ def open_writer(
 
     try:
         with whole_file(path) as temporary:
-            writer = kind(temporary, (height, width, shape[2]), rate, source)
+            notices = [] if notices is None else notices
+            writer = kind(temporary, (height, width, shape[2]), rate, source, notices)
             try:
                 yield write
             finally:
@@ -92,8 +100,52 @@ def open_writer(
         ) from None
 
 
+def fit(picture: Image, shape: tuple[int, ...]) -> Image:
+    """Scale a picture into a shape without changing its proportions.
+
+    Args:
+        picture: (h, w, 3) BGR or (h, w, 4) BGRA, uint8.
+        shape: (H, W, channels) of the result.
+
+    Returns:
+        the picture itself if it has the shape; else the scaled picture, centred, with black or
+        transparent margins.
+    """
+    if picture.shape == shape:
+        return picture
+    ratio = min(shape[0] / picture.shape[0], shape[1] / picture.shape[1])
+    height, width = (max(1, round(length * ratio)) for length in picture.shape[:2])
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    fitted = np.zeros(shape, np.uint8)
+    fitted[top : top + height, left : left + width] = resize(picture, height, width)
+    return fitted
+
+
+def choose_sound(source: "av.container.InputContainer") -> "av.audio.AudioStream | None":
+    """The sound track that players choose: the first one marked as default, else the first one."""
+    tracks = source.streams.audio
+    marked = [each for each in tracks if each.disposition & av.stream.Disposition.default]
+    return next(iter([*marked, *tracks]), None)
+
+
+def left_out(source: "av.container.InputContainer") -> str | None:
+    """Words for the sound and subtitles of a video that a result does not keep, None if none."""
+    kept = choose_sound(source)
+    sounds = [each for each in source.streams.audio if each is not kept]
+    names = [f"sound track{_label(each)}" for each in sounds]
+    names += [f"subtitles{_label(each)}" for each in source.streams.subtitles]
+    return ", ".join(names) or None
+
+
+def _label(track):
+    """Title and language of a track in brackets, if it has any."""
+    words = [track.metadata.get(name) for name in ("title", "language")]
+    words = [word for word in words if word and word != "und"]
+    return f" ({', '.join(words)})" if words else ""
+
+
 class _AvWriter:
-    def __init__(self, path, shape, rate, source):
+    def __init__(self, path, shape, rate, source, notices):
         codec, pixels, options = CODECS[path.suffix]
         self.output = av.open(os.path.abspath(path), "w")
         self.video = self.output.add_stream(codec, Fraction(rate).limit_denominator(1001))
@@ -106,7 +158,7 @@ class _AvWriter:
         self.sound_codecs = SOUND_CODECS[path.suffix]
         self.format = "bgra" if channels == 4 else "bgr24"
         self.tick = -1
-        self.sound = self._sound(source) if source else iter(())
+        self.sound = self._sound(source, notices) if source else iter(())
         self.packet = next(self.sound, None)  # adds the sound stream, before the header is written
 
     def write(self, seconds, picture):
@@ -130,13 +182,14 @@ class _AvWriter:
         self.output.mux(self.packet)
         self.packet = next(self.sound, None)
 
-    def _sound(self, source):
-        """Packets of the source's first sound track, copied if the result can hold their codec."""
-        with open_video(source) as source:
-            if not source.streams.audio:
+    def _sound(self, path, notices):
+        """Packets of the default sound track, copied if the result can hold their codec."""
+        with open_video(path) as source:
+            if names := left_out(source):
+                notices.append(f"{path}: the result does not keep: {names}.")
+            track, start = choose_sound(source), start_of(source)
+            if track is None:
                 return
-            start = start_of(source)
-            track = source.streams.audio[0]
             if track.codec_context.codec.canonical_name in self.sound_codecs:
                 stream = self.output.add_stream_from_template(track)
                 for packet in source.demux(track):
@@ -156,12 +209,12 @@ class _AvWriter:
 
 
 class _FfmpegWriter:
-    def __init__(self, path, shape, rate, source):
+    def __init__(self, path, shape, rate, source, notices):
         height, width, channels = shape
         frames = f"-f rawvideo -pix_fmt {'bgra' if channels == 4 else 'bgr24'}".split()
         frames += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
-        sound = ["-i", os.path.abspath(source), "-map", "0:v", "-map", "1:a:0?"] if source else []
-        sound = ["-protocol_whitelist", "file", *sound] if source else []
+        only_sound = "-protocol_whitelist file -vn -sn -dn".split()  # its default track
+        sound = [*only_sound, "-i", os.path.abspath(source)] if source else []
         codec, pixels, options = CODECS[path.suffix]
         encode = ["-c:v", codec, "-pix_fmt", pixels]
         encode += [word for name, value in options.items() for word in (f"-{name}", value)]
@@ -184,7 +237,7 @@ class _FfmpegWriter:
 
 
 class _OpencvWriter:
-    def __init__(self, path, shape, rate, source):
+    def __init__(self, path, shape, rate, source, notices):
         height, width, channels = shape
         if channels == 4:
             raise ValueError(f"{path.suffix} with transparency needs PyAV: run `pip install av`.")
