@@ -296,6 +296,27 @@ def test_a_stream_that_starts_late_is_moved_to_zero(tmp_path, suffix, codec):
     assert length == pytest.approx(1.2, abs=0.1) and tone == pytest.approx(440, abs=5)
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_joined_recordings_follow_each_other(tmp_path, codec):
+    """Both begin at the same time: the second one was as short as a blink."""
+    source = add_sound(write(tmp_path / "a.mp4", pictures(12)), tmp_path / "b.mp4", codec, 1.2)
+    part = shift_times(source, tmp_path / "part.ts", 0)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * part.read_bytes())
+    seconds, images = zip(*read_video(joined))
+    assert seconds == pytest.approx(np.arange(24) / RATE, abs=0.05)
+    result = write(tmp_path / "result.mp4", images, joined, seconds)
+    _, length, tone = loudest_tone(result)
+    assert length == pytest.approx(2.4, abs=0.15) and tone == pytest.approx(440, abs=5)
+
+
+def test_times_that_go_back_go_on():
+    timeline = reading.Timeline(Fraction(100))
+    given = [100, 101, 103, 102, None, 100, 101]  # one frame late is no new beginning
+    placed = [timeline.place(None if t is None else Fraction(t), Fraction(1)) for t in given]
+    assert placed == [0, 1, 3, 2, 3, 4, 5]
+
+
 def test_a_late_stream_cut_short_is_noticed(tmp_path):
     late = shift_times(write(tmp_path / "a.mp4", pictures(40)), tmp_path / "late.mkv", 3600)
     late.write_bytes(late.read_bytes()[: late.stat().st_size // 3])

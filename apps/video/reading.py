@@ -109,7 +109,7 @@ def _read_with_pyav(path, broken, notices):
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
         step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
-        expected, start, end = _seconds(container, stream), start_of(container), 0.0
+        expected, timeline = _seconds(container, stream), Timeline(start_of(container))
         try:
             for frame in deinterlace(decode(container, stream, broken)):
                 width = max(1, round(frame.width * ratio))
@@ -124,9 +124,8 @@ def _read_with_pyav(path, broken, notices):
                         " converted to SDR."
                     )
                 image = _upright(_to_bgr(frame, width), frame)
-                known = frame.pts is not None
-                seconds = float(frame.pts * frame.time_base - start) if known else end
-                end = seconds + step
+                time = None if frame.pts is None else frame.pts * frame.time_base
+                seconds = float(timeline.place(time, Fraction(step)))
                 yield expected, step, seconds, np.ascontiguousarray(image)
         except av.FFmpegError as error:
             raise ValueError(
@@ -208,6 +207,27 @@ def start_of(container: "av.container.InputContainer") -> Fraction:
     streams = [video_stream(container), *container.streams.audio]
     starts = [each.start_time * each.time_base for each in streams if each.start_time is not None]
     return min(starts, default=Fraction(0))
+
+
+class Timeline:
+    """Times of a stream that starts at 0, and goes on where joined recordings begin at 0 again.
+
+    Args:
+        start: time of the file's start, seconds.
+    """
+
+    def __init__(self, start: Fraction):
+        self.start = start
+        self.end = Fraction(0)
+
+    def place(self, time: Fraction | None, duration: Fraction) -> Fraction:
+        """The time of the next frame or packet, both in seconds; None for an unknown time."""
+        seconds = self.end if time is None else time - self.start
+        if seconds < self.end - 2 * duration:  # more than one frame before the last one
+            self.start -= self.end - seconds
+            seconds = self.end
+        self.end = seconds + duration
+        return seconds
 
 
 def _seconds(container, stream):
