@@ -31,6 +31,19 @@ def draw_portrait(rng, height=96, width=80):
     return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
+def grid(text):
+    """Rows of 0, 1 and x (255) -> (H, W) uint8: grid("01 1x")."""
+    digits = {"0": 0, "1": 1, "x": 255}
+    return np.array([[digits[c] for c in row] for row in text.split()], np.uint8)
+
+
+def square(size, top, left, height, width):
+    """A mask (size, size) uint8 0/1 of one rectangle."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[top : top + height, left : left + width] = 1
+    return mask
+
+
 def draw_data_root(root, train=12, val=4, test=4, seed=0):
     """Write drawn portraits as an EG1800 tree below `root` and return it."""
     rng = np.random.default_rng(seed)
