@@ -273,6 +273,51 @@ def test_a_background_is_not_overwritten(model_path, clip, tmp_path, capsys):
     assert "a_replace.mp4 is an input and is kept" in capsys.readouterr().err
 
 
+def test_output_may_name_the_result(model_path, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my.mp4", "folder/Mine.MP4", "my.webm"):
+        assert run(model_path, clip, "-o", name) == 0
+        assert len(list(read_video(tmp_path / name))) == 7
+    (tmp_path / "old.mp4").mkdir()  # a folder stays a folder
+    assert run(model_path, clip, "--output", "old.mp4") == 0
+    assert [path.name for path in (tmp_path / "old.mp4").iterdir()] == ["clip_overlay.mp4"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["a.mp4", "b.mp4", "-o", "c.mp4"], "--output c.mp4 is one file: give a folder"),
+        (["a.mp4", "-o", "c.avi"], r"\.avi cannot be written: give --output a name ending in .mp4"),
+        (["a.mp4", "-o", "c.mp4", "--mode", "cutout"], r"\.mp4 cannot hold a transparent"),
+        (["--camera", "0", "-o", "c.mp4"], "--output has no effect with --camera"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_wrong_usage(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        video.parse_args(arguments)
+    assert stop.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+def test_ctrl_c_keeps_the_frames_until_then(model_path, clip, tmp_path, monkeypatch, capsys):
+    draw_frames = video.draw_frames
+
+    def interrupted(*arguments):
+        for index, picture in enumerate(draw_frames(*arguments)):
+            if index == 3:
+                raise KeyboardInterrupt
+            yield picture
+
+    monkeypatch.setattr(video, "draw_frames", interrupted)
+    other = tmp_path / "other.mp4"
+    other.write_bytes(clip.read_bytes())
+    assert run(model_path, clip, other, "--output", tmp_path / "out") == 130
+    result = tmp_path / "out" / "clip_overlay.mp4"
+    sentence = f"apps.video: Interrupted: {result} has the 3 frames until then.\n"
+    assert capsys.readouterr().err.endswith(sentence)
+    assert len(list(read_video(result))) == 3
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip_overlay.mp4"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["a.mp4", "--camera", "0"], ["a.mp4", "--blur", "-1"], ["--camera", "0", "--mode"]]

@@ -572,6 +572,24 @@ def test_a_failure_leaves_neither_file_nor_the_old_one_changed(tmp_path):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_ctrl_c_keeps_the_frames_until_then_and_their_sound(way, tmp_path):
+    frames = pictures(30)
+    source = write(tmp_path / "a.mp4", frames)
+    source = add_sound(source, tmp_path / "b.mp4", seconds=3) if way == "PyAV" else source
+    for count in (0, 10):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            open_writer(tmp_path / "c.mp4", (48, 64, 3), RATE, source) as write_frame,
+        ):
+            for index in range(count):
+                write_frame(index / RATE, frames[index])
+            raise KeyboardInterrupt
+        assert (tmp_path / "c.mp4").exists() == bool(count)
+    assert len(list(read_video(tmp_path / "c.mp4"))) == 10
+    if way == "PyAV":
+        assert loudest_tone(tmp_path / "c.mp4")[1] == pytest.approx(1, abs=0.1)
+
+
 def test_opencv_alone_cannot_write_transparency(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "av", None)
     monkeypatch.setattr(writing.shutil, "which", lambda name: None)

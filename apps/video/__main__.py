@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from apps.video.drawing import Background, Frame, draw_frames
 from apps.video.live import EFFECT_KEYS, live
-from apps.video.reading import probe, read_video
-from apps.video.writing import choose_writer, open_writer
+from apps.video.reading import SUFFIXES, probe, read_video
+from apps.video.writing import CODECS, TRANSPARENT, choose_writer, open_writer
 from portraitnet.backends import AUTO, BACKENDS, MODEL_HELP
-from portraitnet.cli import command, float_range, int_range, make_parser
+from portraitnet.cli import STOPPED, command, float_range, int_range, make_parser
 from portraitnet.effects import EFFECTS
 from portraitnet.jobs import Failure, Task, without_clashes
 from portraitnet.parallel import FAILURES
@@ -44,7 +44,13 @@ def parse_args(argv=None):
         help="send --camera to a virtual camera for video calls, not to a window (needs"
         " pyvirtualcam)",
     )
-    add("--output", type=Path, help="folder of the results (default: beside each video)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder of the results, or file of the only result, .mp4 or .webm (default: beside"
+        " each video)",
+    )
     add("--mode", choices=EFFECTS, help="effect (default: overlay; with --camera: blur)")
     add(
         "--background",
@@ -96,7 +102,23 @@ def contradiction(args) -> str | None:
         return "--virtual_camera needs --camera: give the camera's number, 0 is the first one"
     if args.camera is None and len(args.background) > 1:
         return f"a video takes one --background, not {len(args.background)}"
+    if args.camera is not None and args.output is not None:
+        return "--output has no effect with --camera: leave it out"
+    if args.output is None or not is_file_name(args.output):
+        return None
+    suffix = args.output.suffix.lower()
+    if len(args.videos) > 1:
+        return f"--output {args.output} is one file: give a folder, or a single video"
+    if suffix not in CODECS:
+        return f"{suffix} cannot be written: give --output a name ending in {' or '.join(CODECS)}"
+    if args.mode == "cutout" and suffix != TRANSPARENT:
+        return f"{suffix} cannot hold a transparent background: give a name ending in {TRANSPARENT}"
     return None
+
+
+def is_file_name(output: Path) -> bool:
+    """Whether --output names a file: it ends like a video and is not a folder."""
+    return output.suffix.lower() in (*CODECS, *SUFFIXES) and not output.is_dir()
 
 
 class Conversion(NamedTuple):
@@ -107,12 +129,14 @@ class Conversion(NamedTuple):
         person_fraction: mean fraction of a frame that is person, 0..1.
         faults: a sentence for each fault of the video.
         notices: a sentence for each conversion of the video and for each part that is left out.
+        interrupted: whether Ctrl-C ended the video; the result has the frames until then.
     """
 
     frames: int
     person_fraction: float
     faults: list[str]
     notices: list[str]
+    interrupted: bool = False
 
 
 def convert(
@@ -124,7 +148,7 @@ def convert(
     blur: float = 0.02,
     smooth: bool = True,
 ) -> Conversion:
-    """Apply an effect to a video, with a progress bar.
+    """Apply an effect to a video, with a progress bar; Ctrl-C keeps the frames until then.
 
     Args:
         path: video file.
@@ -139,7 +163,7 @@ def convert(
         OSError, ValueError: the video cannot be read, or the result cannot be written.
     """
     rate, total = probe(path)
-    faults, notices, fractions = [], [], []
+    faults, notices, fractions, interrupted = [], [], [], False
 
     def frames():
         for seconds, image in read_video(path, faults, notices):
@@ -152,12 +176,18 @@ def convert(
         first = next(drawn, None)
         if first is None:
             raise ValueError(f"{path} has no frame that can be decoded: give a complete video.")
-        with open_writer(result, first.picture.shape, rate, path, notices) as write:
-            for seconds, picture, fraction in chain([first], drawn):
-                write(seconds, picture)
-                fractions.append(fraction)
-                bar.update()
-    return Conversion(len(fractions), float(np.mean(fractions)), faults, notices)
+        try:
+            with open_writer(result, first.picture.shape, rate, path, notices) as write:
+                for seconds, picture, fraction in chain([first], drawn):
+                    write(seconds, picture)
+                    fractions.append(fraction)
+                    bar.update()
+        except KeyboardInterrupt:
+            if not fractions:
+                raise
+            interrupted = True
+    fraction = float(np.mean(fractions))
+    return Conversion(len(fractions), fraction, faults, notices, interrupted)
 
 
 def plan(
@@ -167,17 +197,19 @@ def plan(
 
     Args:
         videos: video files.
-        output: folder of the results, None for beside each video.
+        output: folder of the results, or file of the only one; None for beside each video.
         mode: name in EFFECTS.
         background: text of --background, which may name a file.
 
     Returns:
         the tasks, and a failure for each video whose result would overwrite a file.
     """
-    suffix = ".webm" if mode == "cutout" else ".mp4"
-    tasks = [
-        Task(path, [(output or path.parent) / f"{path.stem}_{mode}{suffix}"]) for path in videos
-    ]
+    suffix = TRANSPARENT if mode == "cutout" else ".mp4"
+    if output is not None and is_file_name(output):
+        tasks = [Task(path, [output]) for path in videos]
+    else:
+        names = {path: f"{path.stem}_{mode}{suffix}" for path in videos}
+        tasks = [Task(path, [(output or path.parent) / names[path]]) for path in videos]
     return without_clashes(tasks, [*videos, Path(background)])
 
 
@@ -210,6 +242,12 @@ def main(argv=None):
             for notice in done.notices:
                 print(notice)
             failures += [Failure(path, fault) for fault in done.faults]
+            if done.interrupted:
+                print(
+                    f"apps.video: Interrupted: {result} has the {done.frames} frames until then.",
+                    file=sys.stderr,
+                )
+                return STOPPED
     for failure in failures:
         print(f"apps.video: {failure}", file=sys.stderr)
     return 1 if failures else 0

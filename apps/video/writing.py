@@ -21,6 +21,7 @@ if reading.av:
     import av
     from av.video.reformatter import Colorspace
 
+TRANSPARENT = ".webm"  # suffix of a result with an alpha channel
 AV_ERRORS = (av.FFmpegError,) if reading.av else ()
 TICK = Fraction(1, 90000)  # time base of the written video, seconds
 CODECS = {  # suffix of the written file -> video codec, pixel format and options
@@ -56,7 +57,9 @@ def open_writer(
 ) -> Iterator[Callable[[float, Image], None]]:
     """Write a video under a temporary name, renamed to `path` when the video is complete.
 
-    Odd sides grow by one pixel, because the codecs need even sides.
+    Odd sides grow by one pixel, because the codecs need even sides. After Ctrl-C in the block the
+    video with the frames until then gets its name too, and KeyboardInterrupt goes on; PyAV then
+    ends the sound with the pictures.
 
     Args:
         path: .mp4, or .webm if the frames have an alpha channel; a missing folder is made.
@@ -76,13 +79,17 @@ def open_writer(
     kind = {"PyAV": _AvWriter, "ffmpeg": _FfmpegWriter, "OpenCV": _OpencvWriter}[choose_writer()]
     height, width = (length + length % 2 for length in shape[:2])
 
+    interrupted, count = None, 0
+
     def write(seconds, picture):
+        nonlocal count
         picture = fit(picture, shape)  # the frame size of a stream may change
         margins = height - shape[0], width - shape[1]
         if any(margins):
             down, right = margins
             picture = cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REPLICATE)
         writer.write(seconds, picture)
+        count += 1
 
     try:
         with whole_file(path) as temporary:
@@ -90,8 +97,15 @@ def open_writer(
             writer = kind(temporary, (height, width, shape[2]), rate, source, notices)
             try:
                 yield write
+            except KeyboardInterrupt as error:
+                if not count:
+                    raise
+                writer.end_sound()
+                interrupted = error
             finally:
                 writer.close()
+        if interrupted is not None:
+            raise interrupted
     except AV_ERRORS as error:
         if isinstance(error, OSError):  # for example a full disk
             raise
@@ -146,7 +160,7 @@ def _label(track):
 
 class _AvWriter:
     def __init__(self, path, shape, rate, source, notices):
-        codec, pixels, options = CODECS[path.suffix]
+        codec, pixels, options = CODECS[path.suffix.lower()]
         self.output = av.open(os.path.abspath(path), "w")
         self.video = self.output.add_stream(codec, Fraction(rate).limit_denominator(1001))
         self.video.height, self.video.width, channels = shape
@@ -155,7 +169,7 @@ class _AvWriter:
         self.video.codec_context.time_base = TICK
         # Without this tag players guess the colour space from the size of the picture.
         self.video.codec_context.colorspace = Colorspace.ITU709
-        self.sound_codecs = SOUND_CODECS[path.suffix]
+        self.sound_codecs = SOUND_CODECS[path.suffix.lower()]
         self.format = "bgra" if channels == 4 else "bgr24"
         self.tick = -1
         self.sound = self._sound(source, notices) if source else iter(())
@@ -177,6 +191,10 @@ class _AvWriter:
         while self.packet:
             self._mux_sound()
         self.output.close()
+
+    def end_sound(self):
+        """Leave out the sound that follows the last frame."""
+        self.packet = None
 
     def _mux_sound(self):
         self.output.mux(self.packet)
@@ -220,13 +238,14 @@ class _FfmpegWriter:
         frames += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
         only_sound = "-protocol_whitelist file -vn -sn -dn".split()  # its default track
         sound = [*only_sound, "-i", os.path.abspath(source)] if source else []
-        codec, pixels, options = CODECS[path.suffix]
+        codec, pixels, options = CODECS[path.suffix.lower()]
         encode = ["-c:v", codec, "-pix_fmt", pixels]
         encode += [word for name, value in options.items() for word in (f"-{name}", value)]
         self.process = subprocess.Popen(
             ["ffmpeg", "-loglevel", "error", "-y", *frames, *sound, *encode, os.path.abspath(path)],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,  # a terminal's Ctrl-C would end ffmpeg too
         )
 
     def write(self, seconds, picture):
@@ -234,6 +253,9 @@ class _FfmpegWriter:
             self.process.stdin.write(np.ascontiguousarray(picture).data)
         except BrokenPipeError:
             raise ValueError(f"ffmpeg failed: {self.process.stderr.read().decode()}") from None
+
+    def end_sound(self):
+        """Do nothing: ffmpeg copies all of the sound."""
 
     def close(self):
         _, message = self.process.communicate()
@@ -253,6 +275,9 @@ class _OpencvWriter:
 
     def write(self, seconds, picture):
         self.writer.write(picture)
+
+    def end_sound(self):
+        """Do nothing: there is no sound."""
 
     def close(self):
         self.writer.release()
