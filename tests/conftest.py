@@ -1,14 +1,12 @@
 """Drawn portraits: a person-like shape on a noisy background, in an EG1800 tree."""
 
 import os
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from data.alignment import inside_distance
 
 
 def draw_portrait(rng, height=96, width=80):
@@ -44,6 +42,24 @@ def square(size, top, left, height, width):
     return mask
 
 
+def draw_blob(seed, grow=0.0, size=120):
+    """A dark, slightly blurred shape before a light, noisy background.
+
+    Args:
+        grow: px that the mask's contour lies outside the shape.
+
+    Returns:
+        image (size, size, 3) uint8 BGR and mask (size, size) uint8 0/1.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    middle, axes = rng.uniform(50, 70, 2), rng.uniform(20, 32, 2)
+    shape = (((rows - middle[0]) / axes[0]) ** 2 + ((columns - middle[1]) / axes[1]) ** 2 < 1) * 1.0
+    image = 200 - 120 * cv2.GaussianBlur(shape, (0, 0), 0.7)[..., None].repeat(3, axis=2)
+    image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    return image, (inside_distance(shape.astype(np.uint8)) > -grow).astype(np.uint8)
+
+
 def draw_data_root(root, train=12, val=4, test=4, seed=0):
     """Write drawn portraits as an EG1800 tree below `root` and return it."""
     rng = np.random.default_rng(seed)
@@ -71,6 +87,43 @@ def own_cache(tmp_path_factory):
 def data_root(tmp_path):
     """A temporary EG1800 tree of 12 + 4 + 4 drawn portraits."""
     return draw_data_root(tmp_path / "drawn")
+
+
+@pytest.fixture
+def list_root(tmp_path):
+    """A data folder in the list layout: 20 training photos (JPEG), no validation list."""
+    rng, root = np.random.default_rng(7), tmp_path / "listed"
+    (root / "my photos").mkdir(parents=True)
+    lines = []
+    for i in range(20):
+        image, mask = draw_portrait(rng, 80, 120)
+        cv2.imwrite(str(root / "my photos" / f"{i}.jpg"), image)
+        cv2.imwrite(str(root / f"{i}_mask.png"), mask)
+        lines.append(f"my photos/{i}.jpg\t{i}_mask.png\n")
+    (root / "train_list.txt").write_text("".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def backgrounds(tmp_path):
+    """Twenty plain green photos."""
+    folder = tmp_path / "backgrounds"
+    folder.mkdir()
+    for i in range(20):
+        cv2.imwrite(str(folder / f"{i:02d}.png"), np.full((90, 130, 3), (0, 200 + i, 0), np.uint8))
+    return folder
+
+
+@pytest.fixture
+def soft_root(tmp_path):
+    """A data folder with one photo and its soft mask: a third each of 0, 40 and 100 %."""
+    root, alpha = tmp_path / "soft", np.zeros((90, 90), np.uint8)
+    alpha[30:60], alpha[60:] = 102, 255
+    root.mkdir()
+    cv2.imwrite(str(root / "photo.png"), np.full((90, 90, 3), 90, np.uint8))
+    cv2.imwrite(str(root / "mask.png"), alpha)
+    (root / "soft_list.txt").write_text("photo.png mask.png\n")
+    return root
 
 
 def save_random_weights(path, seed=0, gain=1):

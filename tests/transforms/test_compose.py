@@ -1,4 +1,6 @@
+import cv2
 import numpy as np
+from conftest import draw_portrait
 
 from transforms import compose
 
@@ -36,3 +38,19 @@ def test_an_occluder_hides_a_part_of_the_person_and_keeps_the_mask():
         assert 0 < changed.sum() <= 0.3 * np.count_nonzero(bgra[:, :, 3])
     empty = np.zeros((8, 8, 4), np.uint8)
     assert np.array_equal(compose.occlude(empty, red, np.random.default_rng(0)), empty)
+
+
+def test_a_swapped_background_keeps_the_person():
+    rng = np.random.default_rng(0)
+    image, mask = draw_portrait(rng, 200, 160)
+    photo = cv2.merge([image, mask * np.uint8(255)])
+    green = cv2.merge([np.full((90, 130), value, np.uint8) for value in (0, 200, 0, 0)])
+    swapped = compose.swap_background(photo, green, rng)
+    assert np.array_equal(swapped[:, :, 3], photo[:, :, 3])
+    inner = cv2.erode(mask, np.ones((7, 7)), borderValue=1) == 1
+    outer = cv2.dilate(mask, np.ones((7, 7))) == 0
+    assert np.array_equal(swapped[:, :, :3][inner], image[inner])
+    assert swapped[:, :, [0, 2]][outer].max() == 0 and swapped[:, :, 1][outer].min() > 100
+    # feathered: the step from person to background is spread over several pixels
+    step = np.abs(np.diff(swapped[150, :, 2].astype(int)))
+    assert step.max() < 0.7 * image[150, :, 2].max()
