@@ -290,9 +290,14 @@ def test_output_may_name_the_result(model_path, clip, tmp_path, monkeypatch):
         (["a.mp4", "-o", "c.avi"], r"\.avi cannot be written: give --output a name ending in .mp4"),
         (["a.mp4", "-o", "c.mp4", "--mode", "cutout"], r"\.mp4 cannot hold a transparent"),
         (["--camera", "0", "-o", "c.mp4"], "--output has no effect with --camera"),
+        (["a.mp4", "--background", "red"], "--background: has an effect with --mode replace alone"),
+        (
+            ["a.mp4", "--blur", "3", "--mode", "grey"],
+            "--blur: has an effect with --mode blur alone",
+        ),
     ],
 )
-def test_an_output_that_cannot_be_written_is_wrong_usage(arguments, message, capsys):
+def test_a_flag_that_cannot_have_its_effect_is_wrong_usage(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         video.parse_args(arguments)
     assert stop.value.code == 2 and re.search(message, capsys.readouterr().err)

@@ -28,6 +28,8 @@ from portraitnet.parallel import FAILURES
 from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 
+BACKGROUND, BLUR = "green", 2.0  # defaults of --mode replace and --mode blur
+
 
 def parse_args(argv=None):
     parser = make_parser(
@@ -56,15 +58,13 @@ def parse_args(argv=None):
         "--background",
         type=Background,
         nargs="+",
-        default="green",
         help="background of --mode replace: a photo, a video (played in a loop), a colour #rrggbb"
-        " or its name; with --camera several, which key b goes through",
+        f" or its name; with --camera several, which key b goes through (default: {BACKGROUND})",
     )
     add(
         "--blur",
         type=float_range(),
-        default=2.0,
-        help="strength of --mode blur: sigma in %% of the longer side",
+        help=f"strength of --mode blur: sigma in %% of the longer side (default: {BLUR:g})",
     )
     add = parser.add_argument_group("network").add_argument
     add("--model_path", help=f"{MODEL_HELP} (default: full; with --camera: lite)")
@@ -82,12 +82,12 @@ def parse_args(argv=None):
         help="smooth the masks over time, against flicker",
     )
     args = parser.parse_args(argv)
-    if isinstance(args.background, Background):  # the default
-        args.background = [args.background]
     args.model_path = args.model_path or ("full" if args.camera is None else "lite")
     args.mode = args.mode or ("overlay" if args.camera is None else "blur")
     if message := contradiction(args):
         parser.error(message)
+    args.background = args.background or [Background(BACKGROUND)]
+    args.blur = BLUR if args.blur is None else args.blur
     return args
 
 
@@ -100,7 +100,10 @@ def contradiction(args) -> str | None:
         return f"--mode {args.mode} does not work with --camera: give {modes}"
     if args.virtual_camera and args.camera is None:
         return "--virtual_camera needs --camera: give the camera's number, 0 is the first one"
-    if args.camera is None and len(args.background) > 1:
+    for flag, mode in (("background", "replace"), ("blur", "blur")):  # keys of --camera need both
+        if args.camera is None and getattr(args, flag) is not None and args.mode != mode:
+            return f"argument --{flag}: has an effect with --mode {mode} alone"
+    if args.camera is None and len(args.background or []) > 1:
         return f"a video takes one --background, not {len(args.background)}"
     if args.camera is not None and args.output is not None:
         return "--output has no effect with --camera: leave it out"
@@ -229,7 +232,7 @@ def main(argv=None):
     for path, [result] in tasks:
         start = time.perf_counter()
         try:
-            # Each video gets a background that begins anew.
+            # A new Background, because a background video starts again for each video.
             done = convert(path, result, predictor, args.mode, Background(background.text), *look)
         except FAILURES as error:
             failures.append(Failure(path, str(error)))

@@ -29,9 +29,7 @@ EXACT = 0x2 | 0x2000 | 0x40000
 UNTAGGED, BT709 = 2, 1  # FFmpeg's numbers of colour spaces
 HD_HEIGHT = 720  # lines from which a video without colour tags is BT.709, as in players
 HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's number of a transfer function -> its name
-MAX_RATE = (
-    1000  # frames/s; more is the clock that FFmpeg gives to the cover picture of a sound file
-)
+MAX_RATE = 1000  # frames/s; FFmpeg gives the cover picture of a sound file a rate of 90,000
 # How playlists begin, and what a DASH manifest contains: texts that name other files.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
 MANIFEST = b"<MPD"
@@ -49,7 +47,7 @@ def probe(path: Path | str) -> tuple[float, int | None]:
         with open_video(path) as container:
             stream = video_stream(container)
             rate = float(stream.average_rate or stream.guessed_rate or 30)
-            seconds = container.duration / av.time_base if container.duration else 0
+            seconds = _seconds(container, stream) or (container.duration or 0) / av.time_base
             return rate, stream.frames or round(seconds * rate) or None
     capture = _capture(path)
     rate, count = (capture.get(name) for name in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
@@ -110,6 +108,7 @@ def _read_with_pyav(path, broken, notices):
         ratio = stream.sample_aspect_ratio or 1
         step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
         expected, timeline = _seconds(container, stream), Timeline(start_of(container))
+        is_hdr = False
         try:
             for frame in deinterlace(decode(container, stream, broken)):
                 width = max(1, round(frame.width * ratio))
@@ -118,7 +117,8 @@ def _read_with_pyav(path, broken, notices):
                         f"{path} has frames of {width}x{frame.height} pixels, over the limit of"
                         f" {MAX_PIXELS:,}: scale the video down."
                     )
-                if (transfer := HDR.get(frame.color_trc)) and not notices:
+                if (transfer := HDR.get(frame.color_trc)) and not is_hdr:
+                    is_hdr = True
                     notices.append(
                         f"{path} is an HDR video ({transfer}): its brightness and colours were"
                         " converted to SDR."
