@@ -1,4 +1,4 @@
-"""Score a checkpoint in every published protocol.
+"""Score a checkpoint with every published protocol.
 
 python evaluate.py --model_path output/model_59.pdparams --batch_size 32 --log_iter 10 \
     --data_root EG1800/
@@ -8,115 +8,156 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data.lists import DATA_ROOT, SPLITS
-from data.portraits import validation_sets
-from metrics import PROTOCOLS, SELECTION, score
+from data.portraits import PortraitDataset, validation_sets
+from metrics import PROTOCOLS, SELECTION, Scores, score
 from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, choose
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.effects import contact_sheet
 from portraitnet.files import check_writable, write_json
-from portraitnet.geometry import SIZE, letterbox, letterbox_box, resize
-from portraitnet.images import THRESHOLD, write_image
+from portraitnet.geometry import letterbox
+from portraitnet.images import THRESHOLD, Image, Mask, Probability, write_image
 from portraitnet.jobs import Failure
+from portraitnet.parallel import FAILURES
+from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
-from transforms import degrade
+from transforms import degrade_photo
 
-SHEET_SIDE = 240  # of a picture on the sheet of worst cases, pixels
+SHEET_SIDE = 240  # of a picture on the sheet of the worst photos, pixels
+Vary = Callable[[Image, int], Image]  # function of an image and its index -> corrupted image
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Score a checkpoint in every published protocol, each data folder apart.",
+        "Score a checkpoint with every published protocol, each data folder separately.",
         example="python evaluate.py --split val --data_root EG1800/",
     )
     add = parser.add_argument_group("data").add_argument
-    roots = "data folders (docs/data.md); else those that the checkpoint was trained on, or EG1800/"
+    roots = "data folders (docs/data.md); default: the checkpoint's training data, or EG1800/"
     add("--data_root", nargs="+", help=roots)
-    add("--split", choices=SPLITS, default="test", help="which list is scored")
-    add("--degrade", action="store_true", help="spoil the photos first: light, blur, noise")
-    add(
-        "--seed",
-        type=int_range(),
-        default=0,
-        help="of --degrade and of a validation split made here",
-    )
+    add("--split", choices=SPLITS, default="test", help="list to score")
+    degrade = "corrupt the photos before scoring (light, blur, noise)"
+    add("--degrade", action="store_true", help=degrade)
+    seed = "seed of --degrade and of the choice of validation photos if no list names them"
+    add("--seed", type=int_range(), default=0, help=seed)
     add = parser.add_argument_group("network").add_argument
     add("--model_path", default=DEFAULT, help=MODEL_HELP)
-    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
-    add("--batch_size", type=int_range(1), default=32, help="photos in a step")
+    backend = "runtime of the network; auto: the fastest installed"
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help=backend)
+    add("--batch_size", type=int_range(1), default=32, help="photos in a batch")
     refine = "let the mask follow the photo's edges"
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
     add = parser.add_argument_group("results").add_argument
-    add("--log_iter", type=int_range(), default=10, help="iterations between progress lines")
-    add("--json", help="write the scores to this file too")
-    add("--save_dir", help="write a sheet of the worst photos into this folder")
-    add("--worst", type=int_range(1), default=20, help="photos on that sheet")
+    log_iter = "iterations between progress lines; 0 for none"
+    add("--log_iter", type=int_range(), default=10, help=log_iter)
+    add("--json", help="file for the scores as JSON")
+    add("--save_dir", help="folder for a contact sheet of the worst photos")
+    add("--worst", type=int_range(1), default=20, help="number of photos on that sheet")
     return parser.parse_args(argv)
 
 
-def choose_data(model_path):
-    """The data folders where none are given: those in args.json beside the checkpoint."""
-    beside = choose(model_path).path.with_name("args.json")
-    if not beside.is_file():
+def choose_data(model_path: str) -> list[str]:
+    """The default data folders: the `data_root` in args.json beside the checkpoint, or DATA_ROOT.
+
+    Raises:
+        ValueError: args.json has no `data_root`.
+    """
+    settings = choose(model_path).path.with_name("args.json")
+    if not settings.is_file():
         return [DATA_ROOT]
     try:
-        roots = [str(root) for root in json.loads(beside.read_text())["data_root"]]
+        roots = [str(root) for root in json.loads(settings.read_text())["data_root"]]
     except (ValueError, LookupError, TypeError):
-        raise ValueError(f"{beside} does not tell its data_root: give --data_root.") from None
-    print(f"--data_root {' '.join(roots)}, as {beside} says.")
+        raise ValueError(f"{settings} has no valid data_root: give --data_root.") from None
+    print(f"--data_root {' '.join(roots)}, from {settings}.")
     return roots
 
 
-def degrade_photo(image, seed):
-    """The training's texture transforms at the network's resolution, where they were tuned."""
-    height, width = letterbox_box(*image.shape[:2], SIZE)[2:]
-    small = degrade(resize(image, height, width), np.random.default_rng(seed))
-    return resize(small, *image.shape[:2])
-
-
-def worst_sheet(predictor, dataset, scores, count, vary=None, failed=()):
-    """Rows of photo, truth, prediction and error (red: invented, blue: missed), the worst first.
+def worst_sheet(
+    predictor: Predictor,
+    dataset: PortraitDataset,
+    scores: Scores,
+    count: int,
+    vary: Vary | None = None,
+    failed: Collection[int] = (),
+) -> Image:
+    """Rows of photo, true mask, prediction and error; the worst photo is first.
 
     Args:
-        failed: indices of photos that were not scored.
+        predictor: the network.
+        dataset: the photos.
+        scores: scores of the photos that could be read.
+        count: number of rows.
+        vary: function of an image and its index that corrupts the image first, or None.
+        failed: indices of photos without scores.
 
     Returns:
-        image (H, W, 3) uint8 BGR; the photos' labels begin with their person IoU.
+        (H, W, 3) uint8 BGR. Labels begin with the photo's person IoU. False person is red, missed
+        person blue.
     """
     ious = [each["person_iou_full"] for each in scores.photo_scores]
     scored = [index for index in range(len(dataset)) if index not in failed]
     cells = []
     for iou, index in sorted(zip(ious, scored))[:count]:
         image, mask = dataset.photo(index)
-        image, mask = image if vary is None else vary(image, index), mask > THRESHOLD
-        person = predictor.probability(image) > THRESHOLD
+        image = image if vary is None else vary(image, index)
+        true, person = mask > THRESHOLD, predictor.probability(image) > THRESHOLD
         error = (image * 0.4).astype(np.uint8)
-        error[person & ~mask] = (0, 0, 255)
-        error[~person & mask] = (255, 0, 0)
-        pictures = [image, image * mask[:, :, None], image * person[:, :, None], error]
+        error[person & ~true] = (0, 0, 255)
+        error[~person & true] = (255, 0, 0)
+        pictures = [image, image * true[:, :, None], image * person[:, :, None], error]
         name = Path(dataset.pairs[index].image_path).name
         labels = f"{iou:.3f} {name}", "truth", "mask", "error"
         cells += zip(labels, (letterbox(picture, SHEET_SIDE)[0] for picture in pictures))
     return contact_sheet(cells, columns=4)
 
 
-def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
-    """Score every photo of a data set and print how it goes.
+class Evaluation(NamedTuple):
+    """The result of `evaluate`.
+
+    Attributes:
+        scores: Scores of all photos that could be read.
+        seconds: time that the predictor took.
+        failed: {index: error} of unreadable photos.
+    """
+
+    scores: Scores
+    seconds: float
+    failed: dict[int, Exception]
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: PortraitDataset,
+    batch_size: int = 32,
+    log_iter: int = 0,
+    vary: Vary | None = None,
+) -> Evaluation:
+    """Score every readable photo of a data set and print the progress.
 
     Args:
-        predictor: Predictor.
-        dataset: PortraitDataset; its photos are read at their own size.
-        log_iter: iterations between progress lines, 0 for none.
-        vary: function (image, index) -> image applied to the photos first, or None.
-
-    Returns:
-        Scores, the seconds that the predictor took, and {index: error} of unreadable photos.
+        predictor: the network.
+        dataset: the photos, read at their own size.
+        batch_size: photos in a batch.
+        log_iter: iterations between progress lines; 0 for none.
+        vary: function of an image and its index that corrupts the image first, or None.
     """
     seconds, iterations, failed = 0.0, 0, {}
+
+    def readable_photos() -> Iterator[tuple[Image, Mask | Probability]]:
+        for index in range(len(dataset)):
+            try:
+                image, mask = dataset.photo(index)
+            except FAILURES as error:
+                failed[index] = error
+            else:
+                yield image if vary is None else vary(image, index), mask
 
     def probabilities(images):
         nonlocal seconds
@@ -131,24 +172,25 @@ def evaluate(predictor, dataset, batch_size=32, log_iter=0, vary=None):
         if log_iter and iterations % log_iter == 0:
             print(f"iter {iterations - 1} {short(scores.summary())}", flush=True)
 
-    scores = score(probabilities, dataset, batch_size, vary, progress, True, failed)
-    return scores, seconds, failed
+    scores = score(probabilities, readable_photos(), batch_size, matting=True, progress=progress)
+    return Evaluation(scores, seconds, failed)
 
 
-def short(summary):
-    """The report's two figures."""
+def short(summary: dict[str, float]) -> str:
+    """The two scores of the homework report."""
     return f"acc: {summary['accuracy']:.4f}, miou: {summary['miou_raw']:.4f}"
 
 
-def print_table(summary, intervals):
+def print_table(summary: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
     """One line a score: name, value, 95 % interval, protocol."""
+    width = max(map(len, summary))
     for name, value in summary.items():
         low, high = intervals[name]
-        print(f"{name:24} {value:.4f}  {low:.4f}-{high:.4f}  {PROTOCOLS[name]}")
+        print(f"{name:{width}} {value:.4f}  {low:.4f}-{high:.4f}  {PROTOCOLS[name]}")
 
 
 @command("evaluate.py")
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     data_root = args.data_root or choose_data(args.model_path)
     sets = validation_sets(data_root, args.split, args.seed)
@@ -157,26 +199,24 @@ def main(argv=None):
         name: Path(args.save_dir, f"worst_{name}_{args.split}.png".replace("/", "_"))
         for name in (sets if args.save_dir else ())
     }
-    for path in filter(None, (args.json, *sheets.values())):  # before the work for them
+    for path in filter(None, (args.json, *sheets.values())):  # before the scoring
         check_writable(path, keep=[predictor.model_path])
     model_path = str(predictor.model_path)
     report = {"model_path": model_path, "backend": predictor.backend, "split": args.split}
     report |= {"degraded": args.degrade, "lists": {}}
     vary = (lambda image, index: degrade_photo(image, (args.seed, index))) if args.degrade else None
 
-    lost = 0
+    failures = 0
     for name, dataset in sets.items():
         message = f"{name}: {len(dataset)} photos of {args.split}, {model_path} with"
         print(*dataset.notes, f"{message} {predictor.backend}", sep="\n")
         scores, seconds, failed = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
-        count, lost = len(scores.photo_scores), lost + len(failed)
+        count, failures = len(scores.photo_scores), failures + len(failed)
         for index, error in failed.items():
-            print(
-                f"evaluate.py: {Failure(dataset.pairs[index].image_path, str(error))}",
-                file=sys.stderr,
-            )
+            failure = Failure(dataset.pairs[index].image_path, str(error))
+            print(f"evaluate.py: {failure}", file=sys.stderr)
         if not count:
-            raise ValueError(f"No photo of {name} can be scored: mend them, `check.py` names all.")
+            raise ValueError(f"No photo of {name} can be read: `check.py` names all problems.")
         summary, intervals = scores.summary(), scores.intervals()
         latency = 1000 * seconds / count
         print(f"eval: {short(summary)}, {latency:.1f} ms a photo")
@@ -194,12 +234,12 @@ def main(argv=None):
         print(f"Mean of {len(each)} lists: {report['mean']:.4f}  {SELECTION}")
     if args.json:
         write_json(args.json, report)
-    if lost:
+    if failures:
         print(
-            f"evaluate.py: {lost} photos failed; the scores are those of the others.",
+            f"evaluate.py: {failures} photos failed and are not part of the scores.",
             file=sys.stderr,
         )
-    return 1 if lost else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

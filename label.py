@@ -1,41 +1,44 @@
 """Draft masks for photos that have none: `python label.py photos/ --output drafts/`.
 
-Writes drafts/Labels/NAME.png (grey, 0..255 = share of person) and drafts/soft_list.txt, so that
-`train.py --data_root EG1800/ drafts/` trains with them at once (docs/data.md).
+The command writes drafts/Labels/NAME.png (soft masks, 0..255) and drafts/soft_list.txt. After that
+`train.py --data_root EG1800/ drafts/` trains with these masks too (docs/data.md).
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from data.alignment import inset
 from data.cache import read_pair
+from data.drafts import Network, draft_mask
 from data.lists import SOFT_LIST, read_lines, read_pairs
 from portraitnet.backends import DEFAULT, MODEL_HELP
 from portraitnet.cli import command, float_range, make_parser
+from portraitnet.effects import EFFECTS
 from portraitnet.files import check_writable, write_whole
 from portraitnet.images import mask_of, read_image, write_image
 from portraitnet.jobs import Failure, Task, find_photos, without_clashes
-from portraitnet.parallel import outcomes
+from portraitnet.parallel import Outcome, outcomes
 from training.distillation import ISNet, load_teacher
 
-MIN_PROBABILITY = 1e-4  # and 1 minus it: nobody is surer, or one network would outvote all
-SAME = 0.6  # IoU with the other answers from which a salient thing is taken for the person
-MIN_PERSON_FRACTION = 0.005  # share of the photo's pixels below which nobody was found
+MIN_PERSON_FRACTION = 0.005  # of the photo's pixels; a smaller person counts as none
+NO_PERSON = "no person found"  # reason to leave a photo out
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Draft soft masks for photos that have none, to be corrected or trained with as they are.",
+        "Draft soft masks for photos without masks. Correct them, or train with them as they are.",
         example="python label.py photos/ --output mine/",
     )
     add = parser.add_argument_group("photos and masks").add_argument
     add("photos", nargs="*", type=Path, help="photos, or folders that are searched for photos")
-    add("--data_root", type=Path, help=f"instead: label the photos of this folder's {SOFT_LIST}")
+    data_root = f"data folder whose {SOFT_LIST} names the photos, instead of PHOTOS"
+    add("--data_root", type=Path, help=data_root)
     add("--output", type=Path, default=Path("drafts"), help="folder of the masks and their list")
     add = parser.add_argument_group("networks").add_argument
     add(
@@ -48,164 +51,168 @@ def parse_args(argv=None):
     add(
         "--isnet",
         type=Path,
-        help="IS-Net as ONNX (docs/data.md): joins them where it has cut out the same person",
+        help="IS-Net as an ONNX file (docs/data.md); its answer is averaged too if it shows the "
+        "same person",
     )
     add(
         "--draft_weight",
         type=float_range(0, 1),
         default=0.0,
-        help=f"weight, 0 to 1, of the masks in --data_root's {SOFT_LIST} in the new ones",
+        help=f"weight (0 to 1) of the masks that --data_root's {SOFT_LIST} names",
     )
     add(
         "--min_agreement",
         type=float_range(0, 1),
         default=0.55,
-        help="leave out photos on which the answers have a smaller common IoU",
+        help="smallest IoU (0 to 1) of all answers; other photos are left out",
     )
     add(
         "--refine",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="let the masks follow the photo's edges: nearer contours, hazier insides",
+        help="guided upsampling: contours closer to the photo's edges, but softer interiors",
     )
     add(
         "--inset",
         type=float_range(-8, 8),
         default=0.0,
         metavar="PIXELS",
-        help="move the contours inwards, where check.py finds them outside the photos' edges",
+        help="distance by which contours are moved inwards, px (check.py measures it)",
     )
     args = parser.parse_args(argv)
     if bool(args.photos) == (args.data_root is not None):
         parser.error("give either photos or --data_root")
     if args.draft_weight and args.data_root is None:
-        parser.error("--draft_weight needs --data_root, whose masks it weighs")
+        parser.error("--draft_weight needs --data_root, which names the masks")
     return args
 
 
-def plan(args):
-    """Pair each photo with the file of its mask.
+class Plan(NamedTuple):
+    """The work of a run.
 
-    Returns:
-        tasks, and failures where that cannot be.
-        drafts: dict of photo's path -> path of the mask that its list gives; empty without
-            --data_root.
+    Attributes:
+        tasks: a photo and the file of its mask each.
+        failures: photos without a task.
+        drafts: {photo: mask that its list names}; empty without --data_root.
+    """
+
+    tasks: list[Task]
+    failures: list[Failure]
+    drafts: dict[Path, Path]
+
+
+def plan_photos(photos: Iterable[Path], output: Path) -> Plan:
+    """Pair each photo with the file of its mask in output/Labels.
+
+    Args:
+        photos: photos and folders of photos; masks of earlier runs are skipped.
+        output: folder of the masks.
+    """
+    labels = output / "Labels"
+    found, failures = find_photos(photos, EFFECTS)
+    drafted = Path(os.path.realpath(labels))
+    places = {
+        path: place for path, place in found if drafted not in Path(os.path.realpath(path)).parents
+    }
+    tasks = [Task(path, [labels / place / f"{path.stem}.png"]) for path, place in places.items()]
+    tasks, refused = without_clashes(tasks, places)
+    return Plan(tasks, failures + refused, {})
+
+
+def plan_list(data_root: Path, output: Path) -> Plan:
+    """Pair each photo of a data folder's SOFT_LIST with the file of its mask.
+
+    A mask gets the same place in `output` as the list's mask has in `data_root`.
 
     Raises:
-        FileNotFoundError, ValueError: --data_root has no list, or a line of it is wrong.
+        FileNotFoundError: there is no such list.
+        ValueError: a line of the list is wrong.
     """
-    labels = args.output / "Labels"
-    if args.data_root is None:
-        photos, unread = find_photos(args.photos)
-        drafted = Path(os.path.realpath(labels))
-        photos = [
-            (path, place)
-            for path, place in photos
-            if drafted not in Path(os.path.realpath(path)).parents
-        ]
-        tasks = [Task(path, [labels / place / f"{path.stem}.png"]) for path, place in photos]
-        tasks, refused = without_clashes(tasks, dict(photos))
-        return tasks, unread + refused, {}
-    path = args.data_root / SOFT_LIST
+    path = data_root / SOFT_LIST
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no {path}: give a folder with such a list, or photos without --data_root."
         )
-    drafts = {
-        Path(pair.image_path): Path(pair.mask_path) for pair in read_pairs(args.data_root, path)
-    }
-    tasks = []
-    for path, draft in drafts.items():
-        inside = draft.is_relative_to(args.data_root)
-        name = draft.relative_to(args.data_root) if inside else Path("Labels", draft.name)
-        tasks.append(Task(path, [args.output / name.with_suffix(".png")]))
-    return *without_clashes(tasks, [*drafts, *drafts.values()]), drafts
+    pairs = read_pairs(data_root, path)
+    drafts = {Path(pair.image_path): Path(pair.mask_path) for pair in pairs}
+    tasks, failures = [], []
+    for photo, draft in drafts.items():
+        try:
+            tasks.append(Task(photo, [output / place_of(draft, data_root)]))
+        except ValueError as error:
+            failures.append(Failure(photo, f"{path}: {error}"))
+    tasks, refused = without_clashes(tasks, [*drafts, *drafts.values()])
+    return Plan(tasks, failures + refused, drafts)
 
 
-def log_odds(probability):
-    """(H, W) float32 0..1 -> (H, W) float32, at most 9.2 either way."""
-    probability = np.clip(probability, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-    return np.log(probability / (1 - probability))
+def place_of(draft: Path, data_root: Path) -> Path:
+    """The relative path of the new mask for a mask that a list names.
 
-
-def ask(predictors, image):
-    """Each network's answer on an image (H, W, 3) uint8 BGR and on its mirror image.
-
-    Yields:
-        (H, W) float32 log-odds, twice a network.
+    Raises:
+        ValueError: a relative path leads out of `data_root`, so the new mask would be written
+            outside --output.
     """
-    mirrored = np.ascontiguousarray(image[:, ::-1])
-    for predictor in predictors:
-        straight, reversed_ = predictor.probabilities([image, mirrored])
-        yield log_odds(straight)
-        yield log_odds(reversed_[:, ::-1])
+    if not draft.is_relative_to(data_root):  # an absolute path
+        return Path("Labels", draft.with_suffix(".png").name)
+    place = Path(os.path.normpath(draft.relative_to(data_root)))
+    if place.parts[:1] in ((), ("..",)):
+        raise ValueError(
+            f"the mask {place} is outside {data_root}: move the mask into that folder and correct "
+            "the line, or delete the line"
+        )
+    return place.with_suffix(".png")
 
 
-def draft_mask(predictors, image, given=None, weight=0.0, isnet=None):
-    """The mean of several answers in log-odds.
+def label(
+    tasks: Sequence[Task],
+    networks: Sequence[Network],
+    isnet: ISNet | None = None,
+    drafts: dict[Path, Path] | None = None,
+    draft_weight: float = 0.0,
+    min_agreement: float = 0.0,
+    inset_pixels: float = 0.0,
+) -> Iterator[Outcome]:
+    """Draft and write the mask of each task.
 
     Args:
-        predictors: list of Predictor or Selfie.
-        image: (H, W, 3) uint8 BGR.
-        given: (H, W) float32 0..1, the person's share from elsewhere, or None.
-        weight: of `given` in the mean; the networks and mirror images share the rest alike.
-        salient: Salient, or None. As one network more where it means the same thing as they do.
-
-    Returns:
-        share (H, W) uint8 0..255, how much of each pixel is person.
-        agreement 0..1: pixels that every answer calls person over those that any does.
-    """
-    total, everyone, anyone = 0, True, False
-    for answer in ask(predictors, image):
-        total = total + answer
-        everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
-    mean = total / (2 * len(predictors))
-    if isnet is not None:
-        answer = log_odds(isnet.probability(image))
-        both = np.count_nonzero((answer > 0) & (mean > 0))
-        if both > SAME * np.count_nonzero((answer > 0) | (mean > 0)):
-            mean = (len(predictors) * mean + answer) / (len(predictors) + 1)
-    if given is not None:
-        answer = log_odds(given)
-        mean = (1 - weight) * mean + weight * answer
-        everyone, anyone = everyone & (answer > 0), anyone | (answer > 0)
-    share = np.rint(255 / (1 + np.exp(-mean))).astype(np.uint8)
-    return share, np.count_nonzero(everyone) / max(1, np.count_nonzero(anyone))
-
-
-def label(tasks, predictors, isnet, drafts, args):
-    """Write the mask of each task, or none if it would teach nothing.
-
-    Args:
-        predictors, salient: see `draft_mask`.
-        drafts: dict of photo's path -> path of the mask that joins with --draft_weight.
+        tasks: a photo and the file of its mask each.
+        networks, isnet: see `draft_mask`.
+        drafts: {photo: earlier soft mask}; None only if `draft_weight` is 0.
+        draft_weight: weight of the earlier masks in the mean, 0..1.
+        min_agreement: smallest IoU of all answers, 0..1.
+        inset_pixels: see `inset`; 0 for none.
 
     Yields:
-        Outcome of a task, its result None, or the reason to leave the photo out.
+        Outcome of each task in order. Its result is None, or the reason to leave the photo out, in
+        which case no mask was written.
     """
 
     def prepare(task):
-        if args.draft_weight:
+        if draft_weight:
             return read_pair(task.path, drafts[task.path], soft=True)
         return read_image(task.path), None
 
     def network(prepared):
-        return [draft_mask(predictors, *each, args.draft_weight, isnet) for each in prepared]
+        return [draft_mask(networks, *each, draft_weight, isnet) for each in prepared]
 
-    def finish(task, _, answer):
-        share, agreement = answer
-        if mask_of(share).mean() < MIN_PERSON_FRACTION:
-            return "nobody found"
-        if agreement < args.min_agreement:
-            return f"the answers disagree (IoU {agreement:.2f})"
-        write_image(task.results[0], inset(share, args.inset) if args.inset else share)
+    def finish(task, _, draft):
+        if mask_of(draft.alpha).mean() < MIN_PERSON_FRACTION:
+            return NO_PERSON
+        if draft.agreement < min_agreement:
+            return f"the answers disagree (IoU {draft.agreement:.2f})"
+        alpha = inset(draft.alpha, inset_pixels) if inset_pixels else draft.alpha
+        write_image(task.results[0], alpha)
         return None
 
     return outcomes(tasks, prepare, network, finish)
 
 
-def list_line(photo, mask, folder):
-    """The line `image mask` of a list in `folder`: relative paths, and absolute on another drive.
+def list_line(photo: Path, mask: Path, folder: Path) -> str:
+    """The line `image mask` of a list.
+
+    Args:
+        photo, mask: files.
+        folder: folder of the list; the paths are relative to it, or absolute on another drive.
 
     Raises:
         ValueError: a list cannot hold such a name.
@@ -224,56 +231,59 @@ def list_line(photo, mask, folder):
     return ("\t" if any(len(path.split()) > 1 for path in paths) else " ").join(paths)
 
 
-def write_list(path, lines):
-    """Add lines to a list, each once; those of earlier runs stay."""
+def write_list(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a list; earlier lines stay, and no line is repeated."""
     old = read_lines(path) if path.is_file() else []
-    write_whole(path, "".join(f"{line}\n" for line in dict.fromkeys(old + lines)).encode())
+    write_whole(path, "".join(f"{line}\n" for line in dict.fromkeys([*old, *lines])).encode())
 
 
 @command("label.py")
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    tasks, failures, drafts = plan(args)
+    if args.data_root is None:
+        tasks, failures, drafts = plan_photos(args.photos, args.output)
+    else:
+        tasks, failures, drafts = plan_list(args.data_root, args.output)
     check_writable(args.output / SOFT_LIST)
     if not tasks and not failures:
         where = args.data_root or ", ".join(map(str, args.photos))
         raise FileNotFoundError(f"No photo in {where}: give photos or folders of photos.")
-    predictors = [load_teacher(path, args.refine) for path in args.model_path]
+    networks = [load_teacher(path, args.refine) for path in args.model_path]
     isnet = None if args.isnet is None else ISNet(args.isnet)
-    print(*(f"{p.model_path} with {p.backend}" for p in predictors), sep="\n")
+    print(*(f"{each.model_path} with {each.backend}" for each in networks), sep="\n")
 
     lines, left_out, todo = {}, [], []
     for task in tasks:
-        path, [mask] = task
+        mask = task.results[0]
         try:
-            lines[path] = list_line(path, mask, args.output)
+            lines[task.path] = list_line(task.path, mask, args.output)
         except ValueError as error:
-            failures.append(Failure(path, str(error)))
+            failures.append(Failure(task.path, str(error)))
         else:
             todo += [] if mask.exists() else [task]
     done_before = len(lines) - len(todo)
-    labelled = label(todo, predictors, isnet, drafts, args)
-    for (path, _), reason, error, _ in tqdm(
-        labelled, total=len(todo), unit="photo", disable=len(tasks) < 2
-    ):
-        if error is not None:
-            failures.append(Failure(path, str(error)))
+    settings = args.draft_weight, args.min_agreement, args.inset
+    labelled = label(todo, networks, isnet, drafts, *settings)
+    for outcome in tqdm(labelled, total=len(todo), unit="photo", disable=len(tasks) < 2):
+        path, reason = outcome.item.path, outcome.result
+        if outcome.error is not None:
+            failures.append(Failure(path, str(outcome.error)))
         elif reason is not None:
             left_out.append((path, reason))
         else:
             continue
         del lines[path]
     if lines:
-        write_list(args.output / SOFT_LIST, list(lines.values()))
+        write_list(args.output / SOFT_LIST, lines.values())
     for path, reason in left_out:
         print(f"{path}: {reason}, left out")
     for failure in failures:
         print(f"label.py: {failure}", file=sys.stderr)
-    nobody = sum(reason == "nobody found" for _, reason in left_out)
+    nobody = sum(reason == NO_PERSON for _, reason in left_out)
     print(
-        f"{args.output / SOFT_LIST}: {len(lines)} masks, {done_before} of them from before; left "
-        f"out: {nobody} photos without a person, {len(left_out) - nobody} on which the answers "
-        f"disagree; {len(failures)} failed."
+        f"{args.output / SOFT_LIST}: {len(lines)} masks, {done_before} of them from earlier runs; "
+        f"left out: {nobody} photos without a person, {len(left_out) - nobody} photos with too "
+        f"little agreement; {len(failures)} failed."
     )
     return 1 if failures else 0
 

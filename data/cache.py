@@ -6,18 +6,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from portraitnet.files import whole_file
 from portraitnet.geometry import SIZE, letterbox_box, resize
-from portraitnet.images import read_alpha, read_image, read_mask
+from portraitnet.images import Image, Mask, Probability, read_alpha, read_image, read_mask
 
 CACHE_SIDE = SIZE * 3 // 2  # longer side of a photo before augmentation, pixels
-MAJORITY = 5  # pixels: window of the vote that takes speckles off a training mask
+MAJORITY = 5  # window of the vote that removes speckles from a training mask, pixels
 CACHE_LIMIT = 8e9  # bytes
-PHOTOS_PER_CENSUS = 256  # cached photos that a process writes before it measures the folder again
+PHOTOS_PER_CENSUS = 256  # photos that a process caches before it measures the folder again
 
 
-def default_cache_dir():
+def default_cache_dir() -> Path:
     """The folder for decoded photos in the user's cache directory."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "portraitnet" / "photos"
@@ -26,35 +27,41 @@ def default_cache_dir():
 class PhotoCache:
     """Photos decoded once and kept on disk at the size that augmentation needs.
 
-    One .npy file a photo, named after the paths, sizes and times of change of its files: a changed
-    photo is decoded anew. Files are written under a temporary name and renamed, so any number of
-    processes may share the folder. When `limit` bytes lie in it (each process looks every 256
-    photos, so it may be passed by some 100 MB) or the disk is full, photos are decoded and not
-    kept. Nothing is deleted.
+    Each photo is a .npy file. Its name is a digest of the paths, sizes and modification times of
+    the photo's files, so that a changed photo is decoded again. Files are written under a temporary
+    name and renamed, so any number of processes may share the folder. If the folder holds `limit`
+    bytes or the disk is full, photos are decoded but not kept. Each process measures the folder
+    every 256 photos, so the folder may exceed the limit by about 100 MB. Nothing is deleted.
 
     Args:
-        folder: where, made when missing; None keeps nothing.
+        folder: folder of the files, created if missing; None keeps nothing.
         limit: bytes.
+
+    Raises:
+        OSError: the folder cannot be created.
     """
 
-    def __init__(self, folder, limit=CACHE_LIMIT):
+    def __init__(self, folder: str | Path | None, limit: float = CACHE_LIMIT):
         self.folder, self.limit = None if folder is None else Path(folder), limit
         self.room, self.until_census = 0, 0  # bytes, photos
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def photo(self, *pair):
-        """What `decode` returns, from the cache where it is there."""
+    def photo(
+        self, image_path: str, mask_path: str | None = None, soft: bool = False
+    ) -> NDArray[np.uint8]:
+        """The result of `decode`, from the cache if possible; arguments and errors as there."""
+        pair = image_path, mask_path, soft
         if self.folder is None:
             return decode(*pair)
         path = self.folder / cache_name(*pair)
         try:
             return np.load(path)
-        except (FileNotFoundError, ValueError, EOFError):  # new, or not whole after a power cut
+        except (FileNotFoundError, ValueError, EOFError):  # new, or truncated by a power cut
             photo = decode(*pair)
         try:
             self._keep(path, photo)
-        except OSError:  # disk full or folder gone: go on, try again later
+        except OSError:  # full disk or missing folder: continue, and try again later
             self.room, self.until_census = 0, PHOTOS_PER_CENSUS
         return photo
 
@@ -67,12 +74,12 @@ class PhotoCache:
         if photo.nbytes > self.room:
             return
         self.room -= photo.nbytes
-        with whole_file(path, durable=False) as temporary:  # `photo` makes a broken one anew
+        with whole_file(path, durable=False) as temporary:  # `photo` replaces a damaged file
             np.save(temporary, photo)
 
 
-def cache_name(image_path, mask_path=None, soft=False):
-    """The name of a photo's file in the cache."""
+def cache_name(image_path: str, mask_path: str | None = None, soft: bool = False) -> str:
+    """The name of a photo's file in the cache; the arguments are a Pair."""
     key = [CACHE_SIDE, MAJORITY, soft]
     for path in filter(None, (image_path, mask_path)):
         status = os.stat(path)
@@ -80,41 +87,51 @@ def cache_name(image_path, mask_path=None, soft=False):
     return hashlib.sha1(repr(key).encode()).hexdigest() + ".npy"
 
 
-def decode(image_path, mask_path=None, soft=False):
-    """Read a photo with its mask and reduce both to what augmentation needs.
+def decode(image_path: str, mask_path: str | None = None, soft: bool = False) -> NDArray[np.uint8]:
+    """Read a photo with its mask and reduce both to the size that augmentation needs.
 
-    A hard mask loses its speckles by a majority vote over 5x5 pixels, as the paper's truth does.
+    A majority vote over 5x5 pixels removes the speckles of a hard mask.
 
     Args:
-        image_path, mask_path, soft: a Pair; without a mask it is a photo without a person.
+        image_path, mask_path, soft: a Pair; a photo without a mask shows no person.
 
     Returns:
-        (H, W, 4) uint8, BGR and the person's share 0..255, longer side at most CACHE_SIDE.
+        (H, W, 4) uint8 BGRA: the image and, as alpha, its mask 0..255. The longer side is at most
+        CACHE_SIDE.
 
     Raises:
         FileNotFoundError, ValueError: see `read_pair`.
+
+    Source: PortraitNet's published data loader smooths its masks in the same way.
     """
     if mask_path is None:
         image = read_image(image_path)
         mask = np.zeros(image.shape[:2], np.uint8)
     else:
         image, mask = read_pair(image_path, mask_path, soft)
-    share = np.rint(mask * np.float32(255)).astype(np.uint8)
+    alpha = np.rint(mask * np.float32(255)).astype(np.uint8)
     if max(mask.shape) > CACHE_SIDE:
         height, width = letterbox_box(*mask.shape, CACHE_SIDE)[2:]
-        image, share = resize(image, height, width), resize(share, height, width)
-    return cv2.merge([image, share if soft else cv2.medianBlur(share, MAJORITY)])
+        image, alpha = resize(image, height, width), resize(alpha, height, width)
+    return cv2.merge([image, alpha if soft else cv2.medianBlur(alpha, MAJORITY)])
 
 
-def read_pair(image_path, mask_path, soft=False):
-    """A photo and its mask at the photo's own size.
+def read_pair(
+    image_path: str | Path, mask_path: str | Path, soft: bool = False
+) -> tuple[Image, Mask | Probability]:
+    """Read a photo and its mask at the photo's own size.
+
+    Args:
+        image_path, mask_path: files.
+        soft: whether the mask is soft (see `Pair`).
 
     Returns:
         image: (H, W, 3) uint8 BGR.
-        mask: (H, W) uint8 0/1; of a soft pair float32 0..1, the person's share of each pixel.
+        mask: (H, W) uint8 0/1; for a soft pair float32 0..1.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_image` and `read_mask`; the two differ in size.
+        FileNotFoundError, ValueError: see `read_image` and `read_mask`.
+        ValueError: photo and mask differ in size.
     """
     image = read_image(image_path)
     mask = read_alpha(mask_path) if soft else read_mask(mask_path)

@@ -1,7 +1,8 @@
-"""Which photo goes with which mask: the lists of a data folder (docs/data.md)."""
+"""The lists of a data folder: which mask belongs to which photo (docs/data.md)."""
 
 import codecs
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,23 +10,23 @@ import numpy as np
 
 from portraitnet.images import SUFFIXES
 
-DATA_ROOT = "EG1800/"  # where the commands look when they are not told
+DATA_ROOT = "EG1800/"  # default data folder of the commands
 SPLITS = ("train", "val", "test")
-OFFICIAL_LIST = "eg1800_{}.txt"  # lines are names, photos in Images/, masks in Labels/
-PAIR_LIST = "{}_list.txt"  # lines are "image mask", relative to the root
-SOFT_LIST = "soft_list.txt"  # the same, more training photos, whose masks are shares 0..255
-WRONG_LINES = 20  # of a list that are named, at most
-VAL_FRACTION = 0.1  # split off the training photos where no root has a validation list
-HELD_OUT_EVERY = 10  # of the photos without people, sorted by name, kept for evaluation
+OFFICIAL_LIST = "eg1800_{}.txt"  # a line is a name; photos in Images/, masks in Labels/
+PAIR_LIST = "{}_list.txt"  # a line is "image mask", relative to the root
+SOFT_LIST = "soft_list.txt"  # the same for more training photos with soft masks, 0..255
+MAX_WRONG_LINES = 20  # wrong lines of a list that an error names
+VAL_FRACTION = 0.1  # of the training photos, for validation if no root has a validation list
+HELD_OUT_EVERY = 10  # every tenth photo without people, sorted by name, is kept for evaluation
 
 
 class Pair(NamedTuple):
     """The files of a photo.
 
     Attributes:
-        image_path: of the photo.
-        mask_path: of its mask; None for a photo without a person.
-        soft: whether the mask's grey levels are shares of the person, 0..255, and no 0/1 or 0/255.
+        image_path: the photo.
+        mask_path: its mask; None for a photo without a person.
+        soft: whether the mask is soft: alpha as grey levels 0..255, not 0/1 or 0/255.
     """
 
     image_path: str
@@ -33,24 +34,24 @@ class Pair(NamedTuple):
     soft: bool = False
 
 
-def read_lists(data_root):
-    """The pairs that one root lists, whether the files exist or not.
+def read_lists(data_root: str | Path) -> dict[str, list[Pair]]:
+    """The pairs that one root lists, whether their files exist or not.
 
     Args:
         data_root: folder in the official EG1800 layout or in the list layout.
 
     Returns:
-        dict from the name of a split to a list of Pair.
+        {split: pairs}.
 
     Raises:
-        FileNotFoundError: no such folder, or no list in it.
-        ValueError: lines that are not `image mask`, all named; or a list that is not in UTF-8.
+        FileNotFoundError: the folder is missing or has no list.
+        ValueError: a line is not `image mask` (all such lines are named), or a list is not UTF-8.
     """
     root = Path(data_root)
     if not root.is_dir():
         raise FileNotFoundError(
             f"No folder {root}: give the folder of a data set with --data_root (docs/data.md says "
-            "where EG1800 can be had and how your own photos are listed)."
+            "where to download EG1800 and how to list your own photos)."
         )
     files = [(split, root / PAIR_LIST.format(split)) for split in SPLITS]
     files.append(("train", root / SOFT_LIST))
@@ -74,11 +75,11 @@ def read_lists(data_root):
     return lists
 
 
-def read_lines(path):
+def read_lines(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, or in UTF-16 as Windows' PowerShell writes it.
 
     Raises:
-        ValueError: it is in another encoding.
+        ValueError: the file has another encoding.
     """
     data = path.read_bytes()
     utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -106,21 +107,21 @@ def _names_in(folder):
 
 
 def _present(name, names, suffix):
-    """The name with the suffix under which it lies there: `suffix` at best, and if nowhere."""
+    """The name with the suffix of an existing file; `suffix` is preferred, and the fallback."""
     candidates = [Path(name).stem + s for s in (suffix, Path(name).suffix, *SUFFIXES)]
     return next((candidate for candidate in candidates if candidate in names), candidates[0])
 
 
-def read_pairs(root, path, soft=False):
+def read_pairs(root: Path, path: Path, soft: bool = False) -> list[Pair]:
     """The pairs of one list in the list layout.
 
     Args:
         root: folder that the names are relative to.
-        path: of the list.
-        soft: whether its masks are shares.
+        path: the list.
+        soft: whether its masks are soft.
 
     Raises:
-        ValueError: lines that are not `image mask`; it names all of them.
+        ValueError: a line is not `image mask`; the error names such lines.
     """
     pairs, wrong = [], []
     for number, line in enumerate(read_lines(path), 1):
@@ -131,32 +132,35 @@ def read_pairs(root, path, soft=False):
         elif parts:
             wrong.append(f"line {number} is {line.strip()!r}")
     if wrong:
-        message = ", ".join(wrong[:WRONG_LINES])
-        more = f" and {len(wrong) - WRONG_LINES} more" if len(wrong) > WRONG_LINES else ""
+        message = ", ".join(wrong[:MAX_WRONG_LINES])
+        surplus = len(wrong) - MAX_WRONG_LINES
+        more = f" and {surplus} more" if surplus > 0 else ""
         raise ValueError(
-            f"{path} {message}{more}: write `image mask`, with a tab between them where a name "
-            "has spaces."
+            f"{path} {message}{more}: write `image mask`, separated by a tab if a name has spaces."
         )
     return pairs
 
 
-def find_pairs(data_root, split, seed=0):
+def find_pairs(
+    data_root: str | Path | Iterable[str | Path], split: str, seed: int = 0
+) -> tuple[list[Pair], list[str]]:
     """The pairs of one split over all roots.
 
-    Where no root has a validation list, a tenth of the training photos is split off by `seed`.
-    Where one has, a root without contributes to the training alone.
+    If no root has a validation list, a tenth of the training photos is used for validation. If any
+    root has one, roots without a validation list are used for training only.
 
     Args:
-        data_root: a folder or a list of folders.
+        data_root: a folder or several folders.
         split: train, val or test.
+        seed: seed of the choice of validation photos.
 
     Returns:
-        pairs: list of Pair.
-        notes: list of sentences that the user should read.
+        pairs: the pairs of the split.
+        notes: sentences for the user.
 
     Raises:
-        FileNotFoundError: as `read_lists`; no root has the split; listed files are missing.
-        ValueError: as `read_lists`; no such split.
+        FileNotFoundError: see `read_lists`; no root has the split; listed files are missing.
+        ValueError: see `read_lists`; the split is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
@@ -166,7 +170,7 @@ def find_pairs(data_root, split, seed=0):
     where, notes = ", ".join(map(str, roots)), []
     if listed["train"] and not any("val" in found for found in lists):
         train = listed["train"]
-        # Drafts are no truth to be judged by, unless there is nothing else.
+        # Soft masks are drafts: they are no ground truth, unless the data has no other masks.
         eligible = [i for i, pair in enumerate(train) if not pair.soft] or range(len(train))
         count = max(1, round(VAL_FRACTION * len(eligible)))
         chosen = set(np.random.default_rng(seed).permutation(eligible)[:count].tolist())
@@ -174,7 +178,7 @@ def find_pairs(data_root, split, seed=0):
         listed["train"] = [pair for i, pair in enumerate(train) if i not in chosen]
         notes.append(
             f"No validation list in {where}: {count} of the {len(train)} training photos "
-            f"are kept for validation (seed {seed})."
+            f"are used for validation (seed {seed})."
         )
     pairs = listed[split]
     if not pairs:
@@ -192,14 +196,15 @@ def find_pairs(data_root, split, seed=0):
     return pairs, notes
 
 
-def split_backgrounds(folder):
-    """A folder's photos without people, every tenth by name held out for evaluation.
+def split_backgrounds(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Split a folder's photos without people; every tenth by name is held out for evaluation.
 
     Returns:
-        (train, held_out): two lists of paths.
+        train: paths for training.
+        held_out: paths for evaluation.
 
     Raises:
-        FileNotFoundError: no such folder, or fewer than two photos in it.
+        FileNotFoundError: the folder is missing or has fewer than two photos.
     """
     folder = Path(folder)
     names = sorted(_names_in(folder))

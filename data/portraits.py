@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.cache import PhotoCache, read_pair
 from data.lists import Pair, find_pairs, read_lists
-from portraitnet.images import mask_of
+from portraitnet.images import Image, Mask, Probability, mask_of
 from transforms import DEFORMATION, PHOTOMETRIC, degrade, edge_of
 from transforms.compose import occlude, swap_background
 from transforms.geometry import fit_matrix, inside_of, warp
@@ -17,10 +19,12 @@ from transforms.geometry import fit_matrix, inside_of, warp
 class PortraitDataset:
     """The pairs of photos and masks of one split.
 
+    Iterating gives (image, mask) of each photo in order.
+
     Args:
-        data_root: a folder or a list of folders (docs/data.md).
+        data_root: a folder or several folders (docs/data.md).
         split: train, val or test.
-        seed: of the choice of validation photos where no list names them.
+        seed: seed of the choice of validation photos if no list names them.
 
     Attributes:
         pairs: list of Pair.
@@ -30,22 +34,34 @@ class PortraitDataset:
         FileNotFoundError, ValueError: see `find_pairs`.
     """
 
-    def __init__(self, data_root, split, seed=0):
+    def __init__(self, data_root: str | Path | Iterable[str | Path], split: str, seed: int = 0):
         self.pairs, self.notes = find_pairs(data_root, split, seed)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pairs)
 
-    def photo(self, index):
-        """image (H, W, 3) uint8 BGR and its mask (H, W), see `read_pair`, at the photo's size."""
+    def __iter__(self) -> Iterator[tuple[Image, Mask | Probability]]:
+        return map(self.photo, range(len(self)))
+
+    def photo(self, index: int) -> tuple[Image, Mask | Probability]:
+        """The image and the mask of a photo; shapes and errors as in `read_pair`."""
         return read_pair(*self.pairs[index])
 
 
-def validation_sets(data_root, split="val", seed=0):
-    """The lists to be scored apart: {name of the folder: PortraitDataset}.
+def validation_sets(
+    data_root: Iterable[str | Path], split: str = "val", seed: int = 0
+) -> dict[str, PortraitDataset]:
+    """One data set for each root that has a list of the split, because each is scored separately.
 
-    A root without such a list is left out; where none has one, what `find_pairs` splits off the
-    training photos is the only set.
+    If no root has such a list, the photos that `find_pairs` takes from the training photos are the
+    only data set.
+
+    Args:
+        data_root: data folders.
+        split, seed: see `PortraitDataset`.
+
+    Returns:
+        {name of the folder: data set}.
 
     Raises:
         FileNotFoundError, ValueError: see `find_pairs`.
@@ -61,26 +77,27 @@ def validation_sets(data_root, split="val", seed=0):
 
 
 class TrainingSamples:
-    """What training sees of its photos: deformed, in other light, before other backgrounds.
+    """Augmented training samples: deformed photos, new backgrounds, photometric copies.
 
-    All chance comes from (seed, epoch, index), so a sample depends neither on workers nor on ranks
-    nor on the order.
+    A sample depends only on (seed, epoch, index). Workers, ranks and the order make no difference.
 
     Args:
-        pairs: list of Pair.
+        pairs: the training photos.
         deformation: transforms that move pixels, each with `matrix(input_shape, rng, strength)`.
-        photometric: transforms that change light, blur and noise of the second copy.
-        photometric_prob: probability that they are applied at all.
-        seed: of all chance.
+        photometric: transforms that change light, blur and noise of the photometric copy.
+        photometric_prob: probability that `photometric` is applied.
+        seed: seed of all random numbers.
         backgrounds: paths of photos without people.
-        background_prob: probability that a photo gets one of them as background.
-        negative_prob: probability of a negative sample: one of them, with empty mask and edge.
+        background_prob: probability that a photo gets one of `backgrounds` as its background.
+        negative_prob: probability of a negative sample: one of `backgrounds` with empty mask and
+            edge.
         min_person_scale: smallest scale of a person on another background (`swap_background`).
         occlusion_prob: probability that an occluder hides a part of the person (`occlude`).
         turn_prob: probability of a turn by 90, 180 or 270 degrees.
-        cache_dir: folder for decoded photos, None for none (`default_cache_dir()` is a good one).
+        cache_dir: folder for decoded photos, such as `default_cache_dir()`; None for no cache.
 
     Attributes:
+        pairs, backgrounds: lists of Pair.
         notes: sentences for the user, to be printed once.
 
     Raises:
@@ -89,30 +106,28 @@ class TrainingSamples:
 
     def __init__(
         self,
-        pairs,
-        deformation=DEFORMATION,
-        photometric=PHOTOMETRIC,
-        photometric_prob=1.0,
-        seed=0,
-        backgrounds=(),
-        background_prob=0.0,
-        negative_prob=0.0,
-        min_person_scale=1.0,
-        occlusion_prob=0.0,
-        turn_prob=0.0,
-        cache_dir=None,
+        pairs: Sequence[Pair],
+        deformation: Iterable = DEFORMATION,
+        photometric: Iterable = PHOTOMETRIC,
+        photometric_prob: float = 1.0,
+        seed: int = 0,
+        backgrounds: Sequence[str] = (),
+        background_prob: float = 0.0,
+        negative_prob: float = 0.0,
+        min_person_scale: float = 1.0,
+        occlusion_prob: float = 0.0,
+        turn_prob: float = 0.0,
+        cache_dir: str | Path | None = None,
     ):
         if not backgrounds and (background_prob or negative_prob or occlusion_prob):
             raise ValueError(
-                f"background_prob {background_prob}, negative_prob {negative_prob} and occlusion_prob "
-                f"{occlusion_prob} need photos without people: give their folder as backgrounds."
+                f"background_prob {background_prob}, negative_prob {negative_prob} and "
+                f"occlusion_prob {occlusion_prob} need photos without people: give their folder as "
+                "backgrounds."
             )
         self.pairs, self.backgrounds, self.seed = pairs, [Pair(path) for path in backgrounds], seed
-        self.deformation, self.photometric, self.photometric_prob = (
-            deformation,
-            photometric,
-            photometric_prob,
-        )
+        self.deformation, self.photometric = deformation, photometric
+        self.photometric_prob = photometric_prob
         self.background_prob, self.negative_prob = background_prob, negative_prob
         self.min_person_scale, self.occlusion_prob = min_person_scale, occlusion_prob
         self.turn_prob = turn_prob
@@ -123,35 +138,39 @@ class TrainingSamples:
             self.cache = PhotoCache(None)
             self.notes.append(f"No cache ({error}): photos are decoded again each epoch.")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pairs)
 
-    def digest(self):
-        """A digest of the names and sizes of all files, to see whether they are still the same."""
+    def digest(self) -> str:
+        """A digest of the names and sizes of all files; another digest means other data."""
         paths = [path for pair in [*self.pairs, *self.backgrounds] for path in pair[:2] if path]
         files = [(os.path.basename(path), os.path.getsize(path)) for path in paths]
         return hashlib.sha1(repr(files).encode(errors="surrogateescape")).hexdigest()
 
-    def sample(self, index, input_shape, epoch=0, strength=1.0):
+    def sample(
+        self, index: int, input_shape: tuple[int, int], epoch: int = 0, strength: float = 1.0
+    ) -> tuple[Image, Image, NDArray[np.float32], Mask]:
         """One training sample.
 
         Args:
-            index: of the pair.
+            index: index of the pair.
             input_shape: (h, w) of the sample, pixels.
-            epoch: another one gives another sample.
+            epoch: every epoch gives another sample.
             strength: fraction 0..1 of the ranges of rotation, scale and shift.
 
         Returns:
             image: (h, w, 3) uint8 BGR.
-            photometric: (h, w, 3) uint8 BGR, the photometric copy: the image in other light.
-            mask: (h, w) float32 0..1, the person's fraction of each pixel; 0 or 1 unless the
-                photo's mask is soft.
+            photometric: (h, w, 3) uint8 BGR, the photometric copy.
+            mask: (h, w) float32; 0 or 1, or alpha 0..1 if the photo's mask is soft.
             edge: (h, w) uint8 0/1.
+
+        Raises:
+            FileNotFoundError, ValueError: see `read_pair`.
         """
-        # Two streams, so that what is put into a photo does not change how it is then moved.
+        # Two generators, so that the composition does not change the deformation.
         bgra, soft = self._compose(index, np.random.default_rng((self.seed, epoch, index, 1)))
         rng = np.random.default_rng((self.seed, epoch, index))
-        # Rather fill the network input than leave bars, which no photo to be judged will have.
+        # Favour zooms that fill the network input, because user photos have no bars.
         matrix = fit_matrix(bgra.shape[:2], input_shape, zoom=np.sqrt(rng.random()))
         for transform in self.deformation:
             matrix = transform.matrix(input_shape, rng, strength) @ matrix
@@ -164,7 +183,12 @@ class TrainingSamples:
         return image, photometric, mask, edge_of(hard, inside)
 
     def _compose(self, index, rng):
-        """The photo with what is put into it, BGRA, and whether its mask is soft."""
+        """The photo after background and occluder are drawn.
+
+        Returns:
+            bgra: (H, W, 4) uint8, image and mask.
+            soft: whether the mask is soft.
+        """
         probs = self.negative_prob, self.background_prob, self.occlusion_prob
         negative, swapped, occluded = rng.random(3) < probs
         if negative:

@@ -1,4 +1,4 @@
-"""Segmentation scores: integer counts first, one ratio last, each named with its protocol."""
+"""Segmentation scores of regions, boundaries and alphas, each named with its protocol."""
 
 from metrics.boundary import (
     boundary_band,

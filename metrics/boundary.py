@@ -1,4 +1,4 @@
-"""How well a mask's contour lies: scores of the pixels near the boundary."""
+"""Boundary scores: how exactly a mask's contour follows the true one."""
 
 import cv2
 import numpy as np
@@ -7,31 +7,38 @@ from numpy.typing import NDArray
 from metrics.regions import confusion, person_iou, ratio
 from portraitnet.images import Mask
 
-SIGMA = 5.0  # px of the letterboxed 224 square: how fast the boundary weight falls off
-BAND = 0.02  # of the photo's diagonal: the width of boundary IoU's band
-TOLERANCE = 0.0075  # of the photo's diagonal: how far apart two boundaries may lie
+SIGMA = 5.0  # px of the letterboxed 224 square, of the boundary weight
+BAND = 0.02  # width of boundary IoU's band, as a fraction of the photo's diagonal
+TOLERANCE = 0.0075  # distance at which boundaries match, as a fraction of the photo's diagonal
 
 
 def distance_to_boundary(mask: Mask) -> NDArray[np.float32]:
-    """Distance in px of each pixel's centre from the line between person and background.
+    """Distance of each pixel's centre to the line between person and background.
 
-    The photo's frame is no boundary. Without any boundary all distances are infinite.
+    The photo's frame is not a boundary. Without a boundary all distances are infinite.
 
     Args:
         mask: (H, W) uint8 0/1.
 
     Returns:
-        (H, W) float32, at least 0.5.
+        (H, W) float32, px, at least 0.5.
     """
     if mask.all() or not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     return distance_to_zero(mask) + distance_to_zero(1 - mask) - 0.5
 
 
-def distance_to_zero(mask):
-    """Each pixel's distance to the nearest zero, px, (H, W) float32.
+def distance_to_zero(mask: Mask) -> NDArray[np.float32]:
+    """Distance of each pixel to the nearest zero.
 
-    OpenCV's last digit depends on where in memory the mask lies; the square is a whole number.
+    The last digit of OpenCV's result depends on the mask's memory address. The squared distance is
+    an integer, so rounding the square makes the result exact.
+
+    Args:
+        mask: (H, W) uint8 0/1.
+
+    Returns:
+        (H, W) float32, px.
     """
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.sqrt(np.rint(distance * distance))
@@ -40,18 +47,18 @@ def distance_to_zero(mask):
 def boundary_weighted_iou(prediction: Mask, mask: Mask, sigma: float = SIGMA) -> float:
     """Person IoU where a pixel at distance d from the true boundary weighs exp(-d^2 / 2 sigma^2).
 
-    The smaller sigma, the more the boundary counts. Without a boundary it is the plain IoU.
+    A smaller sigma gives the boundary more weight. Without a boundary this is the plain IoU.
 
     Args:
         prediction, mask: (H, W) bool or uint8 0/1.
-        sigma: px of these arrays.
+        sigma: px.
 
     Returns:
         float 0..1.
 
-    Source: PortraitNet section 4, which weighs each pixel by its distance to the boundary, sigma
-        saying how fast the weight falls off. No code of it is published: the Gaussian and the
-        value of sigma are our reading, so compare only figures made here.
+    Source: PortraitNet section 4 weighs each pixel by its distance to the boundary, with a
+        parameter sigma. Its code is not published. The Gaussian and the value of sigma are our
+        interpretation, so compare only figures of this project.
     """
     prediction, mask = np.asarray(prediction, bool), np.asarray(mask, np.uint8)
     distance = distance_to_boundary(mask)
@@ -63,12 +70,13 @@ def boundary_weighted_iou(prediction: Mask, mask: Mask, sigma: float = SIGMA) ->
 
 
 def boundary_band(mask: Mask, width: int, frame: bool = False) -> Mask:
-    """The person's pixels that are within `width` px of a background pixel, also diagonally.
+    """The person's pixels within `width` px (chessboard distance) of a background pixel.
 
     Args:
         mask: (H, W) bool or uint8 0/1.
         width: px, at least 1.
-        frame: take what lies outside the photo for background: its frame is boundary then.
+        frame: whether the outside of the photo counts as background, so that the photo's frame is
+            a boundary.
 
     Returns:
         (H, W) uint8 0/1.
@@ -79,12 +87,12 @@ def boundary_band(mask: Mask, width: int, frame: bool = False) -> Mask:
 
 
 def boundary_iou(prediction: Mask, mask: Mask, frame: bool = False) -> float:
-    """IoU of the bands inside the boundaries of prediction and mask.
+    """IoU of the inner boundary bands of prediction and mask.
 
     Args:
         prediction, mask: (H, W) bool or uint8 0/1, at the photo's size.
-        frame: count the photo's frame as boundary, as the published code does. Where it cuts the
-            body that part is nearly always right: it adds about ten points on EG1800.
+        frame: whether the photo's frame counts as boundary, as in the published code. That part of
+            the boundary is nearly always right and adds about ten points on EG1800.
 
     Returns:
         float 0..1.
@@ -99,12 +107,12 @@ def boundary_iou(prediction: Mask, mask: Mask, frame: bool = False) -> float:
 def boundary_f_score(prediction: Mask, mask: Mask, frame: bool = False) -> float:
     """Harmonic mean of the boundary's precision and recall within a tolerance.
 
-    Precision is the share of predicted boundary pixels that have a true one within the tolerance,
-    recall the reverse. Two masks without boundary score 1, a boundary on one side alone 0.
+    Precision is the fraction of predicted boundary pixels with a true one within the tolerance,
+    recall the reverse. If neither mask has a boundary the score is 1, if only one has, 0.
 
     Args:
         prediction, mask: (H, W) bool or uint8 0/1, at the photo's size.
-        frame: count the photo's frame as boundary.
+        frame: whether the photo's frame counts as boundary.
 
     Returns:
         float 0..1.

@@ -1,19 +1,25 @@
-"""Segmentation scores: integer counts first, one ratio last, each named with its protocol.
+"""Region scores: integer counts first, one ratio last.
 
-A prediction and a mask are 0/1 arrays of one shape. A ratio of nothing to nothing is 1: a photo
-without a person in which none is found is right, as in the official code; one false pixel there
-makes an IoU of 0.
+A prediction and a mask are 0/1 arrays of one shape. The ratio 0 / 0 is 1, as in the official code:
+an empty prediction for a photo without a person is right, one false pixel there gives an IoU of 0.
 """
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from portraitnet.images import Mask
 
 
-def ratio(part, whole):
-    """part / whole in float64, and 1 where the whole is 0; numbers or arrays."""
+def ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
+    """part / whole, and 1 where `whole` is 0.
+
+    Args:
+        part, whole: numbers or arrays of one shape.
+
+    Returns:
+        float64 of that shape.
+    """
     whole = np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.ones_like(whole), where=whole > 0)[()]
 
@@ -21,16 +27,16 @@ def ratio(part, whole):
 def batch_counts(
     prediction: np.ndarray, mask: np.ndarray, ignore: int | None = 255
 ) -> NDArray[np.int64]:
-    """The four counts of each photo, from which every score of regions is made.
+    """The confusion counts of each photo, from which every region score follows.
 
     Args:
         prediction: (N, ...) bool or 0/1 of any dtype.
         mask: (N, ...) 0/1, the same shape.
-        ignore: value of the mask's pixels that do not count.
+        ignore: mask value of ignored pixels; None if there are none.
 
     Returns:
-        (N, 4) int64 pixels: background found, background called person, person missed, person
-        found. Sum over axis 0 for the whole set.
+        (N, 4) int64 pixels: true background, false person, false background, true person. Their
+        sum over axis 0 gives the counts of the whole set.
 
     Raises:
         ValueError: the shapes differ, or a value is not 0, 1 or (in the mask) `ignore`.
@@ -46,11 +52,11 @@ def batch_counts(
     true = {0: mask == 0, 1: mask == 1}
     cells = [(0, 0), (0, 1), (1, 0), (1, 1)]
     counts = [np.count_nonzero(true[t] & called[c], axis=1) for t, c in cells]
-    # Each pixel must be in one cell; np.unique is slow, so it only words the error.
+    # Each pixel must be in one cell. np.unique is slow, so only the error message uses it.
     if np.sum(counts) + np.count_nonzero(mask == ignore) != mask.size:
         raise ValueError(
             f"the prediction holds {np.unique(prediction)[:5]} and the mask {np.unique(mask)[:5]}: "
-            f"allowed are 0 and 1, and {ignore} in the mask for a pixel that does not count"
+            f"allowed are 0 and 1, and {ignore} in the mask for an ignored pixel"
         )
     return np.stack(counts, axis=1).astype(np.int64)
 
@@ -58,30 +64,36 @@ def batch_counts(
 def confusion(
     prediction: np.ndarray, mask: np.ndarray, ignore: int | None = 255
 ) -> NDArray[np.int64]:
-    """As `batch_counts`, over all pixels of arrays of any shape at once: (4,) int64."""
+    """The four counts of `batch_counts` over all pixels of arrays of any shape.
+
+    Args and errors: see `batch_counts`, without the leading axis.
+
+    Returns:
+        (4,) int64 pixels.
+    """
     return batch_counts(np.asarray(prediction)[None], np.asarray(mask)[None], ignore)[0]
 
 
 def pixel_accuracy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of right pixels; counts (..., 4) -> float64 (...)."""
+    """Fraction of right pixels: counts (..., 4) int64 -> (...) float64, 0..1."""
     return ratio(counts[..., 0] + counts[..., 3], counts.sum(-1))
 
 
 def person_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection of the predicted and the true person over their union; (..., 4) -> (...)."""
+    """The person's intersection over union: counts (..., 4) int64 -> (...) float64, 0..1."""
     return ratio(counts[..., 3], counts[..., 1:].sum(-1))
 
 
 def mean_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of the person's and the background's IoU; counts (..., 4) -> float64 (...)."""
+    """Mean IoU of person and background: counts (..., 4) int64 -> (...) float64, 0..1."""
     return (person_iou(counts) + person_iou(counts[..., ::-1])) / 2
 
 
 def smooth_mask(mask: Mask) -> Mask:
-    """Each pixel becomes what at least 13 of the 25 pixels around it are.
+    """Majority vote in a 5x5 window: person where at least 13 of 25 pixels are person.
 
     Args:
-        mask: (H, W) uint8 0/1, letterboxed already; mirrored beyond its border.
+        mask: (H, W) uint8 0/1, letterboxed already; the border is mirrored.
 
     Returns:
         (H, W) uint8 0/1.

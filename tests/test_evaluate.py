@@ -10,6 +10,7 @@ from benchmarks import robustness
 from data.portraits import PortraitDataset
 from metrics import PROTOCOLS
 from portraitnet.effects import LABEL_HEIGHT, MARGIN
+from transforms import degrade_photo
 
 
 class ColorPredictor:
@@ -95,8 +96,7 @@ def test_without_data_root_the_checkpoints_own_data_is_scored(drawn, tmp_path, c
     assert evaluate.main(["--model_path", str(beside), "--split", "val"]) == 0
     message = capsys.readouterr().out
     assert (
-        f"--data_root {root}, as {tmp_path / 'args.json'} says." in message
-        and "3 photos" in message
+        f"--data_root {root}, from {tmp_path / 'args.json'}." in message and "3 photos" in message
     )
     monkeypatch.chdir(tmp_path)
     assert evaluate.main(["--model_path", str(model)]) == 1
@@ -105,7 +105,7 @@ def test_without_data_root_the_checkpoints_own_data_is_scored(drawn, tmp_path, c
 
 def test_degraded_photos_are_the_same_each_time_and_keep_their_size():
     image = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
-    one, again, other = (evaluate.degrade_photo(image, (0, i)) for i in (7, 7, 8))
+    one, again, other = (degrade_photo(image, (0, i)) for i in (7, 7, 8))
     assert one.shape == image.shape
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
@@ -169,7 +169,7 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_scored(drawn, tmp_p
     for name in names:
         (root / "Images" / name).write_bytes(b"")
     assert evaluate.main(arguments) == 1
-    assert "No photo of bad can be scored" in capsys.readouterr().err
+    assert "No photo of bad can be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--json", "/proc/x/y.json"], ["--save_dir", "/proc/x"]])
@@ -195,4 +195,4 @@ def test_an_args_file_of_another_make_is_named(drawn, tmp_path, capsys):
     for content in ("{", "[]", "{}", '{"data_root": 3}'):
         (tmp_path / "args.json").write_text(content)
         assert evaluate.main(["--model_path", str(model)]) == 1
-        assert "args.json does not tell its data_root" in capsys.readouterr().err
+        assert "args.json has no valid data_root" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from conftest import draw_portrait
 
 import label
 from data.alignment import inset
+from data.drafts import draft_mask, log_odds
 from data.lists import read_pairs
 from models import PortraitNet
 from portraitnet.geometry import SIZE, resize
@@ -68,7 +69,7 @@ def test_a_mask_is_the_mean_in_log_odds_of_networks_and_mirror_images(models, tm
         for probability in (straight, mirrored):
             probability = np.clip(probability.astype(np.float64), 1e-4, 1 - 1e-4)
             total = total + np.log(probability / (1 - probability)) / 4
-    share, _ = label.draft_mask(
+    share, _ = draft_mask(
         [open_predictor(models[name], refine=False) for name in ("one", "nobody")], image
     )
     assert np.abs(share - 255 / (1 + np.exp(-total))).max() <= 0.51
@@ -77,8 +78,8 @@ def test_a_mask_is_the_mean_in_log_odds_of_networks_and_mirror_images(models, tm
 def test_a_mirrored_photo_gets_the_mirrored_mask(models):
     image, _ = draw_portrait(np.random.default_rng(5), 60, 50)
     predictors = [open_predictor(models["one"])]
-    share, agreement = label.draft_mask(predictors, image)
-    mirrored, same = label.draft_mask(predictors, np.ascontiguousarray(image[:, ::-1]))
+    share, agreement = draft_mask(predictors, image)
+    mirrored, same = draft_mask(predictors, np.ascontiguousarray(image[:, ::-1]))
     assert np.abs(share.astype(int) - mirrored[:, ::-1]).max() <= 1
     assert agreement == pytest.approx(same, abs=0.01)
     assert share.std() > 20, "the drawing decides nothing: the test could not fail"
@@ -98,13 +99,13 @@ def test_a_given_mask_joins_with_its_weight(models):
     predictors = [open_predictor(models["one"], refine=False)]
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     given = levels / np.float32(255)
-    alone, _ = label.draft_mask(predictors, image)
-    whole, _ = label.draft_mask(predictors, image, given, 1.0)
+    alone, _ = draft_mask(predictors, image)
+    whole, _ = draft_mask(predictors, image, given, 1.0)
     assert np.array_equal(whole, levels), "a level of the given mask is lost"
-    half, _ = label.draft_mask(predictors, image, given, 0.5)
+    half, _ = draft_mask(predictors, image, given, 0.5)
 
     def odds(share):
-        return label.log_odds(share.astype(np.float32) / 255)
+        return log_odds(share.astype(np.float32) / 255)
 
     expected = 255 / (1 + np.exp(-(odds(alone) + odds(levels)) / 2))
     middle = (alone > 20) & (alone < 235)
@@ -130,10 +131,10 @@ def test_a_salient_thing_joins_where_it_is_the_person():
     hand, chair = person.copy(), np.full((40, 30), 0.2, np.float32)
     hand[20:30, 25:28] = 0.99  # what the others have missed
     chair[30:, :] = 0.8
-    alone, agreement = label.draft_mask([Says(person)], image)
-    joined, same = label.draft_mask([Says(person)], image, isnet=Says(hand))
+    alone, agreement = draft_mask([Says(person)], image)
+    joined, same = draft_mask([Says(person)], image, isnet=Says(hand))
     assert agreement == same == 1, "what joins has a say in whether the others agree"
-    assert (alone == label.draft_mask([Says(person)], image, isnet=Says(chair))[0]).all()
+    assert (alone == draft_mask([Says(person)], image, isnet=Says(chair))[0]).all()
     odds = (np.log(0.2 / 0.8) + np.log(0.99 / 0.01)) / 2
     assert abs(int(joined[25, 26]) - 255 / (1 + np.exp(-odds))) <= 1
     assert joined[25, 26] > 127 > alone[25, 26] and joined[10, 10] == alone[10, 10]
@@ -144,7 +145,7 @@ def test_a_folder_becomes_a_data_root(models, tmp_path, capsys):
     assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 0
     assert files(tmp_path / "out") == ["Labels/a.png", "Labels/sub/b 1.png", "soft_list.txt"]
     message = capsys.readouterr()
-    assert "2 masks, 0 of them from before" in message.out and "2/2" in message.err
+    assert "2 masks, 0 of them from earlier runs" in message.out and "2/2" in message.err
     pairs = read_pairs(tmp_path / "out", tmp_path / "out" / "soft_list.txt")
     for photo, (image_path, mask_path, *_) in zip(photos, pairs, strict=True):
         assert np.array_equal(read_image(image_path), read_image(photo))
@@ -163,7 +164,7 @@ def test_finished_masks_are_kept_and_stay_listed(models, tmp_path, capsys):
     assert run(tmp_path / "in" / "b.png", "--output", tmp_path / "in", model=models["one"]) == 0
     lines = (tmp_path / "in" / "soft_list.txt").read_text().splitlines()
     assert lines == ["a.png Labels/a.png", "b.png Labels/b.png"]
-    assert "2 masks, 2 of them from before" in capsys.readouterr().out
+    assert "2 masks, 2 of them from earlier runs" in capsys.readouterr().out
 
 
 def test_photos_that_would_teach_nothing_are_left_out(models, tmp_path, capsys):
@@ -173,10 +174,10 @@ def test_photos_that_would_teach_nothing_are_left_out(models, tmp_path, capsys):
     assert run(photo, *where, model=three, min_agreement=0.55) == 0
     message = capsys.readouterr().out
     assert "a.png: the answers disagree (IoU 0.00), left out" in message
-    assert "0 masks" in message and "1 on which the answers disagree" in message
+    assert "0 masks" in message and "1 photos with too little agreement" in message
     assert run(photo, *where, model=models["nobody"]) == 0
     message = capsys.readouterr().out
-    assert "a.png: nobody found, left out" in message and "1 photos without a person" in message
+    assert "a.png: no person found, left out" in message and "1 photos without a person" in message
     assert not (tmp_path / "out").exists()
     assert run(photo, *where, model=three) == 0
     assert files(tmp_path / "out") == ["Labels/a.png", "soft_list.txt"]
@@ -210,6 +211,24 @@ def test_an_input_is_never_overwritten(models, soft_root, capsys):
     assert run("--data_root", soft_root, "--output", soft_root, model=models["negative"]) == 1
     assert (soft_root / "Labels" / "0.png").read_bytes() == before
     assert "Labels/0.png is an input and is kept: give another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "mask, named",
+    [
+        ("../../../away.png", "../../../away.png"),
+        ("Labels/../../away.png", "../away.png"),
+        ("Labels/..", "."),
+    ],
+)
+def test_no_mask_is_written_outside_the_output(models, soft_root, tmp_path, capsys, mask, named):
+    (soft_root / "soft_list.txt").write_text(f"Images/0.png {mask}\nImages/1.png Labels/1.png\n")
+    before, out = files(tmp_path), tmp_path / "a" / "b" / "c"
+    assert run("--data_root", soft_root, "--output", out, model=models["one"]) == 1
+    message, photo = capsys.readouterr().err, soft_root / "Images" / "0.png"
+    assert f"{photo}: {soft_root / 'soft_list.txt'}: the mask {named} is outside" in message
+    assert "move the mask into that folder and correct the line, or delete the line" in message
+    assert set(files(tmp_path)) - set(before) == {"a/b/c/Labels/1.png", "a/b/c/soft_list.txt"}
 
 
 def test_each_bad_file_is_named_and_the_others_are_done(models, soft_root, tmp_path, capsys):

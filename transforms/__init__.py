@@ -1,10 +1,14 @@
-from collections.abc import Iterable
+"""Random transforms of photos and masks, and the two lists that training applies."""
+
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
+from portraitnet.geometry import SIZE, letterbox_box, resize
 from portraitnet.images import Image, Mask
 from transforms.color import (
+    Photometric,
     RandomBlur,
     RandomBrightness,
     RandomContrast,
@@ -19,8 +23,8 @@ from transforms.color import (
 from transforms.edge import edge_of
 from transforms.geometry import RandomHorizontalFlip, RandomRotation, RandomTranslate
 
-# The two training lists. Deformation moves image, mask and edge alike; texture touches only the
-# second copy of the image, whose output must agree with that of the clean one.
+# The two training lists. Deformations move image, mask and edge together. Photometric transforms
+# change only the photometric copy; the consistency loss compares its output with the clean image's.
 DEFORMATION = (RandomHorizontalFlip(), RandomRotation(), RandomTranslate())
 PHOTOMETRIC = (
     RandomSaturation(),
@@ -49,6 +53,7 @@ __all__ = [
     "RandomSharpness",
     "RandomTranslate",
     "degrade",
+    "degrade_photo",
     "edge_of",
 ]
 
@@ -57,18 +62,16 @@ def degrade(
     image: Image,
     rng: np.random.Generator,
     inside: Mask | None = None,
-    photometric: Iterable = PHOTOMETRIC,
+    photometric: Iterable[Photometric] = PHOTOMETRIC,
 ) -> Image:
-    """Every texture transform in turn, each with its probability.
-
-    For the second copy of a training image and, seeded by index, for degraded validation photos.
+    """Apply photometric transforms one after the other, each with its own probability.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        rng: np.random.Generator, the only source of chance.
-        inside: (H, W) uint8 0/1, which pixels show the photo; the others, such as the bars of a
-            letterbox, keep their values, as if the photo had been bad before it was letterboxed.
-        texture: the transforms.
+        rng: generator of all random numbers.
+        inside: (H, W) uint8 0/1, 1 where pixels show the photo; None for all. Other pixels, such as
+            the bars of a letterbox, keep their values.
+        photometric: the transforms.
 
     Returns:
         (H, W, 3) uint8 BGR, a new array.
@@ -77,3 +80,18 @@ def degrade(
     for transform in photometric:
         varied = transform(varied, rng)
     return varied if inside is None else cv2.copyTo(image, 1 - inside, varied)
+
+
+def degrade_photo(image: Image, seed: int | Sequence[int]) -> Image:
+    """Apply `degrade` to a photo at the network's resolution, for which the transforms were tuned.
+
+    Args:
+        image: (H, W, 3) uint8 BGR, any size.
+        seed: seed of all random numbers, such as (seed, index of the photo).
+
+    Returns:
+        (H, W, 3) uint8 BGR, a new array.
+    """
+    height, width = letterbox_box(*image.shape[:2], SIZE)[2:]
+    small = degrade(resize(image, height, width), np.random.default_rng(seed))
+    return resize(small, *image.shape[:2])

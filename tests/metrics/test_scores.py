@@ -77,9 +77,9 @@ def test_the_set_counts_the_photos_whose_inside_is_transparent():
     alpha = mask.astype(np.float32)
     alpha[150:160, 150:160] = 0.5
     scores = scored((mask, mask))
-    assert scores.summary()["smoke"] == 0
-    assert scores.add(alpha, mask)["smoke"] == 1
-    assert scores.summary()["smoke"] == 0.5
+    assert scores.summary()["interior_transparency"] == 0
+    assert scores.add(alpha, mask)["interior_transparency"] == 1
+    assert scores.summary()["interior_transparency"] == 0.5
 
 
 def test_the_letterboxed_answer_is_scored():
