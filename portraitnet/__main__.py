@@ -17,40 +17,47 @@ from tqdm import tqdm
 from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
 from portraitnet.backgrounds import COLORS, read_background
 from portraitnet.cli import command, float_range, int_range, make_parser
-from portraitnet.effects import EFFECTS, Options
+from portraitnet.effects import EFFECTS, Layers, Options
 from portraitnet.images import (
     MAX_PIXELS,
     OPAQUE,
     SUFFIXES,
-    decode_image,
+    can_write,
+    decode_layers,
     encode_image,
     mask_of,
-    read_image,
+    over_white,
+    read_bytes,
     write_image,
 )
 from portraitnet.jobs import Failure, Task, find_photos, without_clashes
 from portraitnet.parallel import Outcome, outcomes
 from portraitnet.predictor import Predictor
 
+BACKGROUND, BLUR = "green", 2.0  # what --mode replace and --mode blur use by default
 PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
 
 
 def parse_args(argv=None, program="portraitnet"):
+    words = f"python {program}" if program.endswith(".py") else program
     parser = make_parser(
         "Find the person in photos. Without flags, photo.jpg gets photo_overlay.png beside it: the"
         " person tinted and outlined, to judge by eye. --mode cutout cuts the person out.",
-        example=f"{'python ' if program.endswith('.py') else ''}{program} photo.jpg --mode cutout -o person.png",
+        example=f"{words} photo.jpg --mode cutout -o person.png",
     )
     photos = "photos, or folders that are searched for photos; - reads one photo from stdin"
     parser.add_argument("photos", nargs="+", type=Path, help=photos)
     add_result_flags(parser.add_argument_group("results"))
     add_network_flags(parser.add_argument_group("network"))
     args = parser.parse_args(argv)
+    for flag, mode in (("background", "replace"), ("blur", "blur")):
+        if getattr(args, flag) is not None and args.mode != mode:
+            parser.error(f"argument --{flag}: has an effect with --mode {mode} alone")
     try:
-        background = read_background(args.background)
+        background = read_background(args.background or BACKGROUND)
     except ValueError as error:
         parser.error(f"argument --background: {error}")
-    args.options = Options(background, args.blur / 100)
+    args.options = Options(background, (BLUR if args.blur is None else args.blur) / 100)
     if args.photos == [PIPE] and args.output is None:
         args.output = PIPE
     args.output_file = args.output is not None and (
@@ -63,28 +70,34 @@ def parse_args(argv=None, program="portraitnet"):
 
 def add_result_flags(group):
     add = group.add_argument
-    output = "folder of the results; or the file of the only one, such as person.png; - is stdout"
+    output = (
+        "folder of the results; or the file of a single result, such as person.png; - is stdout"
+    )
     add("-o", "--output", type=Path, help=f"{output} (default: beside each photo)")
-    add("--mode", choices=EFFECTS, default="overlay", help="what to write, and the result's name")
+    add(
+        "--mode", choices=EFFECTS, default="overlay", help="effect; the ending of the result's name"
+    )
     colors = ", ".join(COLORS)
-    background = f"for --mode replace: a photo, a colour #rrggbb, or one of {colors}"
-    add("--background", default="green", help=background)
-    blur = "for --mode blur: sigma, %% of the longer side"
-    add("--blur", type=float_range(), default=2.0, help=blur)
-    add("--save_mask", action="store_true", help="write the 0/255 mask too: photo_mask.png")
-    add("--skip_existing", action="store_true", help="pass over photos whose result exists")
+    background = f"background of --mode replace: a photo, a colour #rrggbb, or one of {colors}"
+    add("--background", help=f"{background} (default: {BACKGROUND})")
+    blur = "strength of --mode blur: sigma in %% of the longer side"
+    add("--blur", type=float_range(), help=f"{blur} (default: {BLUR:g})")
+    add("--save_mask", action="store_true", help="also write the 0/255 mask: photo_mask.png")
+    add("--skip_existing", action="store_true", help="skip photos whose results exist")
     add("--json", action="store_true", help="print a line of JSON for each photo")
-    add("--require_person", action="store_true", help="exit code 3 where a photo shows nobody")
+    require = "exit code 3 if any photo contains no person"
+    add("--require_person", action="store_true", help=require)
 
 
 def add_network_flags(group):
     add = group.add_argument
     add("--model_path", default=DEFAULT, help=MODEL_HELP)
-    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help="auto: the fastest installed")
+    backend = "runtime of the network; auto: the fastest installed"
+    add("--backend", choices=[AUTO, *BACKENDS], default=AUTO, help=backend)
     refine = "let the mask follow the photo's edges"
     add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
-    add("--batch_size", type=int_range(1), default=4, help="photos the network sees at once")
-    add("--max_pixels", type=int_range(1), default=MAX_PIXELS, help="larger photos are refused")
+    add("--batch_size", type=int_range(1), default=4, help="photos in a batch of the network")
+    add("--max_pixels", type=int_range(1), default=MAX_PIXELS, help="pixel limit of a photo")
 
 
 def contradiction(args):
@@ -95,6 +108,8 @@ def contradiction(args):
         return f"a photo from stdin has no name: give --output a file, not the folder {args.output}"
     if args.output_file and (len(args.photos) > 1 or args.photos[0].is_dir()):
         return f"--output {args.output} is one file: give a folder, or a single photo"
+    if args.output_file and args.output != PIPE and not can_write(args.output):
+        return f"{args.output}: OpenCV cannot write {args.output.suffix} files: name a .png or .jpg"
     if args.output_file and args.mode == "cutout" and args.output.suffix.lower() in OPAQUE:
         return f"{args.output} cannot hold a transparent background: name a .png"
     if args.output == PIPE and (args.json or args.save_mask):
@@ -104,9 +119,9 @@ def contradiction(args):
 
 def plan(args):
     """Pair each photo with the files of its results: tasks, and failures where that cannot be."""
-    photos, unread = find_photos(args.photos)
+    photos, unread = find_photos(args.photos, EFFECTS)
     tasks = [Task(path, results_of(path, place, args)) for path, place in photos]
-    inputs = [*dict(photos), Path(args.background)]
+    inputs = [*dict(photos), Path(args.background or BACKGROUND)]
     tasks, refused = without_clashes(tasks, [path for path in inputs if path != PIPE])
     return tasks, unread + refused
 
@@ -125,11 +140,21 @@ def modes(args):
     return [args.mode] + ["mask"] * (args.save_mask and args.mode != "mask")
 
 
-def read(path, high):
-    """The image in a file, or in stdin, of at most so many pixels."""
+def read(path, max_pixels):
+    """A photo from a file or from stdin.
+
+    Returns:
+        image: (H, W, 3) uint8 BGR, transparency over white.
+        layers: Layers where the photo has transparency, else None.
+    """
     if path == PIPE:
-        return decode_image(sys.stdin.buffer.read(), "stdin", high)
-    return read_image(path, high)
+        data, path = sys.stdin.buffer.read(), "stdin"
+    else:
+        data = read_bytes(path)
+    colors, alpha = decode_layers(data, path, max_pixels)
+    if alpha is None:
+        return colors, None
+    return over_white(colors, alpha), Layers(colors, alpha)
 
 
 def write(path, picture):
@@ -149,17 +174,18 @@ def predict(tasks, predictor, args):
     """
 
     def prepare(task):
-        image = read(task.path, args.max_pixels)
-        return image, predictor.prepare(image)
+        image, layers = read(task.path, args.max_pixels)
+        return image, layers, predictor.prepare(image)
 
     def network(prepared):
-        return predictor.run([network_input for _, network_input in prepared])
+        return predictor.run([network_input for *_, network_input in prepared])
 
     def finish(task, prepared, probability):
-        image, _ = prepared
+        image, layers, _ = prepared
         probability = predictor.restore(probability, image)
+        options = args.options._replace(layers=layers)
         for mode, result in zip(modes(args), task.results):
-            write(result, EFFECTS[mode](image, probability, args.options))
+            write(result, EFFECTS[mode](image, probability, options))
         return float(mask_of(probability).mean())
 
     size = args.batch_size

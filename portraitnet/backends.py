@@ -13,6 +13,7 @@ Nothing here imports one of them before it runs.
 """
 
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.files import check_sha256
-from portraitnet.geometry import SIZE
+from portraitnet.geometry import GRID, SIZE
 
 # Beside this file in an installed package, beside the package in a clone.
 WEIGHTS = next(
@@ -60,7 +61,8 @@ MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Views of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO 0.2 s
 # and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
 SHAPES_KEPT = 16
-# Batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
+MAX_SIZE = 1024  # of an input, pixels: a larger one would take minutes
+# Batch (N, 3, h, w) float32 -> probability (N, h, w) float32; any number of threads may call it.
 RunBatch = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -208,13 +210,15 @@ def load_inference(model_path, threads):
         predictor = inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError) as error:
         raise damaged(model_path, error) from None
-    given = predictor.get_input_handle(predictor.get_input_names()[0])
-    answer = predictor.get_output_handle(predictor.get_output_names()[0])
+    threads_own = threading.local()  # a predictor of Paddle serves one thread
 
     def run_batch(batch):
-        given.copy_from_cpu(np.ascontiguousarray(batch))
-        predictor.run()
-        return answer.copy_to_cpu()
+        if not hasattr(threads_own, "predictor"):
+            threads_own.predictor = predictor.clone()
+        own = threads_own.predictor
+        own.get_input_handle(own.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(batch))
+        own.run()
+        return own.get_output_handle(own.get_output_names()[0]).copy_to_cpu()
 
     return Network(run_batch, SIZE)
 
@@ -226,21 +230,30 @@ def load_onnx(model_path, threads):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
-    failures = errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail
+    options.log_severity_level = 4  # the exceptions say it all
+    # ONNX Runtime has an exception of its own for every mistake, without a common base.
+    failures = tuple(
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, Exception)
+    )
     try:
         session = onnxruntime.InferenceSession(
             str(model_path), options, providers=["CPUExecutionProvider"]
         )
-    except failures as error:
+    except (*failures, RuntimeError) as error:
         raise damaged(model_path, error) from None
-    given = session.get_inputs()[0]
-    fixed = isinstance(given.shape[2], int) if len(given.shape) == 4 else None
-    check_interface(model_path, given.name, fixed, session.get_outputs()[0].name)
-    size = int(session.get_modelmeta().custom_metadata_map.get("size", SIZE))
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = inputs[0].shape if inputs else []
+    fixed = isinstance(shape[2], int) if len(shape) == 4 else None
+    check_interface(model_path, [i.name for i in inputs], fixed, [o.name for o in outputs])
+    size = check_size(model_path, session.get_modelmeta().custom_metadata_map.get("size", SIZE))
 
     def run_batch(batch):
-        return session.run(None, {given.name: batch})[0]
+        try:
+            return session.run(None, {"batch": batch})[0]
+        except (*failures, RuntimeError) as error:
+            raise damaged(model_path, error) from None
 
     return Network(run_batch, size)
 
@@ -261,46 +274,77 @@ def load_openvino(model_path, threads):
         model = core.read_model(model_path)
     except RuntimeError as error:
         raise damaged(model_path, error) from None
-    given, answer = model.inputs[0], model.outputs[0]
-    shape = given.partial_shape
+    shape = model.inputs[0].partial_shape if model.inputs else []
     fixed = shape[2].is_static if len(shape) == 4 else None
-    check_interface(model_path, given.any_name, fixed, answer.any_name)
-    message = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
-    size = model.get_rt_info(message).astype(int) if model.has_rt_info(message) else SIZE
+    names = [
+        [each.any_name for each in ports if each.names] for ports in (model.inputs, model.outputs)
+    ]
+    check_interface(model_path, names[0], fixed, names[1])
+    metadata = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
+    size = model.get_rt_info(metadata).value if model.has_rt_info(metadata) else SIZE
+    size = check_size(model_path, size)
+    compiling, threads_own = threading.Lock(), threading.local()
 
     @lru_cache(SHAPES_KEPT)
-    def request(height, width):
+    def compiled(height, width):
         # One photo at a time: a network compiled for a free batch size is a tenth slower.
         model.reshape([1, 3, height, width])
-        return core.compile_model(model, "CPU", options).create_infer_request()
+        return core.compile_model(model, "CPU", options)
+
+    def request(height, width):
+        """This thread's own request: one that threads share mixes up their photos."""
+        own = threads_own.__dict__.setdefault("requests", {})
+        with compiling:
+            network = compiled(height, width)
+        if own.get((height, width), (None,))[0] is not network:
+            if len(own) >= SHAPES_KEPT:
+                own.clear()
+            own[height, width] = network, network.create_infer_request()
+        return own[height, width][1]
 
     def run_batch(batch):
-        infer = request(*batch.shape[2:]).infer
         probability = np.empty((len(batch), *batch.shape[2:]), np.float32)
-        for i in range(len(batch)):
-            probability[i] = infer({0: batch[i : i + 1]}, share_inputs=True)[0]
+        try:
+            infer = request(*batch.shape[2:]).infer
+            for i in range(len(batch)):
+                probability[i] = infer({0: batch[i : i + 1]}, share_inputs=True)[0]
+        except RuntimeError as error:
+            raise damaged(model_path, error) from None
         return probability
 
     return Network(run_batch, size)
 
 
-def check_interface(model_path, given, fixed, answer):
+def check_interface(model_path, inputs, fixed, outputs):
     """Raise ValueError unless an ONNX file is as export.py writes it.
 
     Args:
-        given, answer: names of its input and output.
-        fixed: whether its input has sides of a fixed length; None where it has no sides.
+        inputs, outputs: lists of names.
+        fixed: whether the input has sides of a fixed length; None where it has no sides.
     """
-    if (given, answer) != ("batch", "probability") or fixed is None:
+    if (inputs, outputs) != (["batch"], ["probability"]) or fixed is None:
         raise ValueError(
-            f"{model_path} takes {given} and gives {answer}, not batch and probability: "
+            f"{model_path} takes {', '.join(inputs) or 'nothing'} and gives "
+            f"{', '.join(outputs) or 'nothing'}, not batch and probability: "
             "give a file that export.py wrote."
         )
     if fixed:
         raise ValueError(
-            f"{model_path} takes network inputs of one shape alone, as exports of before 2026-11-24 did: "
-            "export its checkpoint again."
+            f"{model_path} takes inputs of one shape alone, as exports from before 2026-11-24 "
+            "did: export its checkpoint again."
         )
+
+
+def check_size(model_path, value):
+    """The input size that a file's metadata names; ValueError for anything but a sensible one."""
+    text = str(value).strip()
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
+    if not (GRID <= size <= MAX_SIZE and size % GRID == 0):
+        raise ValueError(
+            f"{model_path} names an input size of {text[:40]!r}, not a multiple of {GRID} up to "
+            f"{MAX_SIZE}: export its checkpoint again."
+        )
+    return size
 
 
 def damaged(model_path, error):

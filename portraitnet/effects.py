@@ -21,6 +21,7 @@ COLOR_SIDE = 1024  # longer side at which colours are estimated, pixels
 FAR, NEAR = 0.09, 0.006
 PURITY = 4  # power of alpha that weighs a colour: how much pure pixels count above mixed ones
 LABEL_HEIGHT, MARGIN = 20, 4  # pixels under, and left, right and above each picture of a sheet
+CUT_ALREADY = 0.95  # fraction of what is visible that is person where the person was cut out
 BLUR_SIGMA = 6  # a wider blur is made on a smaller picture, where its sigma is this many pixels
 
 
@@ -55,37 +56,89 @@ def overlay(
     return _blend(np.full_like(image, color), image, weight)
 
 
-def cut_out(image: np.ndarray, probability: np.ndarray, side: int = COLOR_SIDE) -> np.ndarray:
-    """The person alone, in the person's own colours; nothing of the old background is kept.
+class Layers(NamedTuple):
+    """A picture that came with transparency of its own.
+
+    Attributes:
+        colors: (H, W, 3) uint8 BGR, straight: not mixed with any background.
+        alpha: (H, W) uint8 0..255.
+    """
+
+    colors: np.ndarray
+    alpha: np.ndarray
+
+
+def person_layers(
+    image: np.ndarray,
+    probability: np.ndarray,
+    side: int = COLOR_SIDE,
+    layers: Layers | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The person's own colours and opacity.
+
+    A picture that came with transparency is never less transparent than before. Where hardly
+    anything but the person is left of it, somebody has cut the person out already: that cut-out is
+    kept as it is.
 
     Args:
         side: as for `person_colors`.
+        layers: of a picture with transparency, whose `image` is before white; else None.
+
+    Returns:
+        colors (H, W, 3) uint8 BGR, and alpha (H, W) float32 0..1.
+    """
+    alpha = matte(probability)
+    colors = person_colors(image, alpha, side)
+    if layers is None:
+        return colors, alpha
+    given = layers.alpha / np.float32(255)
+    if np.minimum(alpha, given).sum() > CUT_ALREADY * given.sum():
+        return layers.colors, given
+    # Beside a transparent part the network saw white, which is in no colour there.
+    reach = 2 * max(1, round(NEAR * max(alpha.shape))) + 1
+    beside = cv2.dilate((layers.alpha < 255).astype(np.uint8), np.ones((reach, reach), np.uint8))
+    return np.where(beside[:, :, None] > 0, layers.colors, colors), alpha * given
+
+
+def cut_out(
+    image: np.ndarray,
+    probability: np.ndarray,
+    side: int = COLOR_SIDE,
+    layers: Layers | None = None,
+) -> np.ndarray:
+    """The person alone, in the person's own colours; nothing of the old background is kept.
+
+    Args:
+        side, layers: as for `person_layers`.
 
     Returns:
         (H, W, 4) uint8 BGRA, straight alpha; black where alpha is 0.
     """
-    alpha = matte(probability)
-    colors = person_colors(image, alpha, side)
+    colors, alpha = person_layers(image, probability, side, layers)
     alpha = np.rint(alpha * 255).astype(np.uint8)
     colors[alpha == 0] = 0
     return np.dstack([colors, alpha])
 
 
 def replace(
-    image: np.ndarray, probability: np.ndarray, background: np.ndarray, side: int = COLOR_SIDE
+    image: np.ndarray,
+    probability: np.ndarray,
+    background: np.ndarray,
+    side: int = COLOR_SIDE,
+    layers: Layers | None = None,
 ) -> np.ndarray:
     """The person before another background, without a halo of the old one.
 
     Args:
         background: a BGR colour, or an image of any size, cut to fill the photo.
-        side: as for `person_colors`.
+        side, layers: as for `person_layers`.
     """
     if np.ndim(background) == 1:
         background = np.full_like(image, background)
     else:
         background = fill(background, *image.shape[:2])
-    alpha = matte(probability)
-    return _blend(person_colors(image, alpha, side), background, alpha)
+    colors, alpha = person_layers(image, probability, side, layers)
+    return _blend(colors, background, alpha)
 
 
 def blur(
@@ -125,11 +178,13 @@ class Options(NamedTuple):
         background: of `replace`.
         blur: `blur`'s strength.
         side: as for `person_colors`.
+        layers: as for `person_layers`; of `cut_out` and `replace`.
     """
 
     background: np.ndarray
     blur: float
     side: int = COLOR_SIDE
+    layers: Layers | None = None
 
 
 # Name of the effect, and of its files -> function of image, probability and Options; the page has
@@ -137,9 +192,11 @@ class Options(NamedTuple):
 EFFECTS = {
     "overlay": lambda image, probability, _: overlay(image, probability),
     "mask": lambda image, probability, _: 255 * mask_of(probability),
-    "cutout": lambda image, probability, options: cut_out(image, probability, options.side),
+    "cutout": lambda image, probability, options: cut_out(
+        image, probability, options.side, options.layers
+    ),
     "replace": lambda image, probability, options: replace(
-        image, probability, options.background, options.side
+        image, probability, options.background, options.side, options.layers
     ),
     "blur": lambda image, probability, options: blur(
         image, probability, options.blur, options.side

@@ -19,6 +19,7 @@ except ImportError:  # not a Unix
     fcntl = None
 
 PARTIAL = ".{node}-{process}-{digest}.part{suffix}"  # name of what is being written
+PARTIAL_START = re.compile(r"\..+-\d+-[0-9a-f]{12}\.part")
 SUM_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)|SHA256 \((.+)\) = ([0-9a-fA-F]{64})")
 
 
@@ -119,6 +120,9 @@ def check_sha256(path: Path) -> None:
     sums = path.parent / "SHA256SUMS"
     if not sums.is_file():
         return
+    if PARTIAL_START.match(path.name):  # being written; its sum follows when it has its name
+        return
+    listed = False
     for line in filter(str.strip, sums.read_text(errors="surrogateescape").splitlines()):
         match = SUM_LINE.fullmatch(line.strip())
         if match is None:
@@ -126,10 +130,33 @@ def check_sha256(path: Path) -> None:
         name, expected = match[2] or match[3], (match[1] or match[4]).lower()
         if Path(name) != Path(path.name):
             continue
+        listed = True
         if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
             raise ValueError(
                 f"{path} is not the file that {sums} names (SHA-256 differs); download it again."
             )
+
+    if not listed:
+        raise ValueError(
+            f"{sums} does not list {path.name}: add its line with sha256sum, or move the file."
+        )
+
+
+def add_sha256(paths: Iterable[Path]) -> None:
+    """Write the sums of files of one folder into its SHA256SUMS, if it has such a file."""
+    paths = list(paths)
+    sums = paths[0].parent / "SHA256SUMS"
+    if not sums.is_file():
+        return
+    names = {path.name for path in paths}
+    kept = [
+        line
+        for line in sums.read_text(errors="surrogateescape").splitlines()
+        if not ((match := SUM_LINE.fullmatch(line.strip())) and (match[2] or match[3]) in names)
+    ]
+    new = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in paths]
+    lines = sorted(kept + new, key=lambda line: line.rpartition(" ")[2])
+    write_whole(sums, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
 
 
 def write_whole(path: str | Path, data: bytes) -> None:

@@ -1,10 +1,13 @@
-"""Photos and masks to and from disk: the only place that reads or writes pictures.
+"""Reading and writing pictures: the only place that does.
 
-OpenCV answers None or False where others fail, so every answer is checked here, once.
+OpenCV decodes and encodes. Pillow reads what OpenCV does not look at: colour profiles, and the
+orientation of pictures with an alpha channel.
 """
 
+import io
 import struct
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -20,11 +23,14 @@ Probability = NDArray[np.float32]  # (H, W) 0..1, of person
 
 THRESHOLD = 0.5  # a pixel is person where its probability is above
 
-# What a folder is searched for.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-OPAQUE = (".jpg", ".jpeg")  # of these, OpenCV writes no alpha channel and says nothing
+# Endings that claim a picture.
+SUFFIXES = tuple(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .avif .heic .heif .jp2".split()
+)
+OPAQUE = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".jp2")  # OpenCV writes these without alpha
 JPEG_START = b"\xff\xd8"
-# A photo of more takes 20 bytes a pixel on its way; the largest sensor of a phone has 200 million.
+MAX_CLASS = 20  # of an index mask; 255 beside such values alone means "ignore" (VOC, PaddleSeg)
+# A larger photo takes 20 bytes a pixel on its way; the largest sensor of a phone has 200 million.
 MAX_PIXELS = 200_000_000
 
 
@@ -86,6 +92,20 @@ def _tiff_size(data, order):
     return (sides[256], sides[257]) if len(sides) == 2 else None
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether a file that begins with these bytes, 16 at least, is a picture, whatever its name.
+
+    Source: each format's specification.
+    """
+    starts = (JPEG_START, b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+    brands = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+    return (
+        data.startswith(starts)
+        or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+        or (data[4:8] == b"ftyp" and data[8:12] in brands)
+    )
+
+
 def _decode(data, flags, path, max_pixels=MAX_PIXELS):
     width, height = picture_size(data) or (0, 0)
     if width * height > max_pixels:
@@ -102,57 +122,161 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
             f"{path} {reason} ({error.err}): shrink it or save it as a JPEG or PNG."
         ) from None
     if picture is None:
+        heic = data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif")
+        if heic and _register_heic():
+            return _decode_with_pillow(data, path)
         raise ValueError(
-            f"{path} is not a readable picture ({len(data)} bytes): it is empty, truncated or of an"
-            " unknown format; give a whole JPEG, PNG, WebP, BMP or TIFF."
+            f"{path} is not a readable picture ({len(data)} bytes): "
+            + (
+                "HEIC needs `pip install pillow-heif`."
+                if heic
+                else "it is empty, truncated or of an unknown format; give a whole JPEG, PNG, "
+                "WebP, BMP, TIFF, GIF, AVIF or JPEG 2000."
+            )
         )
     return picture
 
 
-def _read_bytes(path):
-    if not Path(path).is_file():
+@cache
+def _register_heic():
+    """Let Pillow read HEIC where pillow-heif is installed; whether it is."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _decode_with_pillow(data, path):
+    """(H, W, 3) uint8 BGR, upright."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be decoded ({error}): save it as a JPEG.") from None
+    return np.ascontiguousarray(np.asarray(upright)[:, :, ::-1])
+
+
+def _header(data):
+    """The colour profile and the EXIF orientation of a picture file: (bytes or None, 1..8).
+
+    Pillow reads the header alone. A file that Pillow does not know has neither.
+    """
+    try:
+        from PIL import Image
+    except ImportError:  # of a clone without it; `pip install .` brings Pillow
+        return None, 1
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.info.get("icc_profile"), picture.getexif().get(0x0112, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None, 1
+
+
+def _upright(picture, orientation):
+    """A picture as its EXIF orientation, 1..8, wants it to be seen; (H, W, C).
+
+    Source: EXIF 2.32, tag 0x0112.
+    """
+    if orientation in (5, 6, 7, 8):
+        picture = picture.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _to_srgb(image, profile, path):
+    """Colours of another profile, such as Display P3, as sRGB; (H, W, 3) uint8 BGR.
+
+    A profile that is damaged, or not one of RGB pictures, is refused rather than passed over.
+    """
+    from PIL import Image, ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(source).strip()
+        if "sRGB" in name and "linear" not in name.lower():
+            return image
+        if source.profile.xcolor_space.strip() != "RGB":
+            return image  # grey and CMYK pictures were converted by OpenCV
+        rgb = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(rgb, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} has a colour profile that cannot be used ({error}): save it as sRGB."
+        ) from None
+    return np.ascontiguousarray(np.asarray(converted)[:, :, ::-1])
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file or a pipe; FileNotFoundError with a sentence where there is none."""
+    path = Path(path)
+    if not path.exists() or path.is_dir():  # a pipe such as /dev/fd/63 is read like a file
         raise FileNotFoundError(f"There is no file {path}: check its name.")
-    return Path(path).read_bytes()
+    return path.read_bytes()
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image:
-    """A photo as a viewer shows it: EXIF orientation applied, transparency over white.
+    """A photo as a viewer shows it: upright, in sRGB, transparency over white.
 
-    Grey photos get three equal channels; 16-bit ones keep their upper 8 bits. Not applied: colour
-    profiles, and the orientation of a picture with an alpha channel (OpenCV does not read it).
+    Grey photos get three equal channels; 16-bit ones keep their upper 8 bits.
 
     Args:
-        path: file in any format OpenCV decodes; any name the system allows.
-        most: pixels that it may have.
+        path: file in any format OpenCV decodes, or HEIC with pillow-heif; any name.
+        max_pixels: that the photo may have.
 
     Returns:
-        image (H, W, 3) uint8, BGR, 0..255.
+        image (H, W, 3) uint8, BGR, 0..255, sRGB.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no whole picture, or has more than `most` pixels (or 2**30).
+        ValueError: the file is no whole picture, or has more than `max_pixels` (or 2**30).
     """
-    return decode_image(_read_bytes(path), path, max_pixels)
+    return decode_image(read_bytes(path), path, max_pixels)
 
 
 def decode_image(data: bytes, name: str | Path, max_pixels: int = MAX_PIXELS) -> Image:
     """As `read_image`, from the content of a file; `name` is what errors call it."""
+    colors, alpha = decode_layers(data, name, max_pixels)
+    return colors if alpha is None else over_white(colors, alpha)
+
+
+def decode_layers(
+    data: bytes, name: str | Path, max_pixels: int = MAX_PIXELS
+) -> tuple[Image, NDArray[np.uint8] | None]:
+    """As `decode_image`, with the transparency apart instead of over white.
+
+    Returns:
+        colors: (H, W, 3) uint8 BGR, straight: not mixed with any background.
+        alpha: (H, W) uint8 0..255; None where the picture is opaque.
+    """
+    profile, orientation = _header(data)
+    colors = alpha = None
     if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
         raw = _decode(data, cv2.IMREAD_UNCHANGED, name, max_pixels)
         if raw.ndim == 3 and raw.shape[2] == 4:
-            return _over_white(raw)
-    return _decode(data, cv2.IMREAD_COLOR, name, max_pixels)
+            if raw.dtype == np.uint16:
+                raw = (raw >> 8).astype(np.uint8)
+            raw = _upright(raw, orientation)
+            colors, alpha = np.ascontiguousarray(raw[:, :, :3]), raw[:, :, 3]
+            alpha = None if alpha.min() == 255 else np.ascontiguousarray(alpha)
+    if colors is None:
+        colors = _decode(data, cv2.IMREAD_COLOR, name, max_pixels)
+    if profile:
+        colors = _to_srgb(colors, profile, name)
+    return colors, alpha
 
 
-def _over_white(picture):
-    """(H, W, 4) uint8 or uint16 BGRA, straight alpha -> (H, W, 3) uint8."""
-    if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
-    color, alpha = picture[:, :, :3], picture[:, :, 3:]
-    if alpha.min() == 255:
-        return np.ascontiguousarray(color)
-    weight = alpha.astype(np.uint16)
-    return ((color * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+def over_white(colors: Image, alpha: NDArray[np.uint8]) -> Image:
+    """Straight colours (H, W, 3) uint8 with an alpha (H, W) uint8, before white."""
+    weight = alpha[:, :, None].astype(np.uint16)
+    return ((colors * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
 
 
 def read_mask(path: str | Path) -> Mask:
@@ -173,7 +297,14 @@ def read_mask(path: str | Path) -> Mask:
         ValueError: not a picture, or its values are neither 0/1 nor 0/255.
     """
     picture = _read_grey(path)
-    top = int(picture.max())
+    levels = np.flatnonzero(np.bincount(picture.ravel(), minlength=256))
+    top = int(levels[-1])
+    classes = levels[(levels > 0) & (levels < 255)]
+    if top == 255 and len(classes) and classes[-1] <= MAX_CLASS:
+        raise ValueError(
+            f"{path} holds classes {', '.join(map(str, classes))} and 255, which mostly means "
+            "'ignore': save the person as 255 and everything else as 0."
+        )
     if 1 < top <= 127:
         raise ValueError(
             f"{path} is not a person mask: its largest value is {top}; save it as 0/1 or 0/255."
@@ -194,7 +325,7 @@ def read_alpha(path: str | Path) -> Probability:
 
 def _read_grey(path):
     """The one channel of a mask's file that counts, (H, W) uint8."""
-    picture = _decode(_read_bytes(path), cv2.IMREAD_UNCHANGED, path)
+    picture = _decode(read_bytes(path), cv2.IMREAD_UNCHANGED, path)
     if picture.ndim == 3 and picture.shape[2] == 4:
         alpha = picture[:, :, 3]
         picture = alpha if alpha.min() < alpha.max() else picture[:, :, :3]
@@ -235,11 +366,17 @@ def write_image(path: str | Path, image: Image, keep: Iterable[str | Path] = ())
     write_whole(path, encode_image(path, image))
 
 
+def can_write(path: str | Path) -> bool:
+    """Whether OpenCV can write pictures with the ending of a path."""
+    suffix = Path(path).suffix
+    # The ending alone is asked for: a name that is not UTF-8 ends the process there.
+    return suffix.isascii() and cv2.haveImageWriter(f"picture{suffix}")
+
+
 def encode_image(path: str | Path, image: Image) -> bytes:
     """The content of a picture file; the suffix of `path` names the format. See `write_image`."""
     path = Path(path)
-    # Of the suffix alone: a name that is not UTF-8 ends the process there.
-    if not path.suffix.isascii() or not cv2.haveImageWriter(f"picture{path.suffix}"):
+    if not can_write(path):
         raise ValueError(f"{path} has no picture suffix OpenCV can write: use .png or .jpg.")
     if image.ndim == 3 and image.shape[2] == 4 and path.suffix.lower() in OPAQUE:
         raise ValueError(f"{path} cannot hold a transparent background: use .png.")

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from portraitnet.effects import EFFECTS
-from portraitnet.images import SUFFIXES
+from portraitnet.images import SUFFIXES, is_picture
 
 
 class Task(NamedTuple):
@@ -27,17 +26,23 @@ class Failure(NamedTuple):
         return named.rstrip(".") + "."
 
 
-def find_photos(paths: Iterable[Path]) -> tuple[list[tuple[Path, Path]], list[Failure]]:
+def find_photos(
+    paths: Iterable[Path], results: Iterable[str] = ()
+) -> tuple[list[tuple[Path, Path]], list[Failure]]:
     """Every photo under the given files and folders, once and in order, with its place in them.
 
-    In a folder, what is hidden is passed over, and so are results of earlier runs: "a_blur.png"
-    where a photo "a" lies beside it.
+    In a folder, a file is a photo if its name or its content says so. Hidden files are skipped,
+    and so are results of earlier runs: "a_blur.png" where a photo "a" lies beside it.
+
+    Args:
+        paths: files and folders.
+        results: endings of the names of earlier results, such as "blur".
 
     Returns:
         list of (path, relative path of its result's folder below --output), and a failure for each
         folder that cannot be read.
     """
-    found, unread = {}, []
+    found, unread, results = {}, [], tuple(results)
     for path in paths:
         if not os.path.isdir(path):
             found.setdefault(path, Path())
@@ -46,7 +51,7 @@ def find_photos(paths: Iterable[Path]) -> tuple[list[tuple[Path, Path]], list[Fa
         stems = {photo.with_suffix("") for photo in photos}
         for photo in photos:
             stem, _, mode = photo.stem.rpartition("_")
-            if not stem or mode not in EFFECTS or photo.with_name(stem) not in stems:
+            if not stem or mode not in results or photo.with_name(stem) not in stems:
                 found.setdefault(photo, photo.parent.relative_to(path))
     return list(found.items()), unread
 
@@ -58,8 +63,23 @@ def _photos_in(folder, unread):
     for place, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(place, name)
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in SUFFIXES or _has_picture(path, unread):
+                yield path
+
+
+def _has_picture(path, unread):
+    """Whether a file's content is a picture's; a file that cannot be opened is added to `unread`."""
+    if not path.is_file():  # a pipe would wait for ever
+        return False
+    try:
+        with open(path, "rb") as file:
+            return is_picture(file.read(16))
+    except OSError as error:
+        unread.append(Failure(path, error.strerror))
+        return False
 
 
 def without_clashes(

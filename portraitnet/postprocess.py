@@ -7,27 +7,33 @@ from portraitnet.images import THRESHOLD, Image, Probability
 
 # The network is never quite sure: up to CLEAR it means background, from SOLID on person.
 CLEAR, SOLID = 0.33, 0.67
-# A person's blob holds this share of the network input and has this mean probability (where that exceeds
-# THRESHOLD; the least on EG1800's validation photos was .29 and .84).
+# A person's region has this fraction of the input's pixels and this mean probability (where the
+# probability exceeds THRESHOLD; the smallest on EG1800's validation photos were .29 and .84).
 MIN_PERSON_AREA, MIN_PERSON_MEAN = 0.003, 0.75
+# A region of this fraction is kept however unsure the network is: a bundled network is never
+# unsure of so much where nobody is, and a beginner's own network is unsure everywhere.
+LARGE_AREA = 0.1
 
 
-def drop_doubtful(probability: np.ndarray) -> np.ndarray:
-    """Take out what the network only suspects: blobs too small or too unsure to be a person.
+def drop_doubtful(probability: Probability) -> Probability:
+    """Remove what the network only suspects: regions too small or too unsure to be a person.
 
     Args:
         probability: (h, w) float32 0..1.
 
     Returns:
-        (h, w) float32, 0 in such blobs, their rims included; 0 all over when no blob is left.
+        (h, w) float32, 0 in such regions, their rims included; 0 all over when no region is left.
     """
     _, labels = cv2.connectedComponents((probability > CLEAR).astype(np.uint8))
     core = probability > THRESHOLD
     areas = np.bincount(labels[core], minlength=labels.max() + 1)
     sums = np.bincount(labels[core], probability[core], minlength=labels.max() + 1)
-    kept = (areas >= MIN_PERSON_AREA * probability.size) & (sums >= MIN_PERSON_MEAN * areas)
-    kept[0] = kept.any()  # what lies between the blobs
-    return probability * kept[labels]
+    sure = (areas >= MIN_PERSON_AREA * probability.size) & (sums >= MIN_PERSON_MEAN * areas)
+    if not sure[1:].any() and len(areas) > 1:
+        largest = 1 + int(areas[1:].argmax())
+        sure[largest] = areas[largest] >= LARGE_AREA * probability.size
+    sure[0] = sure[1:].any()  # what lies between the regions
+    return probability * sure[labels]
 
 
 GUIDE_SIDE = 128  # longer side at which the guided filter is fitted, pixels

@@ -19,10 +19,11 @@ from portraitnet.postprocess import drop_doubtful, guided_upsample
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
 SCALE = 0.017
+TOLERANCE = 1e-3  # by which rounding may take a probability out of 0..1
 
 
 class Predictor:
-    """A loaded network; call it from one thread at a time.
+    """A loaded network; any number of threads may call it at a time.
 
     `probability` and `probabilities` are all that most need. They are `prepare`, `run` and
     `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
@@ -98,10 +99,7 @@ class Predictor:
             indices = [i for i, network_input in enumerate(inputs) if network_input.shape == shape]
             batch = to_batch([inputs[i] for i in indices])
             answers = self.run_batch(batch)
-            if not np.isfinite(answers).all():
-                raise ValueError(
-                    "The network's answer is not finite: its weights are damaged; use other ones."
-                )
+            check_answers(answers, batch)
             for i, probability in zip(indices, answers):
                 probabilities[i] = probability
         return probabilities
@@ -111,6 +109,25 @@ class Predictor:
         if self.refine:
             return guided_upsample(drop_doubtful(probability), image)
         return cv2.resize(probability, image.shape[1::-1])
+
+
+def check_answers(answers, batch):
+    """Raise ValueError unless a network's answers are probabilities, one for each pixel."""
+    expected = (len(batch), *batch.shape[2:])
+    if np.shape(answers) != expected:
+        raise ValueError(
+            f"The network answers with {np.shape(answers)} numbers for {expected} pixels: "
+            "give a file that export.py wrote."
+        )
+    if not np.isfinite(answers).all():
+        raise ValueError(
+            "The network's answer is not finite: its weights are damaged; use other ones."
+        )
+    if answers.min() < -TOLERANCE or answers.max() > 1 + TOLERANCE:
+        raise ValueError(
+            f"The network's answer goes from {answers.min():g} to {answers.max():g}, not from 0 to "
+            "1: its file is not one of export.py's."
+        )
 
 
 def to_batch(images: Sequence[Image]) -> NDArray[np.float32]:

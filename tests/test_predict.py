@@ -110,7 +110,7 @@ def test_background_takes_names_codes_and_photos(tmp_path):
 def test_a_background_that_is_nothing_is_told(capsys):
     for text in ("mauve", "#12345g"):
         with pytest.raises(SystemExit) as stop:
-            portraitnet_command.parse_args(["a.png", "--background", text])
+            portraitnet_command.parse_args(["a.png", "--mode", "replace", "--background", text])
         assert stop.value.code == 2
         assert f"neither colour nor photo: There is no file {text}" in capsys.readouterr().err
 

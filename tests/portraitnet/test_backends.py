@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from conftest import draw_portrait, save_random_weights
 
 from portraitnet import backends
 from portraitnet.backends import BACKENDS, Backend, choose, is_installed, load
+from portraitnet.files import add_sha256
 from training.checkpoints import open_predictor
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +66,7 @@ def test_a_file_with_fixed_sides_is_refused(folder, tmp_path, backend):
             side.dim_value = SIZE
     onnx.save(model, tmp_path / "fixed.onnx")
     with pytest.raises(
-        ValueError, match="network inputs of one shape alone.*: export its checkpoint again"
+        ValueError, match="inputs of one shape alone.*: export its checkpoint again"
     ):
         load(tmp_path / "fixed.onnx", backend, threads=1)
 
@@ -192,3 +194,85 @@ def test_paddle_is_not_imported_for_another_backend(folder, tmp_path, backend):
     )
     assert done.returncode == 0, done.stderr
     assert f"portraitnet.onnx with {backend}" in done.stdout
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_get_the_masks_of_their_own_photos(folder, backend):
+    """8 threads, 40 photos of several shapes: each gives what one thread gives."""
+    pytest.importorskip(BACKENDS[backend].package)
+    path = folder / f"portraitnet{BACKENDS[backend].ending}"
+    predictor = open_predictor(path, backend, size=SIZE, threads=1)
+    shapes = (96, 96), (128, 96), (90, 160)
+    photos = [draw_portrait(np.random.default_rng(i), *shapes[i % 3])[0] for i in range(40)]
+    expected = [predictor.probability(photo) for photo in photos]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(predictor.probability, photos))
+    wrong = [i for i in range(40) if np.abs(answers[i] - expected[i]).max() > 1e-5]
+    assert not wrong
+    assert max(np.abs(expected[0] - other).max() for other in expected[3::3]) > 0.01
+
+
+def onnx_file(path, value=0.5, outputs=("probability",), size=None):
+    """An ONNX network that answers one value everywhere."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    batch = helper.make_tensor_value_info("batch", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    answers = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", "h", "w"]) for n in outputs
+    ]
+    nodes = [
+        helper.make_node("ReduceMean", ["batch", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        *(helper.make_node("Add", ["nothing", "value"], [name]) for name in outputs),
+    ]
+    constants = [
+        helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("value", TensorProto.FLOAT, [], [value]),
+    ]
+    graph = helper.make_graph(nodes, "g", [batch], answers, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    if size is not None:
+        helper.set_model_props(model, {"size": size})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("size", ["100000", "-32", "0", "33", "ten", "", "1e3", "9" * 99])
+def test_an_absurd_input_size_in_a_file_is_refused(tmp_path, backend, size):
+    pytest.importorskip(BACKENDS[backend].package)
+    path = onnx_file(tmp_path / "net.onnx", size=size)
+    with pytest.raises(ValueError, match="not a multiple of 32 up to 1024"):
+        load(path, backend)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_two_outputs_are_refused(tmp_path, backend):
+    pytest.importorskip(BACKENDS[backend].package)
+    path = onnx_file(tmp_path / "net.onnx", outputs=("probability", "more"))
+    with pytest.raises(ValueError, match="gives probability, more, not batch and probability"):
+        load(path, backend)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("value", [-0.5, 1.5, 1e9])
+def test_answers_that_are_no_probabilities_are_refused(tmp_path, backend, value):
+    pytest.importorskip(BACKENDS[backend].package)
+    photo = draw_portrait(np.random.default_rng(0))[0]
+    predictor = open_predictor(onnx_file(tmp_path / "net.onnx", value), backend)
+    with pytest.raises(ValueError, match="not from 0 to 1"):
+        predictor.probability(photo)
+    right = open_predictor(onnx_file(tmp_path / "right.onnx", 0.25), backend, refine=False)
+    assert right.probability(photo) == pytest.approx(0.25)
+
+
+def test_a_file_that_the_sums_do_not_list_is_refused(folder, tmp_path):
+    shutil.copy(folder / "portraitnet.onnx", tmp_path / "portraitnet.onnx")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  other.onnx\n")
+    with pytest.raises(ValueError, match="does not list portraitnet.onnx"):
+        load(tmp_path / "portraitnet.onnx", "onnx")
+    add_sha256([tmp_path / "portraitnet.onnx"])
+    load(tmp_path / "portraitnet.onnx", "onnx")
+    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 2

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-from portraitnet import effects, postprocess
+from portraitnet import effects, images, postprocess
 
 MODES = {
     "overlay": effects.overlay,
@@ -162,10 +162,21 @@ def test_fill_does_not_stretch():
 
 def test_where_nobody_is_the_mask_is_empty():
     suspicion = np.full((64, 64), 0.1, np.float32)
-    suspicion[10:40, 10:40] = 0.7  # large and unsure
-    suspicion[50:53, 50:53] = 0.99  # sure and small: 9 of 4096 pixels
+    suspicion[10:29, 10:29] = 0.7  # unsure: 361 of 4096 pixels
+    suspicion[50:53, 50:53] = 0.99  # sure and small: 9 pixels
     suspicion[51, 53:] = 0.3
     assert not postprocess.drop_doubtful(suspicion).any()
+
+
+def test_a_network_that_is_unsure_of_everything_shows_its_largest_region():
+    unsure = np.full((64, 64), 0.1, np.float32)
+    unsure[10:40, 10:40] = 0.6  # 900 of 4096 pixels
+    unsure[50:60, 50:60] = 0.6
+    kept = postprocess.drop_doubtful(unsure)
+    assert (kept[10:40, 10:40] == np.float32(0.6)).all() and not kept[50:60, 50:60].any()
+    unsure[50:60, 50:60] = 0.9  # one sure person: the doubtful region goes, however large
+    kept = postprocess.drop_doubtful(unsure)
+    assert not kept[10:40, 10:40].any() and kept[55, 55] == np.float32(0.9)
 
 
 def test_a_person_stays_and_blobs_beside_go():
@@ -178,3 +189,31 @@ def test_a_person_stays_and_blobs_beside_go():
     expected = probability.copy()
     expected[28:50, 50:60] = 0
     assert np.array_equal(kept, expected) and kept.dtype == np.float32
+
+
+def test_a_cut_out_that_is_fed_back_comes_out_as_it_was():
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (40, 40, 3), np.uint8)
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[10:30, 10:30] = 255
+    alpha[9, 10:30] = 90
+    probability = np.where(alpha > 0, 0.99, 0.01).astype(np.float32)
+    image = images.over_white(colors, alpha)
+    result = effects.cut_out(image, probability, layers=effects.Layers(colors, alpha))
+    assert np.array_equal(result[:, :, 3], alpha)
+    assert np.array_equal(result[alpha > 0][:, :3], colors[alpha > 0])
+
+
+def test_a_round_picture_loses_its_wall_and_gets_no_rim():
+    rows, columns = np.indices((80, 80)) - 39.5
+    radius = np.hypot(rows, columns)
+    alpha = np.clip((36 - radius) * 255, 0, 255).astype(np.uint8)
+    person = columns > 0
+    colors = np.where(person[:, :, None], (40, 60, 200), (150, 90, 20)).astype(np.uint8)
+    probability = np.where(person & (alpha > 0), 0.99, 0.01).astype(np.float32)
+    layers = effects.Layers(colors, alpha)
+    result = effects.cut_out(images.over_white(colors, alpha), probability, layers=layers)
+    assert (result[:, :, 3] <= alpha).all()
+    assert not result[:, :36, 3].any()
+    rim = (alpha > 0) & (alpha < 255) & (columns > 8)
+    assert np.array_equal(result[rim][:, :3], colors[rim]) and result[rim][:, 3].max() > 100

@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import subprocess
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+from PIL import ImageCms
 
 from portraitnet import images
 
@@ -209,3 +212,120 @@ def test_a_jpeg_never_loses_a_transparent_background_in_silence(tmp_path):
     with pytest.raises(ValueError, match="cannot hold a transparent background: use .png"):
         images.write_image(tmp_path / "a.jpg", np.zeros((4, 4, 4), np.uint8))
     assert not (tmp_path / "a.jpg").exists()
+
+
+def with_profile(image, name):
+    """The pixels of an image, (H, W, 3) uint8 BGR, as a JPEG that claims another colour space."""
+    profile = ImageCms.createProfile("sRGB") if name == "sRGB" else ADOBE_LIKE
+    buffer = io.BytesIO()
+    if name == "sRGB":
+        profile = ImageCms.ImageCmsProfile(profile).tobytes()
+    PIL.Image.fromarray(image[:, :, ::-1]).save(buffer, "PNG", icc_profile=profile)
+    return buffer.getvalue()
+
+
+def matrix_profile(gamma=2.2):
+    """A small RGB profile with wide primaries (those of Display P3, D50), made by hand.
+
+    Source: ICC.1:2022, matrix-based display profiles: header, tag table, XYZ and curve tags.
+    """
+
+    def fixed(number):
+        return int(round(number * 65536)).to_bytes(4, "big", signed=True)
+
+    def xyz(*values):
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
+
+    curve = b"curv\0\0\0\0" + (1).to_bytes(4, "big") + int(gamma * 256).to_bytes(2, "big") + b"\0\0"
+    text = b"Wide"
+    described = b"desc\0\0\0\0" + (len(text) + 1).to_bytes(4, "big") + text + b"\0" + bytes(78)
+    tags = {
+        b"desc": described + bytes(-len(described) % 4),
+        b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        b"rXYZ": xyz(0.5151, 0.2412, -0.0011),
+        b"gXYZ": xyz(0.2920, 0.6922, 0.0419),
+        b"bXYZ": xyz(0.1571, 0.0666, 0.7841),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
+    place, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        offset = place + len(body)
+        table += name + offset.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        body += data
+    content = len(tags).to_bytes(4, "big") + table + body
+    header = (
+        (128 + len(content)).to_bytes(4, "big") + b"\0\0\0\0" + b"\x02\x10\0\0" + b"mntrRGB XYZ "
+    )
+    header += bytes(12) + b"acsp" + bytes(28) + fixed(0.9642) + fixed(1.0) + fixed(0.8249)
+    return header + bytes(128 - len(header)) + content
+
+
+ADOBE_LIKE = matrix_profile()
+
+
+def test_colors_of_another_profile_become_srgb(tmp_path):
+    """Display P3's green is more green than any of sRGB: red and blue fall, grey stays."""
+    image = np.zeros((8, 24, 3), np.uint8)
+    image[:, :8], image[:, 8:16], image[:, 16:] = (128, 128, 128), (60, 200, 60), (30, 60, 220)
+    (tmp_path / "wide.png").write_bytes(with_profile(image, "wide"))
+    (tmp_path / "plain.png").write_bytes(with_profile(image, "sRGB"))
+    assert np.array_equal(images.read_image(tmp_path / "plain.png"), image)
+    grey, green, red = images.read_image(tmp_path / "wide.png")[0, [2, 10, 20]].astype(int)
+    assert np.ptp(grey) <= 2 and abs(grey[0] - 128) <= 4
+    assert green[0] < 45 and green[2] < 45 and abs(green[1] - 200) <= 6
+    assert red[2] > 228
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_with_alpha_too(tmp_path, orientation):
+    upright = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
+    upright[:, :, 3] = 255
+    upright[0, 0, 3] = 9
+    stored = {  # how a camera that was held otherwise has stored it
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    picture, exif = PIL.Image.fromarray(np.ascontiguousarray(stored)), PIL.Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    colors, alpha = images.decode_layers(data, "a.png")
+    assert np.array_equal(colors[:, :, ::-1], upright[:, :, :3])
+    assert np.array_equal(alpha, upright[:, :, 3])
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 255), (0, 15, 255), (0, 1, 2, 20, 255), (1, 255)])
+def test_an_index_mask_with_an_ignored_value_is_refused(tmp_path, classes):
+    mask = np.resize(np.array(classes, np.uint8), (8, 8))
+    images.write_image(tmp_path / "m.png", mask)
+    with pytest.raises(ValueError, match="mostly means 'ignore'"):
+        images.read_mask(tmp_path / "m.png")
+
+
+def test_a_pipe_is_read_like_a_file(tmp_path):
+    image = np.full((4, 6, 3), 90, np.uint8)
+    reading, writing = os.pipe()
+    os.write(writing, images.encode_image("a.png", image))
+    os.close(writing)
+    assert np.array_equal(images.read_image(f"/dev/fd/{reading}"), image)
+    os.close(reading)
+
+
+@pytest.mark.parametrize(
+    "ending", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif", ".avif", ".jp2"]
+)
+def test_a_picture_is_known_by_its_content(tmp_path, ending):
+    if not images.can_write(f"a{ending}"):
+        pytest.skip(f"this OpenCV writes no {ending}")
+    data = images.encode_image(f"a{ending}", np.full((64, 64, 3), 90, np.uint8))
+    assert images.is_picture(data)
+    assert not images.is_picture(b"# a text of some length\n")
+    assert images.decode_image(data, "no ending").shape == (64, 64, 3)

@@ -138,7 +138,7 @@ def test_missing_weights_and_unknown_formats_are_named(tmp_path):
 
 
 def test_paddle_is_imported_only_to_run_it():
-    code = "import sys, predictor, effects; sys.exit('paddle' in sys.modules)"
+    code = "import sys, portraitnet; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
