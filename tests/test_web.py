@@ -1,6 +1,7 @@
 """The browser page: its server, its arithmetic (in Node.js) and (slow tests) the page itself."""
 
 import gzip
+import hashlib
 import http.client
 import json
 import os
@@ -198,6 +199,22 @@ def test_a_missing_model_is_one_sentence(tmp_path, model, capsys):
     )
 
 
+@pytest.mark.parametrize("name", ["net.onnx", "net.json"])
+def test_a_damaged_model_is_neither_served_nor_built(model, tmp_path, name):
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in (model, model.with_suffix(".json"))
+    ]
+    (model.parent / "SHA256SUMS").write_text("".join(lines))
+    web.check_model(model)
+    with (model.parent / name).open("ab") as file:
+        file.write(b" ")
+    for use in (web.make_server, lambda model: web.build(tmp_path / "page", model)):
+        with pytest.raises(ValueError, match=rf"{name} is not the file .*SHA-256 differs"):
+            use(model)
+    assert not (tmp_path / "page").exists()
+
+
 def test_networks_have_names(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(web, "install_packages", lambda: None)
     monkeypatch.setattr(web, "MODEL_PATH", model)
@@ -287,7 +304,8 @@ def test_the_lock_file_fits_package_json():
         ("pixels.js", postprocess, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON", "FLAT"]),
         ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", images, ["THRESHOLD"]),
-        ("effects.js", postprocess, ["CLEAR", "SOLID", "MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
+        ("effects.js", postprocess, ["CLEAR", "SOLID", "LARGE_AREA"]),
+        ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
         ("worker.js", backends, ["LITE_SIZE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
     ],
@@ -331,12 +349,15 @@ def test_the_same_regions_are_dropped_as_in_python(tmp_path):
     noise = rng.normal(size=(30, 40, 60)).astype(np.float32)
     given = [cv2.GaussianBlur(plane, (0, 0), 3) for plane in noise]
     given = np.stack([1 / (1 + np.exp(-25 * plane)) for plane in given])
-    given[0] *= 0.7  # nobody
+    given[:2] *= 0.7  # a network that is unsure everywhere
+    given[0][:, 5:] = 0  # and sees small regions alone: nobody
     (tmp_path / "regions").write_bytes(given.tobytes())
     found = [json.loads(line) for line in run_node(tmp_path, REGIONS).splitlines()]
     expected = [postprocess.drop_doubtful(plane) for plane in given]
     dropped = [(kept != plane).any() for kept, plane in zip(expected, given)]
-    assert not expected[0].any() and sum(dropped) > 10, "the test would check nothing"
+    assert not expected[0].any() and expected[1].any() and sum(dropped) > 10, (
+        "the test would check nothing"
+    )
     assert np.allclose(found, np.reshape(expected, (30, -1)), atol=1e-7)
 
 

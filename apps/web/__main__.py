@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from portraitnet.backends import MODELS, choose
 from portraitnet.cli import command, int_range, make_parser
+from portraitnet.files import check_sha256
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -175,10 +176,16 @@ class Server(ThreadingHTTPServer):
 
 
 def check_model(model: Path) -> None:
-    """Raise FileNotFoundError if the ONNX file or its .json is missing."""
+    """Check that the ONNX file and its .json exist and have their sums in SHA256SUMS.
+
+    Raises:
+        FileNotFoundError: one of both is missing.
+        ValueError: a SHA256SUMS file beside them gives another sum.
+    """
     for path in (model, model.with_suffix(".json")):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: make it with `python export.py`.")
+        check_sha256(path)
 
 
 def make_server(model: Path, port: int = 0) -> Server:

@@ -10,6 +10,7 @@ export const CLEAR = 0.33; // background up to CLEAR, person from SOLID on: port
 export const SOLID = 0.67;
 export const MIN_PERSON_AREA = 0.003; // of a person's region, as a fraction of the network input
 export const MIN_PERSON_MEAN = 0.75; // mean probability of a person's region
+export const LARGE_AREA = 0.1; // the largest region is kept from this area on if no region is sure
 const OVERLAY_COLOR = [80, 200, 80];
 const OVERLAY_STRENGTH = 0.4;
 // Half the window sizes of the two colour estimates, as fractions of the longer side: effects.py.
@@ -25,7 +26,9 @@ const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEA
 export function dropDoubtful({ width, height, data }) {
   const result = picture(width, height, 1, data.slice());
   const seen = new Uint8Array(data.length);
+  const unsure = []; // regions that may be no person
   let found = false;
+  let largest = { area: 0 };
   for (let start = 0; start < data.length; start++) {
     if (seen[start] || data[start] <= CLEAR) continue;
     const region = [start];
@@ -48,10 +51,19 @@ export function dropDoubtful({ width, height, data }) {
       }
     }
     const person = area >= MIN_PERSON_AREA * data.length && sum >= MIN_PERSON_MEAN * area;
-    if (!person) for (const i of region) result.data[i] = 0;
     found ||= person;
+    if (person) continue;
+    unsure.push(region);
+    if (area > largest.area) largest = { area, region };
   }
-  if (!found) result.data.fill(0);
+  if (!found && largest.area < LARGE_AREA * data.length) {
+    result.data.fill(0);
+    return result;
+  }
+  for (const region of unsure) {
+    if (!found && region === largest.region) continue;
+    for (const i of region) result.data[i] = 0;
+  }
   return result;
 }
 
