@@ -1,83 +1,104 @@
-"""Export a checkpoint so that other runtimes give the same answer, and prove it on photos.
+"""Export a checkpoint for other runtimes and check that every export gives the same answers.
 
 python export.py                                            # weights/portraitnet.onnx and more
 python export.py --model_path lite --formats int8 --data_root EG1800/ Picsart/ People/
 """
 
+import argparse
 import errno
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-with warnings.catch_warnings():  # Paddle asks all who import it to install a compiler's cache
-    warnings.simplefilter("ignore")
-    import paddle
-
 from data.portraits import PortraitDataset
 from metrics import score
-from models.weights import load_model
-from portraitnet.backends import MODELS, choose, load
+from portraitnet.backends import MODELS, RunBatch, choose, import_paddle, load
 from portraitnet.cli import MISTAKES, command, int_range, make_parser, sentence
 from portraitnet.files import check_writable, whole_file, write_json
 from portraitnet.geometry import SIZE, input_shape, resize
-from portraitnet.images import read_image
+from portraitnet.images import Image, read_image
 from portraitnet.jobs import find_photos
 from portraitnet.predictor import MEAN, SCALE, Predictor
 from training.checkpoints import MODEL_PATH, runner
 
+if TYPE_CHECKING:
+    from models import PortraitNet
+
 ROOT = Path(__file__).parent
-# On which every export must agree with the checkpoint: named, so that nothing else in their folder
-# takes part.
+# Photos on which every export must agree with the checkpoint. They are named one by one, so that
+# other files of that folder have no effect.
 PROOF = [ROOT / "examples" / name for name in ("portrait.jpg", "astronaut.png")]
-INT8_LOSS = 0.003  # of mIoU on the validation list, at most
+INT8_LOSS = 0.003  # mIoU on the validation list; int8 must lose less
 CALIBRATION = 128  # training photos
-# Height and width of the photos in whose network inputs an export is checked: at size 224 these are 224x224,
-# 256x192 and 160x288.
+# Proportions (height, width) of the network inputs on which an export is checked. At size 224 the
+# inputs are 224x224, 256x192 and 160x288.
 PROPORTIONS = (1, 1), (4, 3), (9, 16)
-BATCH = 16  # network inputs the network sees at once while checking
+BATCH = 16  # network inputs in a batch of the check
 
 
-def write_onnx(path, model, metadata, args):
+class Checkpoint(NamedTuple):
+    """What is exported.
+
+    Attributes:
+        path: the .pdparams file.
+        model: the network, in evaluation mode.
+        size: input resolution, see `Predictor`.
+        metadata: see `describe`.
+    """
+
+    path: Path
+    model: "PortraitNet"
+    size: int
+    metadata: dict
+
+
+def write_onnx(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
     from models import onnx_graph
 
-    onnx_graph.onnx.save(onnx_graph.onnx_model(model, metadata), path)
+    proto = onnx_graph.onnx_model(checkpoint.model, checkpoint.metadata)
+    onnx_graph.onnx.save(proto, path)
 
 
-def write_fp16(path, model, metadata, args):
+def write_fp16(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
     from models import onnx_graph
 
-    onnx_graph.onnx.save(onnx_graph.halve(onnx_graph.onnx_model(model, metadata)), path)
+    proto = onnx_graph.onnx_model(checkpoint.model, checkpoint.metadata)
+    onnx_graph.onnx.save(onnx_graph.halve(proto), path)
 
 
-def write_int8(path, model, metadata, args):
+def write_int8(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`; the training photos of `data_root` calibrate the activations."""
     from models import onnx_graph
 
-    predictor = Predictor.of(runner(model), args.size)
-    train = PortraitDataset(args.data_root, "train")
+    predictor = Predictor.of(runner(checkpoint.model), checkpoint.size)
+    train = PortraitDataset(data_root, "train")
     chosen = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
     inputs = [predictor.prepare(train.photo(i)[0]) for i in chosen]
-    proto = onnx_graph.onnx_model(model, metadata)
+    proto = onnx_graph.onnx_model(checkpoint.model, checkpoint.metadata)
     onnx_graph.onnx.save(onnx_graph.quantize(proto, inputs), path)
 
 
-def write_inference(path, model, metadata, args):
+def write_inference(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
+    paddle = import_paddle()
     from models.onnx_graph import fold_batchnorm
 
-    # Paddle tells of no full disk and leaves a damaged file.
-    needed = 2 * args.model_path.stat().st_size
+    # On a full disk Paddle reports no error and leaves a damaged file.
+    needed = 2 * checkpoint.path.stat().st_size
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, f"No space for {needed:,} bytes", str(path.parent))
-    network = fold_batchnorm(model)
-    network.forward = network.probability  # what Paddle records
+    network = fold_batchnorm(checkpoint.model)
+    network.forward = network.probability  # the function that Paddle records
     batch = paddle.static.InputSpec([None, 3, None, None], "float32", "batch")
     paddle.jit.save(network, str(path.with_suffix("")), input_spec=[batch])
 
@@ -86,59 +107,61 @@ class Format(NamedTuple):
     """How a checkpoint is exported.
 
     Attributes:
-        files: what is added to the checkpoint's name; the backend loads the first.
-        backend: that checks it.
-        write: function of (path of the first, PortraitNet, metadata, args).
-        limit: largest difference of a probability; None where the mIoU is compared instead.
+        endings: what the files' names add to the checkpoint's stem; the backend loads the first.
+        backend: runtime of the check.
+        write: function of (path of the first file, Checkpoint, data folders or None).
+        limit: largest allowed difference of a probability; None if the mIoU is compared instead.
     """
 
-    files: tuple
+    endings: tuple[str, ...]
     backend: str
-    write: Callable
+    write: Callable[[Path, Checkpoint, Sequence[str] | None], None]
     limit: float | None
 
 
-INFERENCE_FILES = "_inference.pdiparams", "_inference.json"
+INFERENCE_ENDINGS = "_inference.pdiparams", "_inference.json"
 FORMATS = {
     "onnx": Format((".onnx",), "onnx", write_onnx, 1e-4),
     "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, 4e-3),
     "int8": Format(("_int8.onnx",), "onnx", write_int8, None),
-    "inference": Format(INFERENCE_FILES, "inference", write_inference, 1e-4),
+    "inference": Format(INFERENCE_ENDINGS, "inference", write_inference, 1e-4),
 }
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Export a checkpoint for other runtimes; each export must answer as the checkpoint does.",
+        "Export a checkpoint for other runtimes. An export is written only if it gives the "
+        "checkpoint's answers.",
         example="python export.py --model_path output/best.pdparams --formats onnx fp16",
     )
     add = parser.add_argument
-    weights = f"weights that train.py wrote, or {' or '.join(MODELS)} for those in weights/"
-    add("--model_path", type=Path, default=MODEL_PATH, help=weights)
-    add("--output", type=Path, help="folder of the exports (default: that of the weights)")
+    model_path = f"checkpoint of train.py, or {' or '.join(MODELS)} for a bundled one"
+    add("--model_path", type=Path, default=MODEL_PATH, help=model_path)
+    add("--output", type=Path, help="folder of the exports (default: the checkpoint's folder)")
+    size = "input resolution: the input's area is about SIZE x SIZE pixels"
     add(
         "--size",
         type=int_range(32, multiple=32),
-        help=f"side of the square with a network input's area, pixels (default: the name's, or {SIZE})",
+        help=f"{size} (default: {SIZE}, or that of the bundled checkpoint)",
     )
     add(
         "--formats",
         nargs="+",
         choices=FORMATS,
         default=["onnx", "fp16", "inference"],
-        help="fp16: ONNX with weights of half the size; inference: Paddle Inference",
+        help="formats to write; fp16: ONNX with float16 weights, inference: Paddle Inference",
     )
     add(
         "--photos",
         nargs="+",
         type=Path,
         default=PROOF,
-        help="photos or folders on which the export must agree with the checkpoint",
+        help="photos or folders on which the exports must agree with the checkpoint",
     )
     add(
         "--data_root",
         nargs="+",
-        help="data folders (docs/data.md), for int8 alone: it is calibrated and scored on them",
+        help="data folders (docs/data.md) for calibration and scores of int8",
     )
     args = parser.parse_args(argv)
     if str(args.model_path) in MODELS:
@@ -150,20 +173,45 @@ def parse_args(argv=None):
     return args
 
 
-def read_inputs(paths, size):
-    """Paths of photos and of folders of photos -> list of each photo's network inputs in all PROPORTIONS."""
+def read_inputs(paths: Iterable[Path], size: int) -> list[Image]:
+    """Each photo's network inputs in all PROPORTIONS.
+
+    Args:
+        paths: photos and folders of photos.
+        size: input resolution, see `Predictor`.
+
+    Returns:
+        list of (h, w, 3) uint8 BGR.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_image`; a folder cannot be read or has no photo.
+    """
     photos, unread = find_photos(paths)
-    found = [path for path, _ in photos]
     if unread:
         raise ValueError(str(unread[0]))
-    if not found:
+    if not photos:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
     shapes = [input_shape(*proportions, size) for proportions in PROPORTIONS]
-    return [resize(read_image(path), *shape) for path in found for shape in shapes]
+    return [resize(read_image(path), *shape) for path, _ in photos for shape in shapes]
 
 
-def check_difference(name, run_batch, model, inputs):
-    """The largest difference from the checkpoint; ValueError above the format's limit."""
+def check_difference(
+    name: str, run_batch: RunBatch, model: "PortraitNet", inputs: Sequence[Image]
+) -> dict[str, float]:
+    """Compare an export with the checkpoint on network inputs.
+
+    Args:
+        name: name in FORMATS.
+        run_batch: the export.
+        model: the checkpoint's network.
+        inputs: list of (h, w, 3) uint8 BGR.
+
+    Returns:
+        {"largest_difference": of a probability, "inputs": number of network inputs}.
+
+    Raises:
+        ValueError: the difference exceeds the format's limit.
+    """
     exported, checkpoint = Predictor.of(run_batch), Predictor.of(runner(model))
     groups = [inputs[i : i + BATCH] for i in range(0, len(inputs), BATCH)]
     difference = max(
@@ -176,13 +224,28 @@ def check_difference(name, run_batch, model, inputs):
             f"The {name} export differs from the checkpoint by {difference:.1e} on "
             f"{len(inputs)} network inputs, over {FORMATS[name].limit:g}: it was not written."
         )
-    return {"largest_difference": difference, "network inputs": len(inputs)}
+    return {"largest_difference": difference, "inputs": len(inputs)}
 
 
-def check_miou(run_batch, model, args):
-    """mIoU (metrics.PROTOCOLS' miou_raw) of both; ValueError where int8 loses INT8_LOSS or more."""
-    val = PortraitDataset(args.data_root, "val")
-    predictors = (Predictor.of(run, args.size) for run in (runner(model), run_batch))
+def check_miou(
+    run_batch: RunBatch, model: "PortraitNet", size: int, data_root: Sequence[str]
+) -> dict[str, float]:
+    """Compare the mIoU (`miou_raw` of metrics.PROTOCOLS) of an INT8 export and the checkpoint.
+
+    Args:
+        run_batch: the export.
+        model: the checkpoint's network.
+        size: input resolution, see `Predictor`.
+        data_root: data folders with validation photos.
+
+    Returns:
+        {"miou_checkpoint": 0..1, "miou_int8": 0..1, "photos": number of photos}.
+
+    Raises:
+        ValueError: the export loses INT8_LOSS or more.
+    """
+    val = PortraitDataset(data_root, "val")
+    predictors = (Predictor.of(run, size) for run in (runner(model), run_batch))
     before, after = (score(each.probabilities, val).summary()["miou_raw"] for each in predictors)
     if before - after >= INT8_LOSS:
         raise ValueError(
@@ -192,55 +255,81 @@ def check_miou(run_batch, model, args):
     return {"miou_checkpoint": before, "miou_int8": after, "photos": len(val)}
 
 
-def describe(args):
-    """What a user of an exported file must know, and where it comes from."""
+def describe(path: Path, size: int) -> dict:
+    """The metadata of exports: pre-processing, and the checkpoint they come from.
+
+    Args:
+        path: the checkpoint.
+        size: input resolution, see `Predictor`.
+    """
     git = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
-        "size": args.size,
+        "size": size,
         "mean": list(MEAN),
         "scale": SCALE,
         "channel_order": "BGR",
         "input": "batch",
         "output": "probability",
-        "weights": args.model_path.name,
-        "weights_sha256": sha256(args.model_path),
+        "weights": path.name,
+        "weights_sha256": sha256(path),
         "revision": git.stdout.strip() or "unknown",
     }
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def export(name, model, metadata, inputs, args):
-    """Write one format under hidden names, check it, and only then give it its own.
+def export(
+    name: str,
+    checkpoint: Checkpoint,
+    output: Path,
+    inputs: Sequence[Image],
+    data_root: Sequence[str] | None = None,
+) -> dict[str, dict]:
+    """Write one format under temporary names, check it, then rename it.
+
+    Args:
+        name: name in FORMATS.
+        checkpoint: what is exported.
+        output: folder of the files.
+        inputs: see `check_difference`.
+        data_root: data folders; only int8 needs them.
 
     Returns:
-        {file: what was measured and its SHA-256}.
+        {file: measurements, bytes and SHA-256}.
+
+    Raises:
+        ValueError: the export's answers differ too much.
+        OSError, ImportError: a file cannot be written, or a package is missing.
     """
     chosen, files = FORMATS[name], {}
     with ExitStack() as stack:
-        paths = [args.output / f"{args.model_path.stem}{file}" for file in chosen.files]
+        paths = [output / f"{checkpoint.path.stem}{ending}" for ending in chosen.endings]
         hidden = [stack.enter_context(whole_file(path)) for path in paths]
-        chosen.write(hidden[0], model, metadata, args)
+        chosen.write(hidden[0], checkpoint, data_root)
         run_batch = load(hidden[0], chosen.backend).run_batch
         if chosen.limit is None:
-            measured = check_miou(run_batch, model, args)
+            measured = check_miou(run_batch, checkpoint.model, checkpoint.size, data_root)
         else:
-            measured = check_difference(name, run_batch, model, inputs)
+            measured = check_difference(name, run_batch, checkpoint.model, inputs)
         for path, file in zip(paths, hidden):
             facts = {"bytes": file.stat().st_size, "sha256": sha256(file)}
             files[path.name] = measured | facts
     message = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
     for file, facts in files.items():
-        print(f"saved {args.output / file}: {facts['bytes'] / 1e6:.2f} MB, {message}")
+        print(f"saved {output / file}: {facts['bytes'] / 1e6:.2f} MB, {message}")
     return files
 
 
-def write_metadata(path, metadata, files):
-    """JSON beside the exports; files of earlier runs from the same weights and size stay listed."""
+def write_metadata(path: Path, metadata: dict, files: dict[str, dict]) -> None:
+    """Write the JSON file beside the exports.
+
+    Files of earlier runs stay listed if weights and size are the same.
+    """
     try:
         old = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -251,22 +340,25 @@ def write_metadata(path, metadata, files):
 
 
 @command("export.py")
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    args.output = args.output or args.model_path.parent
-    for name in args.formats:  # before the work for them
-        for file in FORMATS[name].files:
-            path = args.output / f"{args.model_path.stem}{file}"
+    output, stem = args.output or args.model_path.parent, args.model_path.stem
+    for name in args.formats:  # before the work
+        for ending in FORMATS[name].endings:
+            path = output / f"{stem}{ending}"
             check_writable(path, keep=[args.model_path, *args.photos])
     inputs = read_inputs(args.photos, args.size)
-    model = load_model(args.model_path)
-    metadata = describe(args)
-    args.output.mkdir(parents=True, exist_ok=True)
+    import_paddle()
+    from models.weights import load_model
+
+    model, metadata = load_model(args.model_path), describe(args.model_path, args.size)
+    checkpoint = Checkpoint(args.model_path, model, args.size, metadata)
+    output.mkdir(parents=True, exist_ok=True)
     failed = False
     for name in args.formats:
         try:
-            files = export(name, model, metadata, inputs, args)
-            write_metadata(args.output / f"{args.model_path.stem}.json", metadata, files)
+            files = export(name, checkpoint, output, inputs, args.data_root)
+            write_metadata(output / f"{stem}.json", metadata, files)
         except MISTAKES as error:
             print(f"export.py: {sentence(error, name)}", file=sys.stderr)
             failed = True

@@ -130,3 +130,15 @@ def test_an_empty_list_is_a_problem_and_no_list_an_error(data_root, capsys):
     (data_root / "eg1800_test.txt").unlink()
     assert check.main(["--data_root", str(data_root), "--split", "test"]) == 1
     assert f"No test list in {data_root}: add one." in capsys.readouterr().err
+
+
+def test_an_index_mask_with_an_ignore_value_is_unreadable(data_root, capsys):
+    """0, a class and 255 for "ignore", as PaddleSeg and VOC have it: the person would be lost."""
+    label = data_root / "Labels" / "00002.png"
+    index_mask = read_mask(label) * np.uint8(15)
+    index_mask[40] = 255
+    cv2.imwrite(str(label), index_mask)
+    assert check.main(["--data_root", str(data_root)]) == 1
+    message = capsys.readouterr().out
+    assert f"unreadable: {label} holds classes 15 and 255" in message
+    assert "1 problems in 20 pairs" in message
