@@ -15,11 +15,12 @@ import paddle
 from paddle import _C_ops
 from paddle.base import core
 
-from portraitnet.files import lock
+from portraitnet.files import lock, sync
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
 NAME = "portraitnet_ops"
+SUM = "sha256"  # file beside the library: its SHA-256, written when it is whole
 # Paddle compiles as strict C++17, where GCC makes no fused multiply-adds unless told to.
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread", "-w"]
 
@@ -43,7 +44,7 @@ def load_operators():
     if compiler is None:
         raise BuildError("there is no C++ compiler (install g++)")
     folder = _cache_folder(compiler)
-    if not folder.exists():
+    if not _is_whole(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _build_once(folder)
@@ -68,13 +69,29 @@ def _cache_folder(compiler):
     return pathlib.Path(cache) / "portraitnet" / digest
 
 
+def _library(folder):
+    return folder / NAME / f"{NAME}.so"
+
+
+def _is_whole(folder):
+    """Whether the library of a finished build is as it was built: one cut short would crash."""
+    try:
+        expected = (folder / SUM).read_text()
+        return hashlib.sha256(_library(folder).read_bytes()).hexdigest() == expected
+    except OSError:
+        return False
+
+
 def _build_once(folder):
     # Whoever comes second waits for the first one's build; the lock goes with its process.
     with lock(f"{folder}.lock", wait=True):
-        if not folder.exists():
-            message = "Building the C++ kernels for training, once: half a minute ..."
-            print(message, file=sys.stderr, flush=True)
-            _build(folder)
+        if _is_whole(folder):
+            return
+        what = "Building the C++ kernels for training, once: half a minute ..."
+        if folder.exists():
+            what = f"The C++ kernels in {folder} are damaged. {what}"
+        print(what, file=sys.stderr, flush=True)
+        _build(folder)
 
 
 def _build(folder):
@@ -92,14 +109,21 @@ def _build(folder):
             log = folder.parent / "build.log"
             log.write_text(done.stdout + done.stderr)
             raise BuildError(f"the C++ kernels did not build (see {log})")
+        library = _library(pathlib.Path(work))
+        digest = hashlib.sha256(library.read_bytes()).hexdigest()
+        pathlib.Path(work, SUM).write_text(digest)
+        for path in (library, pathlib.Path(work, SUM), work):  # or a power cut leaves holes
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged build
         os.rename(work, folder)
+        sync(folder.parent)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _import(folder):
     """Register the operators with Paddle: a function each, named without the project's prefix."""
-    names = core.load_op_meta_info_and_register_op(str(folder / NAME / f"{NAME}.so"))
+    names = core.load_op_meta_info_and_register_op(str(_library(folder)))
     calls = {
         name.removeprefix("portraitnet_"): functools.partial(_C_ops._run_custom_op, name)
         for name in names

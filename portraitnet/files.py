@@ -49,9 +49,10 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
         remove_partials(path.parent)
         yield temporary
         if durable:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())  # or the name could be there without the content
+            sync(temporary)  # or the name could be there without the content
         temporary.replace(path)
+        if durable:
+            sync(path.parent)  # or the new name could be gone
     except OSError as error:
         # A full disk names no file, and other failures the temporary one.
         if error.errno is None or error.filename not in (None, temporary, str(temporary)):
@@ -60,6 +61,17 @@ def whole_file(path: str | Path, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the first failure is the one to tell
             temporary.unlink(missing_ok=True)
+
+
+def sync(path: str | Path) -> None:
+    """Wait until the disk holds a file's content, or a folder's names."""
+    if os.name != "posix" and os.path.isdir(path):  # Windows has no such call
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @cache  # once a process

@@ -8,6 +8,9 @@ import pytest
 
 from data.alignment import inside_distance
 
+# Flags of a training of seconds on `data_root`.
+SMALL_TRAINING = "--width 0.25 --size 64 --batch_size 4 --log_iter 2".split()
+
 
 def draw_portrait(rng, height=96, width=80):
     """A head and shoulders in reddish tones on a bluish background.
@@ -79,8 +82,13 @@ def draw_data_root(root, train=12, val=4, test=4, seed=0):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory):
-    """Decoded photos go into a folder of the tests, in their processes too."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    """Decoded photos go into a folder of the tests; kernels that were built before are used."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    own = tmp_path_factory.mktemp("cache")
+    (own / "portraitnet").mkdir()
+    for build in Path(home, "portraitnet").glob("????????????????"):
+        (own / "portraitnet" / build.name).symlink_to(build)
+    os.environ["XDG_CACHE_HOME"] = str(own)
 
 
 @pytest.fixture
