@@ -7,11 +7,23 @@ import paddle
 import kernels
 from files import lock
 from models import PortraitNet
-from models.weights import DAMAGED, are_weights, load_state, load_whole, save_atomically
+from models.weights import are_weights, load_state, load_whole, save_atomically
 
 HARMLESS = ("resume", "output", "num_workers", "cache_dir", "log_iter", "sizes")  # if changed
 DECIDING = ("batch_size", "seed")  # of the order of the photos
 SELECTED = "mean_person_iou"  # of an epoch
+# What Paddle's optimizer and scaler raise when they are given another's state, by trial.
+FOREIGN = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 RESUME_FILE = "resume.pdstate"  # in the run's folder; the epoch's weights lie beside it
 
 
@@ -124,7 +136,7 @@ class Run:
             self.optimizer.set_state_dict(state["optimizer"])
             if self.scaler is not None:
                 self.scaler.load_state_dict(state["scaler"])
-        except (*DAMAGED, AssertionError) as error:
+        except FOREIGN as error:
             raise ValueError(f"{path} holds no state of this optimizer ({error}).") from None
         for name in (*self.PLACE, "sums"):
             setattr(self, name, state[name])

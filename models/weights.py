@@ -1,6 +1,5 @@
 """Reading and writing weights: strict names, whole files, and where a training starts."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,19 +14,6 @@ from models.safe_load import safe_load
 
 MOST_WIDTH = 8  # of a network, as a multiple of its usual channels
 PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
-# What unpickling a damaged file may raise, by Python's documentation and by trial.
-DAMAGED = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-)
 
 
 def load_model(path: str | Path) -> PortraitNet:
@@ -87,14 +73,12 @@ def load_whole(path: str | Path) -> object:
     """What `paddle.save` wrote; nothing in the file is run.
 
     Raises:
-        ValueError: the file is damaged, or names code.
+        ValueError: the file is damaged, names code or would take too much memory.
     """
     try:
         return safe_load(path)
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path} is damaged or not Paddle's ({type(error).__name__}: {error}); copy it again."
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or not Paddle's ({error}); copy it again.") from error
 
 
 def load_state(
