@@ -58,8 +58,8 @@ MODELS = {
 }
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
-# Views of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO 0.2 s
-# and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
+# Inputs of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO
+# 0.2 s and 28 MB; one network for all shapes would take a fifth more time, in INT8 three quarters.
 SHAPES_KEPT = 16
 MANY = 300  # photos from which OpenVINO's faster network makes up for its slower start
 MAX_SIZE = 1024  # of an input, pixels: a larger one would take minutes
@@ -178,7 +178,7 @@ def load(
 
 
 def check_model_file(model_path: str | Path, backend: str) -> None:
-    """Check that a model file is there and intact, and that its backend is installed; see `load`."""
+    """Check that a model file is there and intact and its backend installed; see `load`."""
     package = BACKENDS[backend].package
     if not Path(model_path).is_file():
         raise FileNotFoundError(
@@ -192,7 +192,7 @@ def check_model_file(model_path: str | Path, backend: str) -> None:
 
 
 def import_paddle() -> ModuleType:
-    """Paddle, without its advice to install a C++ compiler's cache; the only place that silences it."""
+    """Paddle, without its advice to install a compiler's cache; the only place that silences it."""
     warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
 

@@ -37,7 +37,7 @@ def drop_doubtful(probability: Probability) -> Probability:
 
 
 GUIDE_SIDE = 128  # longer side at which the guided filter is fitted, pixels
-GUIDE_RADIUS = 0.016  # of its window, as a share of the longer side
+GUIDE_RADIUS = 0.016  # of its window, as a fraction of the longer side
 GUIDE_EPSILON = 1e-3  # variance of a colour (0..1 squared) below which a window counts as flat
 FLAT = 0.05  # a probability that changes less from pixel to pixel of GUIDE_SIDE is left as it is
 TILE = 8  # side of the squares in which it is applied, pixels of GUIDE_SIDE

@@ -660,6 +660,7 @@ def test_stock_kernels_when_the_build_fails(tmp_path):
 def test_stock_kernels_when_the_cache_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("CXX", sys.executable)  # any program that answers --version
     monkeypatch.setattr(kernels, "_operators", None)
     assert "cannot be written (set XDG_CACHE_HOME" in kernels.accelerate(PortraitNet())
 

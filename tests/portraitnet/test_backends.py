@@ -160,7 +160,7 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
         choose("light")
 
 
-def test_the_lite_network_sees_smaller_views(folder, tmp_path, monkeypatch):
+def test_the_lite_network_has_smaller_inputs(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
     for name in ("portraitnet.pdparams", "portraitnet_lite.pdparams"):
         shutil.copy(folder / "portraitnet.pdparams", tmp_path / name)
