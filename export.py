@@ -70,7 +70,7 @@ def write_int8(path, model, metadata, args):
 
 
 def write_inference(path, model, metadata, args):
-    from models.onnx_graph import fold_batchnorm
+    from models.inference_graph import fold_batchnorm
 
     # Paddle tells of no full disk and leaves a damaged file.
     needed = 2 * args.model_path.stat().st_size
