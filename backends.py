@@ -8,11 +8,14 @@ A batch has any number of photos and any sides that are multiples of 32.
 | inference | .pdiparams beside its .json, of export.py | paddlepaddle |
 | onnx | .onnx, of export.py | onnxruntime |
 | openvino | .onnx, of export.py | openvino |
+| litert | .tflite, of export.py: what a phone runs | ai-edge-litert |
 
 Nothing here imports one of them before it runs.
 """
 
 import importlib.util
+import json
+import threading
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -40,6 +43,10 @@ MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Views of one size have some forty shapes, photos and films few of them. Each costs OpenVINO 0.2 s
 # and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
 SHAPES_KEPT = 16
+PACKAGE_NAMES = {
+    "paddle": "paddlepaddle",
+    "ai_edge_litert": "ai-edge-litert",
+}  # where not its module's
 # Batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
 RunBatch = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -138,7 +145,7 @@ def load(
             "or export.py."
         )
     if not is_installed(backend):
-        name = {"paddle": "paddlepaddle"}.get(package, package)
+        name = PACKAGE_NAMES.get(package, package)
         raise ImportError(f"The backend {backend} needs {package}: run `pip install {name}`.")
     check_sha256(Path(model_path))
     network = loader(Path(model_path), threads)
@@ -269,8 +276,62 @@ def load_openvino(model_path, threads):
     return Network(run_batch, size)
 
 
+def load_litert(model_path, threads):
+    """See `load`."""
+    interpreter = litert_interpreter(model_path, threads)
+    given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    check_interface(model_path, given["name"], False, answer["name"])
+    size = litert_metadata(model_path).get("size", SIZE)
+    turn = threading.Lock()  # an interpreter keeps one input and one output
+
+    def run_batch(batch):
+        # One photo at a time: a batch costs memory and is no faster. A new shape costs 1.5 ms.
+        with turn:
+            shape = [1, *batch.shape[2:], 3]
+            if shape != interpreter.get_input_details()[0]["shape"].tolist():
+                interpreter.resize_tensor_input(given["index"], shape)
+                interpreter.allocate_tensors()
+            probability = np.empty((len(batch), *batch.shape[2:]), np.float32)
+            for i, pixels in enumerate(batch.transpose(0, 2, 3, 1)):
+                interpreter.set_tensor(given["index"], pixels[None])
+                interpreter.invoke()
+                probability[i] = interpreter.get_tensor(answer["index"])[0, :, :, 0]
+        return probability
+
+    return Network(run_batch, size)
+
+
+def litert_interpreter(model_path: str | Path, threads: int | None):
+    """A LiteRT interpreter with its memory allocated, for anybody's .tflite file.
+
+    Raises:
+        ImportError: ai-edge-litert is not installed.
+        ValueError: the file is damaged or no model.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(str(model_path), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise damaged(model_path, error) from None
+    return interpreter
+
+
+def litert_metadata(model_path: str | Path) -> dict:
+    """What export.py noted in a .tflite file; {} for other makers' files."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(Path(model_path).read_bytes())
+    for i in range(model.MetadataLength()):
+        entry = model.Metadata(i)
+        if entry.Name() == b"portraitnet":
+            return json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    return {}
+
+
 def check_interface(model_path, given, fixed, answer):
-    """Raise ValueError unless an ONNX file is as export.py writes it.
+    """Raise ValueError unless an exported file is as export.py writes it.
 
     Args:
         given, answer: names of its input and output.
@@ -301,6 +362,7 @@ def damaged(model_path, error):
 BACKENDS = {
     "openvino": ("portraitnet.onnx", "openvino", load_openvino),
     "onnx": ("portraitnet.onnx", "onnxruntime", load_onnx),
+    "litert": ("portraitnet.tflite", "ai_edge_litert", load_litert),
     "inference": ("portraitnet_inference.pdiparams", "paddle", load_inference),
     "paddle": ("portraitnet.pdparams", "paddle", load_paddle),
 }

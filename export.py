@@ -2,6 +2,7 @@
 
 python export.py                                            # weights/portraitnet.onnx and more
 python export.py --model_path lite --formats int8 --data_root EG1800/ Picsart/ People/
+python export.py --model_path lite --formats tflite_fp16 coreml --shape 256x192     # for phones
 """
 
 import errno
@@ -25,7 +26,7 @@ with warnings.catch_warnings():  # Paddle asks all who import it to install a co
 from backends import MODELS, choose, load, runner
 from dataset import PortraitDataset
 from files import check_writable, whole_file, write_json
-from flags import MISTAKES, command, make_parser, sentence, whole
+from flags import MISTAKES, command, input_shape, make_parser, sentence, whole
 from images import read_image
 from metrics import score
 from models.weights import load_model
@@ -44,6 +45,15 @@ CALIBRATION = 128  # training photos
 # 256x192 and 160x288.
 PROPORTIONS = (1, 1), (4, 3), (9, 16)
 BATCH = 16  # views the network sees at once while checking
+# Largest difference of a probability by rounding, for |logit| < 9 and the sigmoid's slope of 1/4.
+# float32: 10,622 products are summed on the way through the 84 convolutions, each sum rounded by
+# 2**-24: 2**-24 * sqrt(10622) * 9 / 4 = 1.4e-5 in one of two answers, and 5 standard deviations of
+# their difference for the largest of 300,000 pixels.
+FLOAT32_LIMIT = 1e-4
+# float16: the weights of 25 layers are rounded by 2**-11 / sqrt(3) = 2.8e-4 of their value:
+# 2.8e-4 * sqrt(25) * 9 / 4 = 3.2e-3, less what averages out among a layer's weights.
+FLOAT16_LIMIT = 4e-3
+LICENSE = "Apache-2.0"
 
 
 def write_onnx(path, model, metadata, args):
@@ -67,6 +77,18 @@ def write_int8(path, model, metadata, args):
     views = [predictor.prepare(train.photo(i)[0]) for i in chosen]
     proto = onnx_graph.onnx_model(model, metadata)
     onnx_graph.onnx.save(onnx_graph.quantize(proto, views), path)
+
+
+def write_tflite(path, model, metadata, args):
+    from models.tflite_graph import tflite_model
+
+    path.write_bytes(tflite_model(model, metadata, args.shape))
+
+
+def write_tflite_fp16(path, model, metadata, args):
+    from models.tflite_graph import tflite_model
+
+    path.write_bytes(tflite_model(model, metadata, args.shape, half=True))
 
 
 def write_inference(path, model, metadata, args):
@@ -100,11 +122,14 @@ class Format(NamedTuple):
 
 INFERENCE_FILES = "_inference.pdiparams", "_inference.json"
 FORMATS = {
-    "onnx": Format((".onnx",), "onnx", write_onnx, 1e-4),
-    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, 4e-3),
+    "onnx": Format((".onnx",), "onnx", write_onnx, FLOAT32_LIMIT),
+    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, FLOAT16_LIMIT),
     "int8": Format(("_int8.onnx",), "onnx", write_int8, None),
-    "inference": Format(INFERENCE_FILES, "inference", write_inference, 1e-4),
+    "inference": Format(INFERENCE_FILES, "inference", write_inference, FLOAT32_LIMIT),
+    "tflite": Format((".tflite",), "litert", write_tflite, FLOAT32_LIMIT),
+    "tflite_fp16": Format(("_fp16.tflite",), "litert", write_tflite_fp16, FLOAT16_LIMIT),
 }
+SHAPED = "tflite", "tflite_fp16"  # formats whose files have an input shape
 
 
 def parse_args(argv=None):
@@ -126,7 +151,14 @@ def parse_args(argv=None):
         nargs="+",
         choices=FORMATS,
         default=["onnx", "fp16", "inference"],
-        help="fp16: ONNX with weights of half the size; inference: Paddle Inference",
+        help="fp16: ONNX with weights of half the size; inference: Paddle Inference; tflite: "
+        "LiteRT for Android; tflite_fp16: the same with weights of half the size",
+    )
+    add(
+        "--shape",
+        type=input_shape,
+        help=f"height x width of the network input in the file, for {', '.join(SHAPED)} alone, "
+        "pixels (default: the square of --size)",
     )
     add(
         "--photos",
@@ -147,19 +179,28 @@ def parse_args(argv=None):
     args.size = args.size or SIZE
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
+    if args.shape and not set(args.formats) & set(SHAPED):
+        parser.error(f"--shape has an effect on {', '.join(SHAPED)} alone")
+    args.shape = args.shape or (args.size, args.size)
     return args
 
 
-def read_views(paths, size):
-    """Paths of photos and of folders of photos -> list of each photo's views in all PROPORTIONS."""
+def read_views(paths, size, shape):
+    """The network inputs on which an export is checked.
+
+    Args:
+        paths: of photos and of folders of photos.
+        size: input resolution; each photo is resized to all PROPORTIONS.
+        shape: (height, width) to which each photo is resized too.
+    """
     photos, unread = find_photos(paths)
     found = [path for path, _ in photos]
     if unread:
         raise ValueError(str(unread[0]))
     if not found:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
-    shapes = [view_shape(*proportions, size) for proportions in PROPORTIONS]
-    return [resize(read_image(path), *shape) for path in found for shape in shapes]
+    shapes = {shape, *(view_shape(*proportions, size) for proportions in PROPORTIONS)}
+    return [resize(read_image(path), *shape) for path in found for shape in sorted(shapes)]
 
 
 def check_difference(name, run_batch, model, views):
@@ -198,6 +239,8 @@ def describe(args):
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
+        "name": "PortraitNet",
+        "license": LICENSE,
         "size": args.size,
         "mean": list(MEAN),
         "scale": SCALE,
@@ -208,6 +251,14 @@ def describe(args):
         "weights_sha256": sha256(args.model_path),
         "revision": git.stdout.strip() or "unknown",
     }
+
+
+def exported_paths(name, args):
+    """Paths of a format's files; a shape other than the square of --size is part of their name."""
+    stem = args.model_path.stem
+    if name in SHAPED and args.shape != (args.size, args.size):
+        stem = f"{stem}_{args.shape[0]}x{args.shape[1]}"
+    return [args.output / f"{stem}{file}" for file in FORMATS[name].files]
 
 
 def sha256(path):
@@ -222,7 +273,7 @@ def export(name, model, metadata, views, args):
     """
     chosen, files = FORMATS[name], {}
     with ExitStack() as stack:
-        paths = [args.output / f"{args.model_path.stem}{file}" for file in chosen.files]
+        paths = exported_paths(name, args)
         hidden = [stack.enter_context(whole_file(path)) for path in paths]
         chosen.write(hidden[0], model, metadata, args)
         run_batch = load(hidden[0], chosen.backend).run_batch
@@ -255,10 +306,9 @@ def main(argv=None):
     args = parse_args(argv)
     args.output = args.output or args.model_path.parent
     for name in args.formats:  # before the work for them
-        for file in FORMATS[name].files:
-            path = args.output / f"{args.model_path.stem}{file}"
+        for path in exported_paths(name, args):
             check_writable(path, keep=[args.model_path, *args.photos])
-    views = read_views(args.photos, args.size)
+    views = read_views(args.photos, args.size, args.shape)
     model = load_model(args.model_path)
     metadata = describe(args)
     args.output.mkdir(parents=True, exist_ok=True)

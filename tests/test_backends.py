@@ -25,7 +25,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backends")
     save_random_weights(folder / "portraitnet.pdparams", seed=1)
     paths = ["--model_path", str(folder / "portraitnet.pdparams")]
-    assert export.main([*paths, "--size", f"{SIZE}", "--formats", "onnx", "inference"]) == 0
+    formats = ["onnx", "inference"]
+    if is_installed("litert"):
+        formats.append("tflite")
+    assert export.main([*paths, "--size", f"{SIZE}", "--formats", *formats]) == 0
     return folder
 
 
@@ -44,11 +47,11 @@ def test_every_backend_gives_the_same_probability(folder, backend):
     assert np.ptp(expected[0]) > 0.05, "a flat answer proves nothing"
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "litert"])
 def test_the_size_is_the_files_unless_another_is_wanted(folder, backend):
     pytest.importorskip(BACKENDS[backend][1])
     for wanted, size in ((None, SIZE), (64, 64)):
-        network = load(folder / "portraitnet.onnx", backend, size=wanted, threads=1)
+        network = load(folder / BACKENDS[backend][0], backend, size=wanted, threads=1)
         assert network.size == size
 
 
@@ -65,7 +68,7 @@ def test_a_file_with_fixed_sides_is_refused(folder, tmp_path, backend):
         load(tmp_path / "fixed.onnx", backend, threads=1)
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino", "inference"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "inference", "litert"])
 @pytest.mark.parametrize("part", [0, 0.01, 0.5])
 def test_a_damaged_file_is_one_sentence(folder, tmp_path, backend, part):
     pytest.importorskip(BACKENDS[backend][1])
