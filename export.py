@@ -53,6 +53,9 @@ FLOAT32_LIMIT = 1e-4
 # float16: the weights of 25 layers are rounded by 2**-11 / sqrt(3) = 2.8e-4 of their value:
 # 2.8e-4 * sqrt(25) * 9 / 4 = 3.2e-3, less what averages out among a layer's weights.
 FLOAT16_LIMIT = 4e-3
+# float16 throughout: weights and results of all 84 layers are rounded so:
+# 2.8e-4 * sqrt(2 * 84) * 9 / 4 = 8e-3, and 5 standard deviations of that.
+FLOAT16_THROUGHOUT_LIMIT = 4e-2
 LICENSE = "Apache-2.0"
 
 
@@ -91,6 +94,18 @@ def write_tflite_fp16(path, model, metadata, args):
     path.write_bytes(tflite_model(model, metadata, args.shape, half=True))
 
 
+def write_coreml(path, model, metadata, args):
+    from models.coreml_graph import coreml_package
+
+    path.write_bytes(coreml_package(model, metadata, args.shape))
+
+
+def write_coreml_fp16(path, model, metadata, args):
+    from models.coreml_graph import coreml_package
+
+    path.write_bytes(coreml_package(model, metadata, args.shape, half=True))
+
+
 def write_inference(path, model, metadata, args):
     from models.inference_graph import fold_batchnorm
 
@@ -109,7 +124,7 @@ class Format(NamedTuple):
 
     Attributes:
         files: what is added to the checkpoint's name; the backend loads the first.
-        backend: that checks it.
+        backend: name in `backends.BACKENDS` of what checks it, or COREML.
         write: function of (path of the first, PortraitNet, metadata, args).
         limit: largest difference of a probability; None where the mIoU is compared instead.
     """
@@ -121,6 +136,7 @@ class Format(NamedTuple):
 
 
 INFERENCE_FILES = "_inference.pdiparams", "_inference.json"
+COREML = "coreml"  # only Apple's systems run it: its operations are carried out by Paddle
 FORMATS = {
     "onnx": Format((".onnx",), "onnx", write_onnx, FLOAT32_LIMIT),
     "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, FLOAT16_LIMIT),
@@ -128,8 +144,12 @@ FORMATS = {
     "inference": Format(INFERENCE_FILES, "inference", write_inference, FLOAT32_LIMIT),
     "tflite": Format((".tflite",), "litert", write_tflite, FLOAT32_LIMIT),
     "tflite_fp16": Format(("_fp16.tflite",), "litert", write_tflite_fp16, FLOAT16_LIMIT),
+    "coreml": Format((".mlpackage.zip",), COREML, write_coreml, FLOAT32_LIMIT),
+    "coreml_fp16": Format(
+        ("_fp16.mlpackage.zip",), COREML, write_coreml_fp16, FLOAT16_THROUGHOUT_LIMIT
+    ),
 }
-SHAPED = "tflite", "tflite_fp16"  # formats whose files have an input shape
+SHAPED = "tflite", "tflite_fp16", "coreml", "coreml_fp16"  # whose files have an input shape
 
 
 def parse_args(argv=None):
@@ -152,7 +172,7 @@ def parse_args(argv=None):
         choices=FORMATS,
         default=["onnx", "fp16", "inference"],
         help="fp16: ONNX with weights of half the size; inference: Paddle Inference; tflite: "
-        "LiteRT for Android; tflite_fp16: the same with weights of half the size",
+        "LiteRT for Android; coreml: Core ML for iOS; coreml_fp16: float16 throughout",
     )
     add(
         "--shape",
@@ -276,11 +296,13 @@ def export(name, model, metadata, views, args):
         paths = exported_paths(name, args)
         hidden = [stack.enter_context(whole_file(path)) for path in paths]
         chosen.write(hidden[0], model, metadata, args)
-        run_batch = load(hidden[0], chosen.backend).run_batch
+        run_batch, seen = load_export(hidden[0], chosen.backend), views
+        if chosen.backend == COREML:  # which has one shape alone
+            seen = [view for view in views if view.shape[:2] == args.shape]
         if chosen.limit is None:
             measured = check_miou(run_batch, model, args)
         else:
-            measured = check_difference(name, run_batch, model, views)
+            measured = check_difference(name, run_batch, model, seen)
         for path, file in zip(paths, hidden):
             facts = {"bytes": file.stat().st_size, "sha256": sha256(file)}
             files[path.name] = measured | facts
@@ -288,6 +310,15 @@ def export(name, model, metadata, views, args):
     for file, facts in files.items():
         print(f"saved {args.output / file}: {facts['bytes'] / 1e6:.2f} MB, {told}")
     return files
+
+
+def load_export(path, backend):
+    """A written file as a function of batch -> probability."""
+    if backend == COREML:
+        from models.coreml_graph import evaluator
+
+        return evaluator(path)
+    return load(path, backend).run_batch
 
 
 def write_metadata(path, metadata, files):
