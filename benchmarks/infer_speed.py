@@ -312,8 +312,11 @@ def litert_cost(path: Path, view: str):
     return np.array(costs, np.float64).T
 
 
-def measured_peaks(repeats=15):
-    """FLOP/s of a large matrix product and bytes/s of a copy in cache, on one thread, at best."""
+def measured_peaks(repeats=200):
+    """FLOP/s of a matrix product and bytes/s of a copy in cache, on one thread, at best.
+
+    Both take a millisecond: a longer one would be interrupted wherever other work shares the core.
+    """
     code = (
         "import numpy as np, time\n"
         "def best(f):\n"
@@ -321,8 +324,8 @@ def measured_peaks(repeats=15):
         f"    for _ in range({repeats}):\n"
         "        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)\n"
         "    return min(times)\n"
-        "a = np.ones((1024, 1024), np.float32); b = np.empty_like(a)\n"
-        "print(2 * 1024**3 / best(lambda: np.matmul(a, a, out=b)))\n"
+        "a = np.ones((384, 384), np.float32); b = np.empty_like(a)\n"
+        "print(2 * 384**3 / best(lambda: np.matmul(a, a, out=b)))\n"
         "half = np.ones(2**18, np.float32); copy = np.empty_like(half)\n"
         "print(2 * half.nbytes / best(lambda: np.copyto(copy, half)))\n"
     )
