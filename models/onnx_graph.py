@@ -72,7 +72,8 @@ class OnnxGraph(Graph):
         return self.activate(self.node("Add", [x, y], name), activation, name)
 
     def depth_to_space(self, x, name):
-        return self.node("DepthToSpace", [x], name, blocksize=2)
+        # Of four channels both modes are the same; pnnx knows this one alone.
+        return self.node("DepthToSpace", [x], name, blocksize=2, mode="CRD")
 
     def slice(self, x, axis, first, end, name):
         limits = [first], [END if end is None else end], [axis]
