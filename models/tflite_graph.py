@@ -137,7 +137,8 @@ class TFLiteGraph(Graph):
         """As one 2x2 convolution to the four pixels of blocks that lie one pixel up and left.
 
         Output 2q - 1 + r takes input q - 1 + t by k = r + 2 - 2t, where r and t are 0 or 1. As
-        many products as TRANSPOSE_CONV, half the time, and no constant with the output's shape.
+        many products as TRANSPOSE_CONV, a twelfth less time, and no constant with the output's
+        shape.
         """
         n, h, w, channels = self.shape(x)
         taps, count = weight.transpose(1, 2, 3, 0), weight.shape[1]
