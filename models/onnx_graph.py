@@ -1,8 +1,4 @@
-"""PortraitNet as an ONNX graph, written node by node: the mask head alone, ready to run fast.
-
-Three rewrites are exact (to float rounding): BatchNorm goes into the convolution before it, the
-softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
-both linear, become one convolution on half the grid. Input and output:
+"""PortraitNet as an ONNX graph, written node by node. Input and output:
 
     batch        (N, 3, H, W) float32, BGR, (pixel - MEAN) * SCALE
     probability  (N, H, W) float32, 0..1, person
@@ -10,174 +6,82 @@ both linear, become one convolution on half the grid. Input and output:
 N, H and W are free, H and W multiples of 32.
 """
 
-import copy
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
-import paddle
-import paddle.nn as nn
-import paddle.nn.functional as F
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.mobilenetv2 import SKIP_STAGES, ConvBN
+from models.inference_graph import INPUT, MIN_HALF_SIZE, OUTPUT, Graph
 from models.portraitnet import PortraitNet
 from portraitnet.images import Image
 from portraitnet.predictor import to_batch
 
 OPSET, IR_VERSION = 17, 8  # of 2022: read by every runtime in use
-INPUT, OUTPUT = "batch", "probability"
-SMALL = 10_000  # numbers; see `halve`
 # Row k of the 4x4 kernel carries input i to output 2i - 1 + k.
 UPSAMPLE = {"kernel_shape": [4, 4], "pads": [1] * 4, "strides": [2, 2]}
-HEAD = {"kernel_shape": [3, 3], "pads": [1] * 4}
 END = 2**63 - 1  # of a slice: up to the last line, however many there are
 
 
-def fold_batchnorm(model: PortraitNet) -> PortraitNet:
-    """A copy of a PortraitNet in which BatchNorm has gone into the convolutions' weight and bias.
-
-    Exact in evaluation mode: w' = w g, b' = beta - mean g with g = gamma / sqrt(variance + eps).
-    """
-    model = copy.deepcopy(model)
-    for layer in model.sublayers():
-        if isinstance(layer, ConvBN):
-            conv, bn = layer.conv, layer.bn
-            variance = bn._variance.numpy().astype(np.float64) + bn._epsilon
-            gain = bn.weight.numpy() / np.sqrt(variance)
-            weight = conv.weight.numpy() * gain[:, None, None, None]
-            bias = bn.bias.numpy() - bn._mean.numpy() * gain
-            conv.weight.set_value(weight.astype(np.float32))
-            start = nn.initializer.Assign(bias.astype(np.float32))
-            conv.bias = conv.create_parameter([len(bias)], attr=paddle.ParamAttr(initializer=start))
-            layer.bn = nn.Identity()
-    return model
-
-
-def fold_softmax(head: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(2, C, 3, 3) weight of the mask head -> (1, C, 3, 3): softmax channel 1 is its sigmoid."""
-    if head.shape[0] != 2:
-        raise ValueError(
-            f"The mask head has {head.shape[0]} classes: only background and person, 2, export."
-        )
-    return head[1:] - head[:1]
-
-
-class Graph:
-    """Nodes and weights of an ONNX graph; every call appends one and returns its output's name."""
+class OnnxGraph(Graph):
+    """Nodes and weights of an ONNX graph; operations take and return outputs' names."""
 
     def __init__(self):
-        self.nodes, self.weights = [], []
+        self.nodes, self.weights = [], {}
 
     def constant(self, value, name, dtype=np.float32):
+        """Name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(value, dtype)
-        self.weights.append(numpy_helper.from_array(array, name))
-        return name
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self.weights:
+            self.weights[key] = numpy_helper.from_array(array, name)
+        return self.weights[key].name
 
     def node(self, kind, inputs, name, **attributes):
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
-    def conv(self, x, layer, name):
-        """A folded ConvBN with its activation."""
-        conv, kernel = layer.conv, layer.conv.weight.shape[2]
-        weight = self.constant(conv.weight.numpy(), f"{name}.weight")
-        bias = self.constant(conv.bias.numpy(), f"{name}.bias")
+    def activate(self, x, activation, name):
+        if activation == "relu6":
+            limits = self.constant(0, "zero"), self.constant(6, "six")
+            return self.node("Clip", [x, *limits], f"{name}.relu6")
+        return self.node("Relu", [x], f"{name}.relu") if activation else x
+
+    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation=""):
+        kernel = weight.shape[2]
+        inputs = [x, self.constant(weight, f"{name}.weight")]
+        if bias is not None:
+            inputs.append(self.constant(bias, f"{name}.bias"))
         x = self.node(
             "Conv",
-            [x, weight, bias],
+            inputs,
             name,
             kernel_shape=[kernel, kernel],
             pads=[kernel // 2] * 4,
-            strides=list(conv._stride),
-            group=conv._groups,
+            strides=[stride, stride],
+            group=groups,
         )
-        if layer.activation is F.relu6:
-            return self.node("Clip", [x, "zero", "six"], f"{name}.relu6")
-        if layer.activation is F.relu:
-            return self.node("Relu", [x], f"{name}.relu")
-        assert layer.activation is None, layer.activation
-        return x
+        return self.activate(x, activation, name)
 
-    def inverted_residual(self, x, block, name):
-        y = self.conv(x, block.expand, f"{name}.expand")
-        y = self.conv(y, block.depthwise, f"{name}.depthwise")
-        y = self.conv(y, block.project, f"{name}.project")
-        return self.node("Add", [x, y], f"{name}.add") if block.has_shortcut else y
+    def upsampling(self, x, weight, name):
+        inputs = [x, self.constant(weight, f"{name}.weight")]
+        return self.node("ConvTranspose", inputs, name, **UPSAMPLE)
 
-    def d_block(self, x, block, name):
-        y = x
-        for i, layer in enumerate(block.block):
-            y = self.conv(y, layer, f"{name}.block.{i}")
-        if block.shortcut is not None:
-            x = self.conv(x, block.shortcut, f"{name}.shortcut")
-        return self.node("Relu", [self.node("Add", [y, x], f"{name}.add")], f"{name}.relu")
+    def sum(self, x, y, name, activation=""):
+        return self.activate(self.node("Add", [x, y], name), activation, name)
 
-    def upsample(self, x, layer, skip, name):
-        weight = self.constant(layer.weight.numpy(), f"{name}.weight")
-        x = self.node("ConvTranspose", [x, weight], name, **UPSAMPLE)
-        return x if skip is None else self.node("Add", [x, skip], f"{name}.add")
-
-    def upsampled_head(self, x, up, head):
-        """Upsampling and mask head in one: a 3x3 convolution to the four pixels of each 2x2 block.
-
-        The head pads the upsampled grid with zeros, where the joint convolution sees what the
-        upsampling would give one pixel outside the frame. So the outermost rows and columns, which
-        this makes wrong, are computed once more, one operation after the other.
-
-        Args:
-            x: (N, C, H / 2, W / 2) features.
-            up: (C, C, 4, 4) weight of the upsampling.
-            head: (1, C, 3, 3) folded weight of the mask head.
-
-        Returns:
-            (N, 1, H, W) logits.
-        """
-        weight = self.constant(joint_kernel(up, head), "head.weight")
-        blocks = self.node("Conv", [x, weight], "head", **HEAD)
-        logits = self.node("DepthToSpace", [blocks], "head.logits", blocksize=2)
-        self.constant(up, "frame.up.weight")
-        self.constant(head, "frame.head.weight")
-        for axis in (2, 3):
-            first, last = (self.outermost(x, axis, end) for end in ("first", "last"))
-            inner = self.slice(logits, axis, 1, -1, f"frame.inner{axis}")
-            logits = self.node("Concat", [first, inner, last], f"frame.whole{axis}", axis=axis)
-        return logits
-
-    def outermost(self, x, axis, end):
-        """The first or last row (axis 2) or column (axis 3) of logits, from two lines of `x`."""
-        name = f"frame.{end}{axis}"
-        lines, line = ((0, 2), (0, 1)) if end == "first" else ((-2, END), (-1, END))
-        x = self.slice(x, axis, *lines, f"{name}.lines")
-        x = self.node("ConvTranspose", [x, "frame.up.weight"], f"{name}.up", **UPSAMPLE)
-        x = self.node("Conv", [x, "frame.head.weight"], f"{name}.head", **HEAD)
-        return self.slice(x, axis, *line, name)
+    def depth_to_space(self, x, name):
+        # Of four channels both modes are the same; pnnx knows this one alone.
+        return self.node("DepthToSpace", [x], name, blocksize=2, mode="CRD")
 
     def slice(self, x, axis, first, end, name):
-        ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (first, end)]
-        return self.node("Slice", [x, *ends, f"axis{axis}"], name)
+        limits = [first], [END if end is None else end], [axis]
+        inputs = [self.constant(i, f"{name}.{n}", np.int64) for n, i in enumerate(limits)]
+        return self.node("Slice", [x, *inputs], name)
 
-
-def joint_kernel(up, head):
-    """Kernel of `upsampled_head`.
-
-    Args:
-        up: (C, C, 4, 4), in and out, of the 4x4 stride-2 transposed convolution with padding 1.
-        head: (1, C, 3, 3).
-
-    Returns:
-        (4, C, 3, 3) float64: output 2 * r + c is pixel (r, c) of the 2x2 block.
-    """
-    # Input i reaches upsampled 2i - 1 + k, and that reaches output 2i + k - j: t = k - j + 2.
-    joint = np.zeros((up.shape[0], 6, 6))
-    for j in range(3):
-        for i in range(3):
-            part = np.einsum("cdkl,d->ckl", up.astype(np.float64), head[0, :, j, i])
-            joint[:, 2 - j : 6 - j, 2 - i : 6 - i] += part
-    # Output 2q + p takes input q + d by t = p - 2d + 2; taps 0, 1, 2 of a kernel are d = -1, 0, 1.
-    return np.stack([joint[:, 4 + r :: -2, 4 + c :: -2] for r in (0, 1) for c in (0, 1)])
+    def concat(self, parts, axis, name):
+        return self.node("Concat", parts, name, axis=axis)
 
 
 def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
@@ -190,35 +94,15 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
     Returns:
         onnx.ModelProto, checked.
     """
-    head = fold_softmax(model.mask_head.weight.numpy())
-    model, graph = fold_batchnorm(model), Graph()
-    for name, value, dtype in (
-        ("zero", 0, np.float32),
-        ("six", 6, np.float32),
-        ("axis1", [1], np.int64),
-        ("axis2", [2], np.int64),
-        ("axis3", [3], np.int64),
-    ):
-        graph.constant(value, name, dtype)
-
-    x, skips = graph.conv(INPUT, model.encoder.stem, "stem"), []
-    for i, stage in enumerate(model.encoder.stages):
-        for j, block in enumerate(stage):
-            x = graph.inverted_residual(x, block, f"stage{i}.{j}")
-        if i in SKIP_STAGES:
-            skips.append(x)
-    skip4, skip8, skip16, x = skips
-    for grid, skip in ((16, skip16), (8, skip8), (4, skip4), (2, None)):
-        x = graph.d_block(x, getattr(model, f"decode{grid}"), f"decode{grid}")
-        x = graph.upsample(x, getattr(model, f"up{grid}"), skip, f"up{grid}")
-    x = graph.d_block(x, model.decode1, "decode1")
-    x = graph.upsampled_head(x, model.up1.weight.numpy(), head)
-    graph.node("Squeeze", [graph.node("Sigmoid", [x], "sigmoid"), "axis1"], OUTPUT)
+    graph = OnnxGraph()
+    logits = graph.logits(model, INPUT)
+    squeezed = [graph.node("Sigmoid", [logits], "sigmoid"), graph.constant([1], "axis", np.int64)]
+    graph.node("Squeeze", squeezed, OUTPUT)
 
     batch = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, "H", "W"])
     answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", "H", "W"])
     proto = helper.make_model(
-        helper.make_graph(graph.nodes, "PortraitNet", [batch], [answer], graph.weights),
+        helper.make_graph(graph.nodes, "PortraitNet", [batch], [answer], graph.weights.values()),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
@@ -231,13 +115,13 @@ def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same model with its large weights stored as float16: half the file, float32 inside.
 
     Each passes a Cast, which runtimes carry out once, when they load the model. Weights of fewer
-    than SMALL numbers stay float32: a tenth of the numbers, and nearly all of the error.
+    than MIN_HALF_SIZE numbers stay float32.
     """
     half = onnx.ModelProto()
     half.CopyFrom(proto)
     graph, casts = half.graph, []
     for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= SMALL:
+        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= MIN_HALF_SIZE:
             name, array = weight.name, numpy_helper.to_array(weight).astype(np.float16)
             assert np.isfinite(array).all(), name
             weight.CopyFrom(numpy_helper.from_array(array, f"{name}.half"))
@@ -257,7 +141,7 @@ def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
 
     Args:
         proto: as `onnx_model` makes it.
-        network inputs: list of (h, w, 3) uint8 BGR of training photos.
+        inputs: list of (h, w, 3) uint8 BGR of training photos.
 
     Returns:
         onnx.ModelProto with QuantizeLinear and DequantizeLinear nodes.
