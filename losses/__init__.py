@@ -16,13 +16,25 @@ __all__ = [
 
 
 def copies_of(logits: paddle.Tensor, n: int) -> list[paddle.Tensor]:
-    """[texture] of N photos' logits or [clean, texture] of 2N photos' logits, each (N, C, H, W)."""
+    """Split the logits of clean images and of photometric copies.
+
+    Args:
+        logits: (N, C, H, W) of the photometric copies, or (2N, C, H, W) with the N clean images
+            first.
+        n: N, the number of labels.
+
+    Returns:
+        [photometric] or [clean, photometric], each (N, C, H, W).
+
+    Raises:
+        ValueError: the number of logits is neither N nor 2N.
+    """
     if logits.shape[0] not in (n, 2 * n):
         raise ValueError(
-            f"{logits.shape[0]} logits for {n} labels: give each photo once, "
-            "or all clean ones and then all texture-augmented ones"
+            f"{logits.shape[0]} logits for {n} labels: give the photometric copies, "
+            "or all clean images and then all photometric copies"
         )
-    # split, not slices: their gradient is ten times slower.
+    # The gradient of split is ten times faster than that of slices.
     return paddle.split(logits, 2) if logits.shape[0] == 2 * n else [logits]
 
 
@@ -37,25 +49,26 @@ def portrait_loss(
 ) -> dict[str, paddle.Tensor]:
     """total = mask + edge_weight * edge + consistency_weight * consistency.
 
-    A term whose weight is 0 is not computed. The logits hold each photo once (texture-augmented),
-    or twice: first all clean photos, then in the same order all texture-augmented ones.
+    A term with weight 0 is not computed. N logits are those of the photometric copies. 2N logits
+    are those of all clean images, then in the same order those of the photometric copies.
 
     Args:
         mask_logits: (N or 2N, C, H, W) float32.
-        edge_logits: (N or 2N, 2, H, W) float32; only the last N, the texture-augmented photos, are
-            used, as in the official code. May be None when `edge_weight` is 0.
-        mask: (N, H, W) integer 0/1, 255 ignored; or the person's share of each pixel, float32 0..1.
-        edge: (N, H, W) integer 0/1, 255 ignored; may be None when `edge_weight` is 0.
-        edge_weight: of the focal loss on the edge logits.
-        consistency_weight: of the KL between clean and texture-augmented masks; needs 2N photos.
-        temperature: of that KL.
+        edge_logits: (N or 2N, 2, H, W) float32; only the last N, of the photometric copies, are
+            used, as in the official code. May be None if `edge_weight` is 0.
+        mask: (N, H, W) integer 0/1, 255 ignored; or a soft mask, float32 0..1.
+        edge: (N, H, W) integer 0/1, 255 ignored; may be None if `edge_weight` is 0.
+        edge_weight: weight of the focal loss on the edge logits.
+        consistency_weight: weight of the consistency loss between clean images and photometric
+            copies; needs 2N logits.
+        temperature: temperature of the consistency loss.
 
     Returns:
-        dict of 0-d float32 tensors: mask, edge, consistency (each before its weight, 0 when off)
-        and total. `mask` is CE(clean) + CE(texture), or CE(texture) alone.
+        dict of 0-d float32 tensors: mask, edge, consistency (unweighted, 0 if not computed) and
+        total. `mask` is CE(clean) + CE(photometric), or CE(photometric) alone.
 
     Raises:
-        ValueError: the shapes disagree, or a term is switched on without what it needs.
+        ValueError: the shapes disagree, or inputs of a term with a weight are missing.
 
     Source: PortraitNet section 3 and its published training code.
     """
@@ -64,8 +77,8 @@ def portrait_loss(
     copies = copies_of(mask_logits, mask.shape[0])
     if consistency_weight and len(copies) == 1:
         raise ValueError(
-            "the consistency term needs each photo's clean and texture-augmented logits, "
-            "but each is there once: concatenate both, or set consistency_weight to 0"
+            "the consistency term needs the logits of clean images and of photometric copies, "
+            "but only one of both is given: concatenate both, or set consistency_weight to 0"
         )
 
     terms = {"mask": sum(cross_entropy(copy, mask) for copy in copies)}

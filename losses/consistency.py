@@ -1,4 +1,4 @@
-"""Consistency loss: the mask of a photo should not change with its light, noise or blur."""
+"""Consistency loss: a photo and its photometric copy should have the same mask."""
 
 import paddle
 
@@ -8,12 +8,13 @@ from losses.cross_entropy import class_costs
 def consistency_kl(
     photometric_logits: paddle.Tensor, clean_logits: paddle.Tensor, temperature: float
 ) -> paddle.Tensor:
-    """T^2 times the mean over pixels of KL(softmax(clean / T) || softmax(texture / T)).
+    """T^2 times the mean over pixels of KL(softmax(clean / T) || softmax(photometric / T)).
 
     Args:
-        texture_logits: (N, C, H, W) float32, the texture-augmented photos' logits: the student.
-        clean_logits: the same shape, the untouched photos' logits: the teacher, without gradient.
-        temperature: T > 0; above 1 it softens both sides, and T^2 keeps the size of the gradient.
+        photometric_logits: (N, C, H, W) float32, logits of the photometric copies: the student.
+        clean_logits: (N, C, H, W) float32, logits of the clean images: the teacher, which gets no
+            gradient.
+        temperature: T > 0; above 1 both distributions are softened. T^2 keeps the gradient's scale.
 
     Returns:
         0-d float32 tensor.
@@ -27,8 +28,9 @@ def consistency_kl(
     """
     if photometric_logits.shape != clean_logits.shape:
         raise ValueError(
-            f"the two outputs must have one shape, but texture is {list(photometric_logits.shape)} "
-            f"and clean {list(clean_logits.shape)}: run the same photos through both"
+            "the logits must have the same shape, but photometric is "
+            f"{list(photometric_logits.shape)} and clean {list(clean_logits.shape)}: give those of "
+            "the same photos"
         )
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: it must be above 0")

@@ -1,4 +1,4 @@
-"""Focal loss: cross-entropy that forgives easy pixels, for the rare pixels of the boundary."""
+"""Focal loss: cross-entropy with less weight on easy pixels, because edge pixels are rare."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,11 @@ from losses.cross_entropy import check_shapes, class_costs, class_targets, weigh
 
 
 def class_weights(alpha: float | Sequence[float] | None, n_class: int) -> list[float]:
-    """`alpha` as C floats: None is 1 for all, a float is class 1 and leaves class 0 the rest."""
+    """`alpha` of `focal_loss` as one weight a class.
+
+    Raises:
+        ValueError: the number of weights is not `n_class`.
+    """
     if alpha is None:
         return [1.0] * n_class
     weights = [1 - alpha, alpha] if isinstance(alpha, (int, float)) else [float(a) for a in alpha]
@@ -29,16 +33,18 @@ def focal_loss(
     ignore_index: int = 255,
     smooth_rate: float = 0.0,
 ) -> paddle.Tensor:
-    """Mean over the pixels that count of sum_c share_c alpha_c (1 - p_c)^gamma (-log p_c).
+    """Mean over pixels that are not ignored of sum_c y_c alpha_c (1 - p_c)^gamma (-log p_c).
 
-    share is 1 for the labelled class; with `smooth_rate` s it is 1 - s + s/C, and s/C elsewhere.
+    The target y_c is 1 for the labelled class and 0 for others. With `smooth_rate` s it is
+    1 - s + s/C for the labelled class and s/C for others.
 
     Args:
         logits: (N, C, H, W) float32.
         label: (N, H, W) class numbers of any integer dtype.
-        alpha: None, a float 0..1 for class 1 of two (class 0 weighs 1 - alpha), or C floats.
-        gamma: >= 0; how strongly easy pixels are forgiven, 0 is plain cross-entropy.
-        ignore_index: label of the pixels that do not count.
+        alpha: weights of the classes: None for 1 each, C floats, or with two classes one float
+            0..1 for class 1, which gives class 0 the weight 1 - alpha.
+        gamma: focusing parameter >= 0; 0 is plain cross-entropy.
+        ignore_index: label of ignored pixels.
         smooth_rate: label smoothing, 0 <= smooth_rate < 1.
 
     Returns:
@@ -48,7 +54,8 @@ def focal_loss(
         ValueError: the shapes disagree, or an argument is outside its range.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 5; PortraitNet's
-        code uses gamma 2. Lin divides by the matched anchors, we by the pixels that count.
+        code uses gamma 2. Lin divides by the number of matched anchors, this function by the
+        number of pixels that are not ignored.
     """
     check_shapes(logits, label)
     if gamma < 0:
@@ -58,21 +65,21 @@ def focal_loss(
     n_class = logits.shape[1]
     costs = class_costs(logits)
     if n_class == 2:
-        log_rests = [-costs[1], -costs[0]]  # log(1 - p_c) is the other class's log p
+        log_rests = [-costs[1], -costs[0]]  # log(1 - p_c) is log p of the other class
     else:
         log_rests = [paddle.log((1 - paddle.exp(-cost)).clip(min=1e-12)) for cost in costs]
     total = 0
     weights = class_weights(alpha, n_class)
-    for share, weight, cost, log_rest in zip(
+    for target, weight, cost, log_rest in zip(
         class_targets(label, n_class), weights, costs, log_rests, strict=True
     ):
-        smoothed = share * (1 - smooth_rate) + smooth_rate / n_class if smooth_rate else share
+        smoothed = target * (1 - smooth_rate) + smooth_rate / n_class if smooth_rate else target
         total = total + weight * smoothed * paddle.exp(gamma * log_rest) * cost
     return weighted_mean(total, (label != ignore_index).astype("float32"))
 
 
 class FocalLoss(nn.Layer):
-    """`focal_loss` with its settings kept: `FocalLoss(alpha)(logits, label)`."""
+    """`focal_loss` as a layer: `FocalLoss(alpha)(logits, label)`; arguments as there."""
 
     def __init__(
         self,

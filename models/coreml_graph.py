@@ -1,10 +1,10 @@
 """PortraitNet as a Core ML package, written operation by operation. Input and output:
 
-    image        (H, W) pixels as Core ML and Vision hand them over, whatever their format
+    image        (H, W) pixels of Core ML or Vision, in any format
     probability  (1, H, W) float32, 0..1, person
 
-H and W are the file's. Core ML itself turns the image to BGR and to (pixel - MEAN) * SCALE. It runs
-on Apple's systems alone; `evaluator` computes what a package says anywhere, operation by operation.
+The file fixes H and W. Core ML converts the image to BGR and to (pixel - MEAN) * SCALE. Core ML
+runs on Apple's systems alone; `evaluator` computes the operations of a package on any system.
 """
 
 import io
@@ -25,7 +25,7 @@ from models.inference_graph import OUTPUT, Graph
 from models.portraitnet import PortraitNet
 from portraitnet.predictor import MEAN, SCALE
 
-# coremltools warns that this is no Mac, once for each of its libraries.
+# On other systems than a Mac coremltools warns once for each of its libraries.
 logging.getLogger("coremltools").setLevel(logging.ERROR)
 import coremltools  # noqa: E402
 from coremltools.converters.mil import Builder  # noqa: E402
@@ -94,10 +94,10 @@ def coreml_package(
 
     Args:
         model: PortraitNet with two classes.
-        metadata: name, mean, scale, channel_order, license and more; kept in the file as strings.
+        metadata: name, mean, scale, channel_order, license and more; stored as strings.
         shape: (height, width) of the input, multiples of 32.
-        half: weights and what is between the operations in float16, which is all that Apple's
-            neural engine computes in; else float32, for the CPU and the graphics processor.
+        half: weights and results of all operations in float16, which Apple's neural engine
+            requires; else float32, for the CPU and the GPU.
     """
 
     @Builder.program(input_specs=[Builder.TensorSpec(shape=(1, 3, *shape))], opset_version=TARGET)
@@ -142,14 +142,17 @@ def zipped(folder: Path) -> bytes:
 
 
 def evaluator(path: str | Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """What a zipped package computes, read back from its files and carried out by Paddle.
+    """The network of a zipped package, read from its files and computed with Paddle.
 
-    Every result is rounded to the type that the package states, and its shape must be the stated
-    one. Apple's own processors may sum in another order.
+    Every result is rounded to the type in the package, and must have the shape in the package.
+    Apple's processors may sum in another order.
 
     Returns:
-        function of batch (N, 3, H, W) float32, normalised as `predictor.to_batch` does it, of the
-        package's H and W -> probability (N, H, W) float32.
+        function of batch (N, 3, H, W) float32, made by `to_batch`, with the package's H and W
+        -> probability (N, H, W) float32.
+
+    Raises:
+        ValueError: export.py did not write the package, or its weights are damaged.
     """
     with zipfile.ZipFile(path) as archive:
         data = {Path(name).name: archive.read(name) for name in archive.namelist()}
@@ -194,13 +197,13 @@ def evaluator(path: str | Path) -> Callable[[NDArray[np.float32]], NDArray[np.fl
 
 
 def pixels_of(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 3, H, W) normalised -> the BGR pixels it was made of, 0..255."""
+    """Batch (N, 3, H, W) -> its BGR pixels (N, 3, H, W) float32, 0..255."""
     mean = np.array(MEAN, np.float32)[:, None, None]
     return np.rint(batch / np.float32(SCALE) + mean)
 
 
 def constant_value(value, weights: bytes):
-    """A constant of a program: a tensor for float numbers, else what Python has for it."""
+    """A constant of a program: a tensor of floats, else a Python value or list."""
     stated = value.type.tensorType
     shape = [side.constant.size for side in stated.dimensions]
     if value.WhichOneof("value") == "blobFileValue":
@@ -213,7 +216,7 @@ def constant_value(value, weights: bytes):
         return paddle.to_tensor(array.astype(np.float32))
     tensor = value.immediateValue.tensor
     kind = tensor.WhichOneof("value")
-    if kind == "bytes":  # how float16 is written
+    if kind == "bytes":  # float16
         array = np.frombuffer(tensor.bytes.values, DATA_TYPES[stated.dataType])
         return paddle.to_tensor(array.astype(np.float32).reshape(shape))
     values = list(getattr(tensor, kind).values)

@@ -1,9 +1,9 @@
-"""PortraitNet as a file format's graph: the mask head alone, rewritten to run fast.
+"""PortraitNet as a graph for fast inference, without the edge head, for any file format.
 
-Three rewrites are exact (to float rounding): BatchNorm goes into the convolution before it, the
-softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
-both linear, become one convolution on half the grid. `onnx_graph.py`, `tflite_graph.py` and
-`coreml_graph.py` say how their format writes each operation.
+Three rewrites are exact up to float rounding: BatchNorm is folded into the convolution before it,
+the softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
+which are both linear, become one convolution at half resolution. `onnx_graph.py`, `tflite_graph.py`
+and `coreml_graph.py` write the operations in their formats.
 """
 
 import copy
@@ -18,14 +18,14 @@ from models.mobilenetv2 import SKIP_STAGES, ConvBN, InvertedResidual
 from models.portraitnet import D_block, PortraitNet
 
 INPUT, OUTPUT = "batch", "probability"
-# Weights of fewer numbers stay float32 in a float16 file: a tenth of the numbers, and nearly all of
-# the error.
-MIN_HALF_SIZE = 10_000
+# Weights of fewer numbers stay float32 in a float16 file. They are a tenth of all numbers and would
+# cause nearly all of the error.
+MIN_HALVED = 10_000
 ACTIVATIONS = {None: "", F.relu: "relu", F.relu6: "relu6"}
 
 
 def fold_batchnorm(model: PortraitNet) -> PortraitNet:
-    """A copy of a PortraitNet in which BatchNorm has gone into the convolutions' weight and bias.
+    """A copy of a PortraitNet with BatchNorm folded into the convolutions' weights and biases.
 
     Exact in evaluation mode: w' = w g, b' = beta - mean g with g = gamma / sqrt(variance + eps).
     """
@@ -45,43 +45,55 @@ def fold_batchnorm(model: PortraitNet) -> PortraitNet:
 
 
 def fold_softmax(head: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(2, C, 3, 3) weight of the mask head -> (1, C, 3, 3): softmax channel 1 is its sigmoid."""
+    """Weight of the mask head whose sigmoid is the softmax's channel 1.
+
+    Args:
+        head: (2, C, 3, 3).
+
+    Returns:
+        (1, C, 3, 3).
+
+    Raises:
+        ValueError: the head has not two classes.
+    """
     if head.shape[0] != 2:
         raise ValueError(
-            f"The mask head has {head.shape[0]} classes: only background and person, 2, export."
+            f"The mask head has {head.shape[0]} classes: only background and person export."
         )
     return head[1:] - head[:1]
 
 
 def joint_kernel(up: NDArray[np.float32], head: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Kernel that upsamples and applies the mask head at once; see `Graph.upsampled_head`.
+    """The kernel of `Graph.upsampled_head`.
 
     Args:
-        up: (C, C, 4, 4), in and out, of the 4x4 stride-2 transposed convolution with padding 1.
-        head: (1, C, 3, 3).
+        up: (C in, C out, 4, 4), weight of the stride-2 transposed convolution with padding 1.
+        head: (1, C, 3, 3), weight of the mask head with padding 1.
 
     Returns:
-        (4, C, 3, 3) float64: output 2 * r + c is pixel (r, c) of the 2x2 block.
+        (4, C, 3, 3) float64; channel 2 * r + c gives pixel (r, c) of each 2x2 block.
     """
-    # Input i reaches upsampled 2i - 1 + k, and that reaches output 2i + k - j: t = k - j + 2.
+    # Tap k maps input i to upsampled 2i - 1 + k, and tap j maps that to output 2i + k - j. The
+    # joint kernel has index t = k - j + 2.
     joint = np.zeros((up.shape[0], 6, 6))
     for j in range(3):
         for i in range(3):
             part = np.einsum("cdkl,d->ckl", up.astype(np.float64), head[0, :, j, i])
             joint[:, 2 - j : 6 - j, 2 - i : 6 - i] += part
-    # Output 2q + p takes input q + d by t = p - 2d + 2; taps 0, 1, 2 of a kernel are d = -1, 0, 1.
+    # Output 2q + p takes input q + d with t = p - 2d + 2. Taps 0, 1, 2 have d = -1, 0, 1.
     return np.stack([joint[:, 4 + r :: -2, 4 + c :: -2] for r in (0, 1) for c in (0, 1)])
 
 
 class Graph:
-    """Walks a PortraitNet; a format's class writes its operations.
+    """Writes a PortraitNet operation by operation; each file format has a subclass.
 
-    What an operation returns (a name, a number, an object) is the format's own, and is given to the
-    next operation. Shapes are (N, C, H, W) here, whatever the format's order is.
+    Every operation returns a node of the format (a name, a number, an object), which is the input
+    `x` of later operations. Shapes are (N, C, H, W) here, whatever the format's order is. `name` is
+    the name of the output.
     """
 
     def convolution(self, x, weight, bias, name, stride=1, groups=1, activation=""):
-        """Padded by half the kernel.
+        """A convolution with an activation, padded by half the kernel.
 
         Args:
             weight: (output channels, input channels / groups, k, k), k 1 or 3.
@@ -92,7 +104,7 @@ class Graph:
         raise NotImplementedError
 
     def upsampling(self, x, weight, name):
-        """4x4 stride-2 transposed convolution with padding 1.
+        """A 4x4 stride-2 transposed convolution with padding 1.
 
         Args:
             weight: (input channels, output channels, 4, 4).
@@ -100,6 +112,7 @@ class Graph:
         raise NotImplementedError
 
     def sum(self, x, y, name, activation=""):
+        """x + y with an activation."""
         raise NotImplementedError
 
     def depth_to_space(self, x, name):
@@ -107,10 +120,11 @@ class Graph:
         raise NotImplementedError
 
     def slice(self, x, axis, first, end, name):
-        """Lines of an axis (2 or 3), as Python counts them; `end` may be None."""
+        """x[first:end] along an axis, 2 or 3; `end` may be None."""
         raise NotImplementedError
 
     def concat(self, parts, axis, name):
+        """The parts one after the other along an axis, 2 or 3."""
         raise NotImplementedError
 
     def logits(self, model: PortraitNet, batch):
@@ -121,7 +135,10 @@ class Graph:
             batch: (N, 3, H, W) input.
 
         Returns:
-            (N, 1, H, W): the person's logit less the background's.
+            (N, 1, H, W): the person's logit minus the background's.
+
+        Raises:
+            ValueError: the network has not two classes.
         """
         head = fold_softmax(model.mask_head.weight.numpy())
         model = fold_batchnorm(model)
@@ -140,7 +157,7 @@ class Graph:
         return self.upsampled_head(x, model.up1.weight.numpy(), head)
 
     def conv(self, x, layer: ConvBN, name: str):
-        """A folded ConvBN with its activation."""
+        """A ConvBN whose BatchNorm is folded, with its activation."""
         conv = layer.conv
         return self.convolution(
             x,
@@ -153,12 +170,14 @@ class Graph:
         )
 
     def inverted_residual(self, x, block: InvertedResidual, name: str):
+        """An InvertedResidual."""
         y = self.conv(x, block.expand, f"{name}.expand")
         y = self.conv(y, block.depthwise, f"{name}.depthwise")
         y = self.conv(y, block.project, f"{name}.project")
         return self.sum(x, y, f"{name}.add") if block.has_shortcut else y
 
     def d_block(self, x, block: D_block, name: str):
+        """A D_block."""
         y = x
         for i, layer in enumerate(block.block):
             y = self.conv(y, layer, f"{name}.block.{i}")
@@ -167,19 +186,19 @@ class Graph:
         return self.sum(y, x, f"{name}.add", "relu")
 
     def upsampled_head(self, x, up, head):
-        """Upsampling and mask head in one: a 3x3 convolution to the four pixels of each 2x2 block.
+        """Upsampling and mask head as one 3x3 convolution to the four pixels of each 2x2 block.
 
-        The head pads the upsampled grid with zeros, where the joint convolution sees what the
-        upsampling would give one pixel outside the frame. So the outermost rows and columns, which
-        this makes wrong, are computed once more, one operation after the other.
+        The mask head pads the upsampled grid with zeros, but the joint convolution sees upsampled
+        values there. So the outermost rows and columns are wrong. They are computed again with
+        upsampling and head as separate operations.
 
         Args:
-            x: (N, C, H / 2, W / 2) features.
-            up: (C, C, 4, 4) weight of the upsampling.
-            head: (1, C, 3, 3) folded weight of the mask head.
+            x: features (N, C, H / 2, W / 2).
+            up: (C, C, 4, 4), weight of the upsampling.
+            head: (1, C, 3, 3), folded weight of the mask head.
 
         Returns:
-            (N, 1, H, W) logits.
+            logits (N, 1, H, W).
         """
         blocks = self.convolution(x, joint_kernel(up, head), None, "head")
         logits = self.depth_to_space(blocks, "head.logits")
@@ -191,7 +210,7 @@ class Graph:
         return logits
 
     def outermost(self, x, up, head, axis, lines, line, name):
-        """The first or last row (axis 2) or column (axis 3) of logits, from two lines of `x`."""
+        """The first or last row (axis 2) or column (axis 3) of the logits, from two lines of x."""
         x = self.slice(x, axis, *lines, f"{name}.lines")
         x = self.upsampling(x, up, f"{name}.up")
         x = self.convolution(x, head, None, f"{name}.head")

@@ -3,7 +3,7 @@
     batch        (N, 3, H, W) float32, BGR, (pixel - MEAN) * SCALE
     probability  (N, H, W) float32, 0..1, person
 
-N, H and W are free, H and W multiples of 32.
+N, H and W are free; H and W are multiples of 32.
 """
 
 import tempfile
@@ -11,44 +11,56 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.inference_graph import INPUT, MIN_HALF_SIZE, OUTPUT, Graph
+from models.inference_graph import INPUT, MIN_HALVED, OUTPUT, Graph
 from models.portraitnet import PortraitNet
 from portraitnet.images import Image
 from portraitnet.predictor import to_batch
 
-OPSET, IR_VERSION = 17, 8  # of 2022: read by every runtime in use
-# Row k of the 4x4 kernel carries input i to output 2i - 1 + k.
+OPSET, IR_VERSION = 17, 8  # from 2022, supported by all current runtimes
+# Row k of the 4x4 kernel maps input i to output 2i - 1 + k.
 UPSAMPLE = {"kernel_shape": [4, 4], "pads": [1] * 4, "strides": [2, 2]}
-END = 2**63 - 1  # of a slice: up to the last line, however many there are
+END = 2**63 - 1  # end of a slice that reaches the last line
 
 
 class OnnxGraph(Graph):
-    """Nodes and weights of an ONNX graph; operations take and return outputs' names."""
+    """Nodes and weights of an ONNX graph; operations take and return the names of outputs."""
 
     def __init__(self):
         self.nodes, self.weights = [], {}
 
-    def constant(self, value, name, dtype=np.float32):
-        """Name of a constant; equal ones are stored once."""
+    def constant(self, value: ArrayLike, name: str, dtype: DTypeLike = np.float32) -> str:
+        """The name of a weight; equal weights are stored once."""
         array = np.ascontiguousarray(value, dtype)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self.weights:
             self.weights[key] = numpy_helper.from_array(array, name)
         return self.weights[key].name
 
-    def node(self, kind, inputs, name, **attributes):
+    def node(self, kind: str, inputs: list[str], name: str, **attributes) -> str:
+        """A node of the operator `kind`."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
-    def activate(self, x, activation, name):
+    def activate(self, x: str, activation: str, name: str) -> str:
+        """The activation, a value of ACTIVATIONS."""
         if activation == "relu6":
             limits = self.constant(0, "zero"), self.constant(6, "six")
             return self.node("Clip", [x, *limits], f"{name}.relu6")
         return self.node("Relu", [x], f"{name}.relu") if activation else x
 
-    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation=""):
+    def convolution(
+        self,
+        x: str,
+        weight: NDArray,
+        bias: NDArray | None,
+        name: str,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "",
+    ) -> str:
         kernel = weight.shape[2]
         inputs = [x, self.constant(weight, f"{name}.weight")]
         if bias is not None:
@@ -64,23 +76,23 @@ class OnnxGraph(Graph):
         )
         return self.activate(x, activation, name)
 
-    def upsampling(self, x, weight, name):
+    def upsampling(self, x: str, weight: NDArray, name: str) -> str:
         inputs = [x, self.constant(weight, f"{name}.weight")]
         return self.node("ConvTranspose", inputs, name, **UPSAMPLE)
 
-    def sum(self, x, y, name, activation=""):
+    def sum(self, x: str, y: str, name: str, activation: str = "") -> str:
         return self.activate(self.node("Add", [x, y], name), activation, name)
 
-    def depth_to_space(self, x, name):
-        # Of four channels both modes are the same; pnnx knows this one alone.
+    def depth_to_space(self, x: str, name: str) -> str:
+        # With four channels both modes are the same, and pnnx knows only CRD.
         return self.node("DepthToSpace", [x], name, blocksize=2, mode="CRD")
 
-    def slice(self, x, axis, first, end, name):
+    def slice(self, x: str, axis: int, first: int, end: int | None, name: str) -> str:
         limits = [first], [END if end is None else end], [axis]
         inputs = [self.constant(i, f"{name}.{n}", np.int64) for n, i in enumerate(limits)]
         return self.node("Slice", [x, *inputs], name)
 
-    def concat(self, parts, axis, name):
+    def concat(self, parts: list[str], axis: int, name: str) -> str:
         return self.node("Concat", parts, name, axis=axis)
 
 
@@ -89,10 +101,13 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
 
     Args:
         model: PortraitNet with two classes.
-        metadata: {name: value}, kept in the file as strings.
+        metadata: {name: value}, stored in the file as strings.
 
     Returns:
-        onnx.ModelProto, checked.
+        onnx.ModelProto that passed ONNX's checker.
+
+    Raises:
+        ValueError: the network has not two classes.
     """
     graph = OnnxGraph()
     logits = graph.logits(model, INPUT)
@@ -112,16 +127,17 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
 
 
 def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with its large weights stored as float16: half the file, float32 inside.
+    """The same model with large weights stored as float16, which halves the file.
 
-    Each passes a Cast, which runtimes carry out once, when they load the model. Weights of fewer
-    than MIN_HALF_SIZE numbers stay float32.
+    The computation stays float32: a Cast converts each weight once, when a runtime loads the model.
+    Weights of fewer than MIN_HALVED numbers stay float32. They are a tenth of all numbers and would
+    cause nearly all of the error.
     """
     half = onnx.ModelProto()
     half.CopyFrom(proto)
     graph, casts = half.graph, []
     for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= MIN_HALF_SIZE:
+        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= MIN_HALVED:
             name, array = weight.name, numpy_helper.to_array(weight).astype(np.float16)
             assert np.isfinite(array).all(), name
             weight.CopyFrom(numpy_helper.from_array(array, f"{name}.half"))
@@ -135,13 +151,13 @@ def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
-    """The same model in INT8: weights per channel, activations by their range on given photos.
+    """The same model in INT8: weights per channel, activations calibrated on photos.
 
-    What follows the last convolution stays float32, and so does what makes the frame.
+    The mask head, all nodes after it and the nodes of the outermost pixels stay float32.
 
     Args:
-        proto: as `onnx_model` makes it.
-        inputs: list of (h, w, 3) uint8 BGR of training photos.
+        proto: result of `onnx_model`.
+        inputs: network inputs of training photos, (h, w, 3) uint8 BGR.
 
     Returns:
         onnx.ModelProto with QuantizeLinear and DequantizeLinear nodes.
@@ -159,7 +175,7 @@ def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
     names = [node.name for node in proto.graph.node if node.name.startswith(exact)]
     prepared = onnx.ModelProto()
     prepared.CopyFrom(proto)
-    # There is nothing left to fold: spare the user the advice to prepare the graph.
+    # This property stops the advice to prepare the graph, because nothing is left to fold.
     helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
@@ -169,6 +185,9 @@ def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
             target,
             Photos(),
             per_channel=True,
+            # 7 bits of weights: without VNNI, pairs of 8-bit products saturate in 16 bits, and
+            # answers would depend on the processor (ONNX Runtime's documentation of quantization).
+            reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=["Conv", "ConvTranspose", "Add", "Clip", "Relu"],

@@ -3,8 +3,8 @@
     batch        (1, H, W, 3) float32, BGR, (pixel - MEAN) * SCALE
     probability  (1, H, W, 1) float32, 0..1, person
 
-H and W are the file's, and no operator depends on them: an interpreter may resize the input to
-other multiples of 32. Channels come last, as the format wants them.
+The file names H and W, but no operator depends on them: an interpreter can resize the input to
+other multiples of 32. The format has the channels last.
 """
 
 import json
@@ -13,7 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from models.inference_graph import INPUT, MIN_HALF_SIZE, OUTPUT, Graph
+from models.inference_graph import INPUT, MIN_HALVED, OUTPUT, Graph
 from models.portraitnet import PortraitNet
 
 SCHEMA_VERSION = 3  # of every .tflite file since 2017
@@ -35,7 +35,7 @@ VERSIONS = {"DEQUANTIZE": 3}  # of an operator, where not 1: 3 knows float16
 
 
 class Buffer(schema.BufferT):
-    """Bytes of the file, aligned; the generated class leaves their place to chance."""
+    """Bytes in the file at a multiple of ALIGNMENT, which the generated class does not ensure."""
 
     def Pack(self, builder):  # noqa: N802, the schema's name
         data = self.data.tobytes() if self.data is not None else b""
@@ -50,17 +50,18 @@ class Buffer(schema.BufferT):
 
 
 class TFLiteGraph(Graph):
-    """Tensors and operators of a .tflite file; operations take and return tensors' numbers.
+    """Tensors and operators of a .tflite file; operations take and return indices of tensors.
 
     Args:
-        half: store weights of MIN_HALF_SIZE numbers or more as float16: half the file. Each passes
-            a DEQUANTIZE, which runtimes carry out once, when they load the file.
+        half: store weights of MIN_HALVED numbers or more as float16, which halves the file. The
+            computation stays float32: a DEQUANTIZE converts each weight once, when a runtime loads
+            the file.
     """
 
     def __init__(self, half: bool = False):
         self.half = half
         self.tensors, self.operators, self.codes = [], [], {}
-        self.buffers, self.constants = [Buffer()], {}  # buffer 0 is that of tensors without values
+        self.buffers, self.constants = [Buffer()], {}  # buffer 0 belongs to tensors without values
 
     def tensor(self, shape, name, dtype=np.float32, buffer=0):
         tensor = schema.TensorT()
@@ -78,11 +79,11 @@ class TFLiteGraph(Graph):
         return len(self.buffers) - 1
 
     def constant(self, value, name, dtype=np.float32):
-        """Number of a constant tensor; equal ones are stored once."""
+        """The index of a constant tensor; equal constants are stored once."""
         array = np.ascontiguousarray(value, dtype)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self.constants:
-            if self.half and dtype is np.float32 and array.size >= MIN_HALF_SIZE:
+            if self.half and dtype is np.float32 and array.size >= MIN_HALVED:
                 stored = array.astype(np.float16)
                 assert np.isfinite(stored).all(), name
                 x = self.tensor(array.shape, f"{name}.half", np.float16, self.buffer(stored))
@@ -92,7 +93,7 @@ class TFLiteGraph(Graph):
         return self.constants[key]
 
     def operator(self, kind, inputs, shape, name, options=None):
-        """Append an operator with one output of `shape`; returns the output."""
+        """Append an operator with one output of `shape`; the index of the output."""
         output = self.tensor(shape, name)
         operator = schema.OperatorT()
         operator.opcodeIndex = self.codes.setdefault(kind, len(self.codes))
@@ -106,7 +107,7 @@ class TFLiteGraph(Graph):
         return output
 
     def pad(self, x, name):
-        """One line of zeros on all four sides: SAME would pad a stride of 2 on two sides only."""
+        """One line of zeros on all four sides; SAME would pad a stride of 2 on two sides only."""
         n, h, w, c = self.shape(x)
         widths = self.constant([[0, 0], [1, 1], [1, 1], [0, 0]], "pad.widths", np.int32)
         return self.operator("PAD", [x, widths], [n, h + 2, w + 2, c], f"{name}.pad")
@@ -134,11 +135,11 @@ class TFLiteGraph(Graph):
         return self.operator(kind, inputs, shape, name, options)
 
     def upsampling(self, x, weight, name):
-        """As one 2x2 convolution to the four pixels of blocks that lie one pixel up and left.
+        """A 2x2 convolution to the four pixels of blocks that lie one pixel up and left.
 
-        Output 2q - 1 + r takes input q - 1 + t by k = r + 2 - 2t, where r and t are 0 or 1. As
-        many products as TRANSPOSE_CONV, a twelfth less time, and no constant with the output's
-        shape.
+        Output 2q - 1 + r takes input q - 1 + t with k = r + 2 - 2t, where r and t are 0 or 1. This
+        has as many products as TRANSPOSE_CONV, takes a twelfth less time, and needs no constant
+        with the output's shape.
         """
         n, h, w, channels = self.shape(x)
         taps, count = weight.transpose(1, 2, 3, 0), weight.shape[1]
@@ -164,7 +165,7 @@ class TFLiteGraph(Graph):
         shape[axis] = len(range(shape[axis])[first:end])
         firsts, ends = [0] * 4, [0] * 4
         firsts[axis], ends[axis] = first, end or 0
-        others = 0b1111 ^ 1 << axis  # bits of the axes that are taken whole
+        others = 0b1111 ^ 1 << axis  # bits of the axes that are not sliced
         options = schema.StridedSliceOptionsT(
             beginMask=others, endMask=others if end is not None else 0b1111
         )
@@ -189,7 +190,7 @@ def tflite_model(
 
     Args:
         model: PortraitNet with two classes.
-        metadata: what JSON can hold; kept in the file under METADATA, with layout and shape.
+        metadata: values for JSON, stored in the file under METADATA, with layout and shape.
         shape: (height, width) of the input, multiples of 32.
         half: see `TFLiteGraph`.
     """
@@ -221,7 +222,7 @@ def tflite_file(graph: TFLiteGraph, given: int, answer: int, metadata: dict) -> 
 def operator_code(kind: str) -> schema.OperatorCodeT:
     """An operator's entry in the file, by its name in the schema."""
     code = schema.OperatorCodeT()
-    # The older field is of 8 bits, and all of these have a number below 127: both say the same.
+    # The older field has 8 bits. All operators here have a number below 127, so both are equal.
     code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
     code.version = VERSIONS.get(kind, 1)
     return code

@@ -1,6 +1,8 @@
 """A contact sheet of every transform: `python -m transforms PHOTO [--output FILE]`."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,30 +10,34 @@ import numpy as np
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.effects import contact_sheet
 from portraitnet.geometry import SIZE, input_shape
-from portraitnet.images import read_image, read_mask, write_image
+from portraitnet.images import Image, Mask, mask_of, read_image, read_mask, write_image
 from transforms import color, compose, degrade, edge_of, geometry
 
 COLUMNS = 6
 
 
-def tiles(image, mask, other, rng):
-    """Every transform at telling strengths.
+def tiles(
+    image: Image, mask: Mask, other: Image, rng: np.random.Generator
+) -> list[tuple[str, Image]]:
+    """Every transform at characteristic strengths.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        mask: (H, W) uint8 0/1; all 0 shows no mask and no edge.
-        other: (h, w, 3) uint8 BGR, the photo that lends background and thing.
+        mask: (H, W) uint8 0/1; with an empty mask no mask and no edge is drawn.
+        other: (h, w, 3) uint8 BGR, the photo that becomes background and occluder.
+        rng: generator of all random numbers.
 
     Returns:
-        list of (label, (h, w, 3) uint8 BGR), mask green and edge yellow where pixels move.
+        (label, (h, w, 3) uint8 BGR) of each picture. Where pixels move, the mask is drawn in green
+        and the edge in yellow.
     """
     bgra, shape = geometry.stack(image, mask), input_shape(*mask.shape, SIZE)
     own, square = geometry.fit_matrix(mask.shape, shape), (SIZE, SIZE)
     sheet = []
 
     def moved(label, matrix=own, network_input=shape, bgra=bgra):
-        picture, share = geometry.warp(bgra, matrix, *network_input)
-        person = geometry.mask_of(share)
+        picture, alpha = geometry.warp(bgra, matrix, *network_input)
+        person = mask_of(alpha)
         edge = edge_of(person, geometry.inside_of(mask.shape, matrix, network_input))
         picture[person == 1] = picture[person == 1] // 2 + np.array([0, 96, 0], np.uint8)
         picture[edge == 1] = 0, 255, 255
@@ -49,7 +55,7 @@ def tiles(image, mask, other, rng):
     empty = geometry.stack(other, np.zeros(other.shape[:2], np.uint8))
     for i in (1, 2):
         moved(f"background {i}", bgra=compose.swap_background(bgra, empty, rng, 0.3))
-        moved(f"thing before {i}", bgra=compose.occlude(bgra, empty, rng))
+        moved(f"occluder {i}", bgra=compose.occlude(bgra, empty, rng))
 
     network_input = geometry.resize(image, *shape)
     for label, function, strengths in (
@@ -65,30 +71,31 @@ def tiles(image, mask, other, rng):
             (f"{label} {strength:g}", function(network_input, strength)) for strength in strengths
         ]
     for label, gamma, gains, slope in (
-        ("light: dim", 2.2, (1, 1, 1), 0),
-        ("light: warm", 1, (0.8, 1, 1.2), 0),
-        ("light: one side", 1, (1, 1, 1), 0.6),
+        ("relight: dim", 2.2, (1, 1, 1), 0),
+        ("relight: warm", 1, (0.8, 1, 1.2), 0),
+        ("relight: one side", 1, (1, 1, 1), 0.6),
     ):
         sheet.append((label, color.relight(network_input, gamma, gains, slope, 0)))
     sheet.append(("noise 10", color.noise(network_input, 10, rng)))
-    return sheet + [(f"texture, draw {i}", degrade(network_input, rng)) for i in (1, 2, 3)]
+    return sheet + [(f"photometric copy {i}", degrade(network_input, rng)) for i in (1, 2, 3)]
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Show what every training transform does to a photo.",
+        "Draw a contact sheet of every training transform.",
         example="python -m transforms photo.jpg --mask mask.png",
     )
-    parser.add_argument("photo", help="any photo")
-    parser.add_argument("--mask", help="its mask, to see mask (green) and edge (yellow) move along")
-    parser.add_argument("--other", help="photo that lends background and thing; else the photo")
-    parser.add_argument("--output", help="picture to write; PHOTO_transforms.png if not given")
-    parser.add_argument("--seed", type=int_range(), default=0, help="of noise and draws")
+    add = parser.add_argument
+    add("photo", help="photo to transform")
+    add("--mask", help="the photo's mask; mask (green) and edge (yellow) are drawn")
+    add("--other", help="photo that becomes background and occluder (default: PHOTO)")
+    add("--output", help="file of the contact sheet (default: PHOTO_transforms.png)")
+    add("--seed", type=int_range(), default=0, help="seed of all random numbers")
     return parser.parse_args(argv)
 
 
 @command("transforms")
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     path = Path(args.photo)
     output = Path(args.output or path.with_name(f"{path.stem}_transforms.png"))

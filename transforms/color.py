@@ -1,13 +1,15 @@
-"""What the pixels look like: colour, contrast, sharpness, blur and noise; no pixel moves.
+"""Photometric transforms: colour, contrast, sharpness, blur and noise; no pixel moves.
 
-Every function takes and returns an (H, W, 3) uint8 BGR image, computes in float (or in OpenCV's
-saturating arithmetic), rounds and clips to 0..255. Every class applies its function with
-probability `prob` and draws the strength evenly from (least, most).
+Every function takes and returns an (H, W, 3) uint8 BGR image. It computes in float or in OpenCV's
+saturating arithmetic, rounds, and clips to 0..255. Every class applies its function with
+probability `prob` and draws the strength from the uniform distribution over (min, max).
 
-Source: PortraitNet's official training recipe: brightness and colour 0.4..1.6, contrast 0.6..1.4,
-sharpness 0.8..1.2, blur 3 or 5 pixels, noise of standard deviation 0..10, each with probability
-one half. `light` and `jpeg` are ours.
+Source: PortraitNet's official training recipe: brightness and saturation 0.4..1.6, contrast
+0.6..1.4, sharpness 0.8..1.2, blur of 3 or 5 pixels, noise of standard deviation 0..10, each with
+probability one half. `relight` and `jpeg` are additions of this project.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,8 +17,9 @@ from numpy.typing import ArrayLike
 
 from portraitnet.images import Image
 
+Range = tuple[float, float]  # (min, max) of a uniform distribution
 LEVELS = np.arange(256, dtype=np.float32)
-# what PIL's sharpness enhancement, used by the official code, starts from
+# Source: the smoothing filter of PIL's sharpness enhancement, which the official code uses.
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
@@ -25,42 +28,52 @@ def _table(levels):
 
 
 def hsv(image: Image, hue: float = 0.0, saturation: float = 1.0, value: float = 1.0) -> Image:
-    """Turn the hue by `hue` (OpenCV's circle of 180) and multiply saturation and value."""
+    """Shift the hue and multiply saturation and value.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        hue: shift in OpenCV's units, 180 for a full circle.
+        saturation, value: factors >= 0.
+    """
     table = np.empty((1, 256, 3), np.uint8)
     table[0, :, 0] = np.rint(LEVELS + hue) % 180
     table[0, :, 1] = _table(LEVELS * saturation)
     table[0, :, 2] = _table(LEVELS * value)
-    turned = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table)
-    return cv2.cvtColor(turned, cv2.COLOR_HSV2BGR)
+    shifted = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table)
+    return cv2.cvtColor(shifted, cv2.COLOR_HSV2BGR)
 
 
 def brightness(image: Image, factor: float) -> Image:
-    """Multiply by `factor`."""
+    """Multiply every pixel by `factor`."""
     return cv2.LUT(image, _table(LEVELS * factor))
 
 
 def contrast(image: Image, factor: float) -> Image:
-    """Stretch by `factor` about the image's mean grey, all channels alike: no colour cast."""
+    """Scale all channels by `factor` about the image's mean grey, so that no colour cast arises."""
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))[0]
     return cv2.LUT(image, _table(mean + factor * (LEVELS - mean)))
 
 
 def saturation(image: Image, factor: float) -> Image:
-    """Blend with the grey image: 0 is grey, 1 the image, more is more colourful."""
+    """Blend with the grey image: 0 gives grey, 1 the image, more raises saturation."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(image, factor, grey, 1 - factor, 0)
 
 
 def sharpness(image: Image, factor: float) -> Image:
-    """Blend with a smoothed image: 0 is smooth, 1 the image, more is sharper."""
+    """Blend with the smoothed image: 0 gives that image, 1 the image, more sharpens."""
     return cv2.addWeighted(image, factor, cv2.filter2D(image, -1, SMOOTH), 1 - factor, 0)
 
 
 def blur(image: Image, kernel: int) -> Image:
-    """Gaussian blur over `kernel` pixels.
+    """Gaussian blur.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        kernel: size of the kernel, pixels, odd.
 
     Raises:
-        ValueError: an even kernel, which would shift the image against its mask.
+        ValueError: `kernel` is even, which would shift the image against its mask.
     """
     if kernel % 2 == 0:
         raise ValueError(
@@ -76,14 +89,14 @@ def noise(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def relight(image: Image, gamma: float, gains: ArrayLike, slope: float, angle: float) -> Image:
-    """Light that the photo did not have: dim or glaring, coloured, from one side.
+    """Simulate other light: dim or bright, tinted, from one side.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        gamma: exponent of the pixels in 0..1; above 1 it darkens the middle.
-        gains: factor of blue, green and red.
-        slope: how much brighter one side is: from 1 - slope to 1 + slope across the picture.
-        angle: radians, the direction in which it grows brighter.
+        gamma: exponent of pixels in 0..1; above 1 darkens the midtones.
+        gains: (3,) factors of blue, green and red.
+        slope: strength of a brightness ramp from 1 - slope to 1 + slope across the image, 0..1.
+        angle: direction of increasing brightness, radians, clockwise from the x axis.
     """
     height, width = image.shape[:2]
     tables = [_table(255 * (LEVELS / 255) ** gamma * gain) for gain in gains]
@@ -95,13 +108,18 @@ def relight(image: Image, gamma: float, gains: ArrayLike, slope: float, angle: f
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    """The blocks and rings of a JPEG of this quality, 0..100."""
+    """JPEG compression artefacts; `quality` is 0..100."""
     data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
 class Photometric:
-    """Changes an image, (H, W, 3) uint8 BGR, by `change` with probability `prob`."""
+    """A transform that applies `change` to an image with probability `prob`."""
+
+    prob: float
+
+    def change(self, image: Image, rng: np.random.Generator) -> Image:
+        raise NotImplementedError
 
     def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Image:
         rng = rng or np.random.default_rng()
@@ -109,13 +127,25 @@ class Photometric:
 
 
 class RandomHSV(Photometric):
-    """`hsv` with strengths from `hue`, `saturation` and `value`.
+    """`hsv` with random shift and factors.
 
-    The recipe turns no hue; its slight turn here is our addition and stands for coloured light.
-    Saturation and value stay: RandomSaturation and RandomBrightness have the recipe's ranges.
+    The small hue shift imitates tinted light and is our addition to the official recipe. Saturation
+    and value keep their factor 1, because RandomSaturation and RandomBrightness have the recipe's
+    ranges.
+
+    Args:
+        prob: probability of applying.
+        hue: (min, max) shift, 180 for a full circle.
+        saturation, value: (min, max) factors.
     """
 
-    def __init__(self, prob=0.5, hue=(-8, 8), saturation=(1.0, 1.0), value=(1.0, 1.0)):
+    def __init__(
+        self,
+        prob: float = 0.5,
+        hue: Range = (-8, 8),
+        saturation: Range = (1.0, 1.0),
+        value: Range = (1.0, 1.0),
+    ):
         self.prob, self.hue, self.saturation, self.value = prob, hue, saturation, value
 
     def change(self, image, rng):
@@ -123,9 +153,14 @@ class RandomHSV(Photometric):
 
 
 class RandomBrightness(Photometric):
-    """`brightness` by a factor from `factor`."""
+    """`brightness` by a random factor.
 
-    def __init__(self, prob=0.5, factor=(0.4, 1.6)):
+    Args:
+        prob: probability of applying.
+        factor: (min, max).
+    """
+
+    def __init__(self, prob: float = 0.5, factor: Range = (0.4, 1.6)):
         self.prob, self.factor = prob, factor
 
     def change(self, image, rng):
@@ -133,9 +168,14 @@ class RandomBrightness(Photometric):
 
 
 class RandomContrast(Photometric):
-    """`contrast` by a factor from `factor`."""
+    """`contrast` by a random factor.
 
-    def __init__(self, prob=0.5, factor=(0.6, 1.4)):
+    Args:
+        prob: probability of applying.
+        factor: (min, max).
+    """
+
+    def __init__(self, prob: float = 0.5, factor: Range = (0.6, 1.4)):
         self.prob, self.factor = prob, factor
 
     def change(self, image, rng):
@@ -143,9 +183,14 @@ class RandomContrast(Photometric):
 
 
 class RandomSaturation(Photometric):
-    """`saturation` by a factor from `factor`."""
+    """`saturation` by a random factor.
 
-    def __init__(self, prob=0.5, factor=(0.4, 1.6)):
+    Args:
+        prob: probability of applying.
+        factor: (min, max).
+    """
+
+    def __init__(self, prob: float = 0.5, factor: Range = (0.4, 1.6)):
         self.prob, self.factor = prob, factor
 
     def change(self, image, rng):
@@ -153,9 +198,14 @@ class RandomSaturation(Photometric):
 
 
 class RandomSharpness(Photometric):
-    """`sharpness` by a factor from `factor`."""
+    """`sharpness` by a random factor.
 
-    def __init__(self, prob=0.5, factor=(0.8, 1.2)):
+    Args:
+        prob: probability of applying.
+        factor: (min, max).
+    """
+
+    def __init__(self, prob: float = 0.5, factor: Range = (0.8, 1.2)):
         self.prob, self.factor = prob, factor
 
     def change(self, image, rng):
@@ -163,9 +213,14 @@ class RandomSharpness(Photometric):
 
 
 class RandomBlur(Photometric):
-    """`blur` with one of `kernels`, odd sizes in pixels."""
+    """`blur` with a random kernel.
 
-    def __init__(self, prob=0.5, kernels=(3, 5)):
+    Args:
+        prob: probability of applying.
+        kernels: odd sizes, pixels.
+    """
+
+    def __init__(self, prob: float = 0.5, kernels: Sequence[int] = (3, 5)):
         self.prob, self.kernels = prob, kernels
 
     def change(self, image, rng):
@@ -173,9 +228,14 @@ class RandomBlur(Photometric):
 
 
 class RandomNoise(Photometric):
-    """`noise` of a standard deviation from `sigma`, 0..255 scale."""
+    """`noise` with a random standard deviation.
 
-    def __init__(self, prob=0.5, sigma=(0.0, 10.0)):
+    Args:
+        prob: probability of applying.
+        sigma: (min, max) of the standard deviation, grey levels of 255.
+    """
+
+    def __init__(self, prob: float = 0.5, sigma: Range = (0.0, 10.0)):
         self.prob, self.sigma = prob, sigma
 
     def change(self, image, rng):
@@ -183,16 +243,18 @@ class RandomNoise(Photometric):
 
 
 class RandomRelight(Photometric):
-    """`light` with each of its strengths drawn evenly, `gamma` on a log scale.
+    """`relight` with random strengths; gamma is uniform on a log scale.
 
     Args:
         prob: probability of applying.
-        gamma: largest; 1 / gamma is the smallest.
+        gamma: largest gamma; the smallest is 1 / gamma.
         cast: largest difference of a channel's gain from 1.
-        slope: largest.
+        slope: largest slope, 0..1.
     """
 
-    def __init__(self, prob=0.5, gamma=2.2, cast=0.2, slope=0.6):
+    def __init__(
+        self, prob: float = 0.5, gamma: float = 2.2, cast: float = 0.2, slope: float = 0.6
+    ):
         self.prob, self.gamma, self.cast, self.slope = prob, gamma, cast, slope
 
     def change(self, image, rng):
@@ -202,9 +264,13 @@ class RandomRelight(Photometric):
 
 
 class RandomGrey(Photometric):
-    """Takes all colour away: a black-and-white photo."""
+    """Removes all colour.
 
-    def __init__(self, prob=0.5):
+    Args:
+        prob: probability of applying.
+    """
+
+    def __init__(self, prob: float = 0.5):
         self.prob = prob
 
     def change(self, image, rng):
@@ -212,9 +278,14 @@ class RandomGrey(Photometric):
 
 
 class RandomJpeg(Photometric):
-    """`jpeg` of a quality from `quality`."""
+    """`jpeg` with a random quality.
 
-    def __init__(self, prob=0.5, quality=(30, 80)):
+    Args:
+        prob: probability of applying.
+        quality: (min, max) of the quality, 0..100; max itself is not drawn.
+    """
+
+    def __init__(self, prob: float = 0.5, quality: tuple[int, int] = (30, 80)):
         self.prob, self.quality = prob, quality
 
     def change(self, image, rng):

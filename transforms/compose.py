@@ -1,7 +1,7 @@
-"""What is put into a photo: another background, and things before the person.
+"""Composition: another background behind the person, and occluders in front.
 
-All functions take and return BGRA pictures, (H, W, 4) uint8: an image in BGR and, as its alpha, the
-person's share of each pixel, 0..255. The data set draws how often each is used.
+All functions take and return BGRA pictures, (H, W, 4) uint8: an image and, as alpha, its mask
+0..255.
 """
 
 import cv2
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from portraitnet.geometry import resize
 from portraitnet.images import mask_of
 
-TOUCH = 0.02  # share of a side's pixels from which on the frame counts as cutting the person there
-OCCLUDED_FRACTION = 0.02, 0.15  # of the person's pixels that a thing hides
+TOUCH = 0.02  # of a frame side's pixels; with more person the frame cuts the person at that side
+OCCLUDED_FRACTION = 0.02, 0.15  # (min, max) of the person's pixels that an occluder covers
 
 
 def swap_background(
@@ -21,18 +21,18 @@ def swap_background(
     rng: np.random.Generator,
     min_person_scale: float = 1.0,
 ) -> NDArray[np.uint8]:
-    """Put the person of one photo in front of another photo, smaller or as large as before.
+    """Composite the person of one photo over another photo, at random scale and position.
 
-    Where the frame cut the person it does so again: legs that leave the photo below leave the new
-    one below. A person who is cut on opposite sides keeps size and place. The background is
-    blurred half of the time, as lenses do, its brightness moves half of the way to that of the old
-    one, and the mask is feathered, so that no cut-out line gives the person away.
+    A person whom the frame cuts at one side stays at that side. A person cut at opposite sides
+    keeps scale and position. Half of the backgrounds are blurred, like the bokeh of a lens. The
+    background's brightness moves half of the way to that of the old background. The mask is
+    feathered, so that the network cannot learn a hard cut-out line.
 
     Args:
-        bgra: (H, W, 4) uint8.
-        background: (h, w, 4) uint8; a random part of it with the proportions of `bgra` is used.
-        rng: np.random.Generator, the only source of chance.
-        least_scale: smallest size of the person, as a share of the size that it has.
+        bgra: (H, W, 4) uint8, the person.
+        background: (h, w, 4) uint8; a random part with the proportions of `bgra` is used.
+        rng: generator of all random numbers.
+        min_person_scale: smallest scale of the person, 0..1.
 
     Returns:
         (H, W, 4) uint8.
@@ -42,7 +42,7 @@ def swap_background(
         scene = cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3))
     image, alpha = cv2.cvtColor(bgra, cv2.COLOR_BGRA2BGR), cv2.extractChannel(bgra, 3)
     old, new = sum(cv2.mean(image, 255 - alpha)), sum(cv2.mean(scene))
-    gain = np.sqrt((old + 24) / (new + 24))  # two photos seldom have one light
+    gain = np.sqrt((old + 24) / (new + 24))  # two photos seldom have the same exposure
     scene = cv2.convertScaleAbs(scene, alpha=float(np.clip(gain, 0.6, 1.6)))
     if min_person_scale < 1:
         bgra = _smaller(bgra, min_person_scale ** rng.random(), rng)
@@ -52,26 +52,24 @@ def swap_background(
 def occlude(
     bgra: NDArray[np.uint8], occluder: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Hold something before the person: a patch of another photo, inside the outline.
+    """Cover a part of the person with a patch of another photo, inside the person's outline.
 
-    The alpha stays, for what somebody holds is cut out with them.
+    The alpha stays unchanged, because objects that a person holds belong to the person.
 
     Args:
-        bgra: (H, W, 4) uint8.
-        thing: (h, w, 4) uint8, the photo that lends its pixels.
-        rng: np.random.Generator.
+        bgra: (H, W, 4) uint8, the person.
+        occluder: (h, w, 4) uint8, the photo of the patch.
+        rng: generator of all random numbers.
 
     Returns:
-        (H, W, 4) uint8.
+        (H, W, 4) uint8; `bgra` itself if it shows no person.
     """
     person = np.flatnonzero(mask_of(cv2.extractChannel(bgra, 3)))
     if not len(person):
         return bgra
     y, x = divmod(int(rng.choice(person)), bgra.shape[1])
-    side, stretch = (
-        np.sqrt(rng.uniform(*OCCLUDED_FRACTION) * len(person)),
-        np.sqrt(rng.uniform(0.3, 1)),
-    )
+    side = np.sqrt(rng.uniform(*OCCLUDED_FRACTION) * len(person))
+    stretch = np.sqrt(rng.uniform(0.3, 1))
     axes = max(1, int(side / stretch / 2)), max(1, int(side * stretch / 2))
     patch, angle = np.zeros(bgra.shape[:2], np.uint8), rng.uniform(0, 180)
     if rng.random() < 0.5:
@@ -86,16 +84,16 @@ def occlude(
 
 
 def _over(bgra, image):
-    """A BGRA picture, feathered, over an image of its size -> (H, W, 3) uint8."""
+    """A BGRA picture, feathered, over an image of the same size -> (H, W, 3) uint8 BGR."""
     weight = cv2.GaussianBlur(bgra[:, :, 3], (5, 5), 0).astype(np.float32) / 255
     return cv2.blendLinear(cv2.cvtColor(bgra, cv2.COLOR_BGRA2BGR), image, weight, 1 - weight)
 
 
 def _smaller(bgra, scale, rng):
-    """The picture at `scale` somewhere on a transparent canvas of its own size.
+    """The picture at `scale`, at a random position on a transparent canvas of the same size.
 
-    A side where the frame cuts the person lies on the same side of the canvas; a person who is cut
-    on opposite sides keeps the size.
+    A side at which the frame cuts the person stays at that side of the canvas. A person cut at
+    opposite sides keeps the scale.
     """
     height, width = bgra.shape[:2]
     person = mask_of(cv2.extractChannel(bgra, 3))
@@ -112,16 +110,16 @@ def _smaller(bgra, scale, rng):
 
 
 def _offset(room, cut_before, cut_after, rng):
-    """Where a line begins on a longer one, at whose ends it may have to lie."""
+    """Random offset 0..room, or the end at which the frame cuts the person."""
     if cut_before or cut_after:
         return 0 if cut_before else room
     return int(rng.integers(room + 1))
 
 
 def _random_part(picture, height, width, rng):
-    """A random rectangle with the proportions of height x width at that size, mirrored or not."""
-    share = rng.uniform(0.6, 1) * min(picture.shape[0] / height, picture.shape[1] / width)
-    part_height, part_width = max(1, int(share * height)), max(1, int(share * width))
+    """A random part with the proportions of height x width at that size, perhaps mirrored."""
+    ratio = rng.uniform(0.6, 1) * min(picture.shape[0] / height, picture.shape[1] / width)
+    part_height, part_width = max(1, int(ratio * height)), max(1, int(ratio * width))
     top = rng.integers(picture.shape[0] - part_height + 1)
     left = rng.integers(picture.shape[1] - part_width + 1)
     part = resize(picture[top : top + part_height, left : left + part_width], height, width)

@@ -1,7 +1,7 @@
-"""Where the pixels go: flip, rotation with scale, translation, letterbox, alone or as one warp.
+"""Geometric transforms: flip, rotation with scale, translation; one by one or as a single warp.
 
 Matrices are 3x3 and act on (x, y, 1) in continuous coordinates: pixel (0, 0) covers [0, 1) in x and
-y, so a picture's centre is (width / 2, height / 2) and matrices multiply without half-pixel terms.
+y. So a picture's centre is (width / 2, height / 2) and matrices multiply without half-pixel terms.
 """
 
 import cv2
@@ -9,30 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.geometry import IMAGE_BORDER, resize
-from portraitnet.images import Image, Mask
-from portraitnet.images import mask_of as mask_of
+from portraitnet.images import Image, Mask, mask_of
 
-MAX_STRETCH = 0.15  # log of width over height: how much a photo is stretched to fit a network input
+MAX_STRETCH = 0.15  # largest change of log(width / height) that fits a photo to a network input
 
 
 def fit_matrix(
     photo_shape: tuple[int, int], input_shape: tuple[int, int], zoom: float = 0.0
 ) -> NDArray[np.float64]:
-    """From a photo to a network input, stretched no more than `input_shape` asks of a photo that fits it.
+    """The matrix from a photo to a network input, centred, with limited stretching.
 
     Args:
-        photo_shape, input_shape: (height, width).
-        zoom: 0 shows the whole photo, with bars where its proportions are not the network input's; 1 fills
-            the network input and cuts off what stands out; in between, in between.
+        photo_shape, input_shape: (height, width), pixels.
+        zoom: 0 shows the whole photo, with bars if its proportions differ; 1 fills the network
+            input and crops the photo; values between interpolate.
 
     Returns:
-        (3, 3) matrix.
+        (3, 3) float64 matrix.
     """
     fill_y, fill_x = input_shape[0] / photo_shape[0], input_shape[1] / photo_shape[1]
     mismatch = np.log(fill_x / fill_y)
     stretch = np.clip(mismatch, -MAX_STRETCH, MAX_STRETCH)
     rest = mismatch - stretch
-    # Either side fits exactly at zoom 0, and the other at zoom 1.
+    # One side fits exactly at zoom 0, the other one at zoom 1.
     scale_y = fill_y * np.exp(min(rest, 0) + zoom * abs(rest))
     scale_x = scale_y * np.exp(stretch)
     left = (input_shape[1] - scale_x * photo_shape[1]) / 2
@@ -41,14 +40,23 @@ def fit_matrix(
 
 
 def flip_matrix(width: int) -> NDArray[np.float64]:
-    """Mirror left and right."""
+    """The matrix that mirrors left and right; `width` in pixels."""
     return np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
 
 
 def rotation_matrix(
     height: int, width: int, degrees: float, scale: float = 1.0
 ) -> NDArray[np.float64]:
-    """Turn about the centre, counter-clockwise as seen, and enlarge by `scale`."""
+    """The matrix that rotates counter-clockwise about the centre and scales.
+
+    Args:
+        height, width: size of the picture, pixels.
+        degrees: angle.
+        scale: factor of the size.
+
+    Returns:
+        (3, 3) float64 matrix.
+    """
     angle, x, y = np.radians(degrees), width / 2, height / 2
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     return np.array(
@@ -61,34 +69,34 @@ def rotation_matrix(
 
 
 def translation_matrix(dx: float, dy: float) -> NDArray[np.float64]:
-    """Shift by `dx` pixels to the right and `dy` down."""
+    """The matrix that shifts by `dx` pixels to the right and `dy` pixels down."""
     return np.array([[1.0, 0, dx], [0, 1, dy], [0, 0, 1]])
 
 
 def stack(image: Image, mask: Mask) -> NDArray[np.uint8]:
-    """(H, W, 3) image and (H, W) mask 0/1 -> BGRA (H, W, 4) uint8, as `warp` takes it."""
+    """Image (H, W, 3) and mask (H, W) uint8 0/1 -> BGRA (H, W, 4) uint8, as `warp` takes it."""
     return cv2.merge([image, mask * np.uint8(255)])
 
 
 def warp(
     bgra: NDArray[np.uint8], matrix: NDArray[np.float64], height: int, width: int
 ) -> tuple[Image, NDArray[np.uint8]]:
-    """Move an image and its mask by one matrix, in one interpolation.
+    """Warp an image and its mask by one matrix, with one interpolation.
 
     Args:
-        bgra: (H, W, 4) uint8: image in BGR and, as alpha, the person's share 0..255.
+        bgra: (H, W, 4) uint8: an image and, as alpha, its mask 0..255.
         matrix: (3, 3), from `bgra` to the result.
-        height, width: of the result.
+        height, width: size of the result, pixels.
 
     Returns:
-        image: (height, width, 3) uint8, 128 outside the photo.
-        share: (height, width) uint8 0..255, 0 outside.
+        image: (height, width, 3) uint8 BGR, grey (128) outside the photo.
+        alpha: (height, width) uint8 0..255, 0 outside the photo.
     """
-    while np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < 0.6:  # bilinear alone would skip pixels
+    while np.sqrt(abs(np.linalg.det(matrix[:2, :2]))) < 0.6:  # bilinear sampling would alias
         old_height, old_width = bgra.shape[:2]
         bgra = resize(bgra, (old_height + 1) // 2, (old_width + 1) // 2)
         matrix = matrix @ np.diag([old_width / bgra.shape[1], old_height / bgra.shape[0], 1])
-    # OpenCV counts from pixel centres
+    # OpenCV's coordinates start at the centre of pixel (0, 0).
     centred = translation_matrix(-0.5, -0.5) @ matrix @ translation_matrix(0.5, 0.5)
     border = (IMAGE_BORDER, IMAGE_BORDER, IMAGE_BORDER, 0)
     moved = cv2.warpAffine(bgra, centred[:2], (width, height), borderValue=border)
@@ -98,19 +106,19 @@ def warp(
 def inside_of(
     photo_shape: tuple[int, int], matrix: NDArray[np.float64], input_shape: tuple[int, int]
 ) -> Mask:
-    """Which pixels of a network input show the photo that `matrix` brought there.
+    """The pixels of a network input that show the warped photo.
 
     Args:
-        photo_shape: (height, width) of the photo before the warp.
+        photo_shape: (height, width) of the photo before the warp, pixels.
         matrix: (3, 3), from the photo to the network input.
-        input_shape: (height, width).
+        input_shape: (height, width), pixels.
 
     Returns:
-        inside: (height, width) uint8 0/1.
+        (height, width) uint8, 1 where the photo is.
     """
     y, x = photo_shape
     corners = np.array([[0, 0, 1], [x, 0, 1], [x, y, 1], [0, y, 1]])
-    points = (corners @ matrix.T)[:, :2] - 0.5  # OpenCV counts from pixel centres
+    points = (corners @ matrix.T)[:, :2] - 0.5  # to OpenCV's coordinates
     inside = np.zeros(input_shape, np.uint8)
     cv2.fillConvexPoly(inside, np.round(points * 16).astype(np.int32), 1, shift=4)
     return inside
@@ -122,7 +130,7 @@ def flip(image: Image, mask: Mask) -> tuple[Image, Mask]:
 
 
 def rotate(image: Image, mask: Mask, degrees: float, scale: float = 1.0) -> tuple[Image, Mask]:
-    """Turn image (H, W, 3) and mask (H, W) counter-clockwise about the centre and enlarge them."""
+    """Rotate image (H, W, 3) and mask (H, W) counter-clockwise about the centre and scale them."""
     return _moved(image, mask, rotation_matrix(*mask.shape, degrees, scale))
 
 
@@ -132,24 +140,32 @@ def translate(image: Image, mask: Mask, dx: float, dy: float) -> tuple[Image, Ma
 
 
 def _moved(image, mask, matrix):
-    moved, share = warp(stack(image, mask), matrix, *mask.shape)
-    return moved, mask_of(share)
+    moved, alpha = warp(stack(image, mask), matrix, *mask.shape)
+    return moved, mask_of(alpha)
 
 
 class Deformation:
-    """Moves image and mask with probability `prob`, by what `draw` draws.
+    """A transform that moves image and mask with probability `prob` by a random matrix of `draw`.
 
-    A data set takes the `matrix` alone, to join several of them in one warp.
+    TrainingSamples multiplies several of these matrices and warps only once.
     """
+
+    prob: float
+
+    def draw(
+        self, height: int, width: int, rng: np.random.Generator, strength: float
+    ) -> NDArray[np.float64]:
+        raise NotImplementedError
 
     def matrix(
         self, input_shape: tuple[int, int], rng: np.random.Generator, strength: float = 1.0
     ) -> NDArray[np.float64]:
-        """The (3, 3) matrix of one draw; the identity where it is not applied.
+        """A random (3, 3) float64 matrix; the identity if the transform is not applied.
 
         Args:
-            input_shape: (height, width) of what is moved.
-            strength: share of the ranges in use, 0..1.
+            input_shape: (height, width) of the picture, pixels.
+            rng: generator of all random numbers.
+            strength: fraction of the ranges in use, 0..1.
         """
         if rng.random() >= self.prob:
             return np.eye(3)
@@ -162,9 +178,13 @@ class Deformation:
 
 
 class RandomHorizontalFlip(Deformation):
-    """Mirrors left and right; `strength` means nothing to it."""
+    """Mirrors left and right; `strength` has no effect.
 
-    def __init__(self, prob=0.5):
+    Args:
+        prob: probability of applying.
+    """
+
+    def __init__(self, prob: float = 0.5):
         self.prob = prob
 
     def draw(self, height, width, rng, strength):
@@ -172,21 +192,24 @@ class RandomHorizontalFlip(Deformation):
 
 
 class RandomRotation(Deformation):
-    """Turns about the centre and scales.
+    """Rotates about the centre and scales.
 
     Args:
         prob: probability of applying.
-        angle: degrees; drawn evenly from -angle..angle.
-        scale: (least, most) enlargement, drawn evenly on a log scale: as often smaller as larger.
+        angle: degrees; the angle is uniform in -angle..angle.
+        scale: (min, max) scale, uniform on a log scale, so that enlarging and shrinking are alike.
 
-    Source: official training recipe, +-45 degrees and 0.5..1.5 (evenly there).
+    Raises:
+        ValueError: `scale` is not a range above 0.
+
+    Source: official training recipe, +-45 degrees and 0.5..1.5 (uniform there).
     """
 
-    def __init__(self, prob=1.0, angle=45.0, scale=(0.5, 1.5)):
+    def __init__(
+        self, prob: float = 1.0, angle: float = 45.0, scale: tuple[float, float] = (0.5, 1.5)
+    ):
         if not 0 < scale[0] <= scale[1]:
-            raise ValueError(
-                f"The scale {scale} is no range: give the least above 0, then the most."
-            )
+            raise ValueError(f"The scale {scale} is no range: give min above 0, then max.")
         self.prob, self.angle, self.scale = prob, angle, scale
 
     def draw(self, height, width, rng, strength):
@@ -200,12 +223,12 @@ class RandomTranslate(Deformation):
 
     Args:
         prob: probability of applying.
-        shift: most shift either way, as a share of the picture's width and height.
+        shift: largest shift in either direction, as a fraction of width and height.
 
     Source: official training recipe, +-56 pixels of 224, a quarter.
     """
 
-    def __init__(self, prob=1.0, shift=0.25):
+    def __init__(self, prob: float = 1.0, shift: float = 0.25):
         self.prob, self.shift = prob, shift
 
     def draw(self, height, width, rng, strength):

@@ -413,6 +413,19 @@ def away_from_kinks(model):
     return model
 
 
+def in_float64(model):
+    """The same network in float64."""
+    paddle.set_default_dtype("float64")
+    exact = PortraitNet()
+    paddle.set_default_dtype("float32")
+    for name, tensor in model.state_dict().items():
+        exact.state_dict()[name].set_value(tensor.astype("float64"))
+    return exact
+
+
+FLOAT32_STEP = 2.0**-23  # relative distance of neighbouring numbers
+
+
 def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
@@ -481,10 +494,21 @@ def test_rectangles_of_mixed_shapes_equal_stock():
     paddle.seed(0)
     stock = away_from_kinks(PortraitNet())
     fast = accelerated(copy.deepcopy(stock))
+    exact = in_float64(stock)
     for height, width in ((160, 288), (64, 32), (32, 96), (256, 192), (64, 32)):
         batch = paddle.randn([2, 3, height, width])
-        for ours, truth in zip(training_step(fast, batch), training_step(stock, batch)):
-            assert distance(ours, truth) < 2e-5, (height, width)
+        steps = zip(
+            training_step(fast, batch),
+            training_step(stock, batch),
+            training_step(exact, batch.astype("float64")),
+        )
+        for ours, theirs, truth in steps:
+            # At 64x32 BatchNorm divides by the spread of four numbers, which magnifies rounding:
+            # the measure is what Paddle's own float32 kernels lose against float64 there. Sums in
+            # another order lose several times as much (2 to 7 times, with AVX2 as with AVX-512);
+            # a row that is left out, or counted twice, a thousand times.
+            rounding = max(distance(theirs, truth), FLOAT32_STEP)
+            assert distance(ours, truth) < 10 * rounding, (height, width)
 
 
 def test_memory_stays_flat_over_mixed_shapes():
@@ -617,7 +641,7 @@ def test_stock_kernels_without_a_compiler(monkeypatch):
 
 
 def test_stock_kernels_for_another_dtype():
-    assert "ours are for float32" in kernels.accelerate(PortraitNet().to(dtype="float64"))
+    assert "the fused kernels need float32" in kernels.accelerate(PortraitNet().to(dtype="float64"))
 
 
 def test_stock_kernels_when_the_build_fails(tmp_path):

@@ -216,7 +216,7 @@ def test_consistency_of_equal_outputs_is_0():
 
 
 def test_consistency_names_a_bad_argument():
-    with pytest.raises(ValueError, match=r"texture is \[1, 2, 1, 1\] and clean \[1, 2, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"photometric is \[1, 2, 1, 1\] and clean \[1, 2, 1, 2\]"):
         consistency_kl(pixels(1.0), pixels(1.0, 2.0), 1.0)
     with pytest.raises(ValueError, match="temperature is 0: it must be above 0"):
         consistency_kl(pixels(1.0), pixels(1.0), 0)
@@ -272,7 +272,7 @@ def test_portrait_loss_drops_a_term_of_weight_0():
 
 def test_portrait_loss_names_what_is_missing():
     mask_logits, edge_logits, mask, edge = drawn_batch()
-    with pytest.raises(ValueError, match="3 logits for 2 labels: give each photo once"):
+    with pytest.raises(ValueError, match="3 logits for 2 labels: give the photometric copies"):
         portrait_loss(mask_logits[:3], edge_logits, mask, edge, 0.1, 0, 1.0)
     with pytest.raises(ValueError, match="set consistency_weight to 0"):
         portrait_loss(mask_logits[:2], edge_logits, mask, edge, 0.1, 1.0, 1.0)

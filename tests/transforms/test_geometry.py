@@ -66,7 +66,7 @@ def test_a_soft_mask_stays_soft_and_an_empty_range_is_an_error(image):
     alpha = warp(bgra, rotation_matrix(60, 40, 20), 60, 40)[1]
     assert alpha[30, 20] == 100 and mask_of(alpha).max() == 0
     for scale in ((0, 0), (-1, 1), (2, 1)):
-        with pytest.raises(ValueError, match="no range: give the least above 0"):
+        with pytest.raises(ValueError, match="no range: give min above 0"):
             transforms.RandomRotation(scale=scale)
 
 
