@@ -110,6 +110,7 @@ def export_rows(model: str, folder: Path) -> list[list[str]]:
     return [
         [model, f"`{name}`", f"{facts['bytes'] / 1e6:.2f}", f"{facts['largest_difference']:.1e}"]
         for name, facts in files.items()
+        if not name.endswith(".json")  # beside the weights of Paddle Inference
     ]
 
 

@@ -89,7 +89,7 @@ def parse_args(argv=None):
 
 
 def reduced(mask):
-    """mask (H, W) uint8 0/1 -> (h, w) float32, the best answer a network can give in a network input."""
+    """mask (H, W) uint8 0/1 -> (h, w) float32, the best possible answer in a network input."""
     return resize(mask * np.uint8(255), *input_shape(*mask.shape, SIZE)) / np.float32(255)
 
 

@@ -90,7 +90,7 @@ class PortraitNet(nn.Module):
 
 
 def portrait_loss(masks, edges, mask, edge):
-    """CE of each network input + 0.1 focal(edge of the augmented one) + KL(augmented from clean) of two."""
+    """CE of each network input + 0.1 focal(edge of the last) + KL(augmented from clean) of two."""
     copies, last = masks.split(len(mask)), edges[-len(edge) :]
     cost = F.cross_entropy(last, edge, reduction="none")
     loss = 0.1 * ((1 - torch.exp(-cost)) ** 2 * cost).mean()

@@ -110,8 +110,8 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
     width, height = picture_size(data) or (0, 0)
     if width * height > max_pixels:
         raise ValueError(
-            f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or raise "
-            "the limit (predict.py's --max_pixels)."
+            f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or "
+            "raise the limit (predict.py's --max_pixels)."
         )
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None

@@ -71,7 +71,7 @@ def _photos_in(folder, unread):
 
 
 def _has_picture(path, unread):
-    """Whether a file's content is a picture's; a file that cannot be opened is added to `unread`."""
+    """Whether a file's content is a picture's; a file that can't be opened is added to `unread`."""
     if not path.is_file():  # a pipe would wait for ever
         return False
     try:

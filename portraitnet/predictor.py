@@ -27,14 +27,16 @@ class Predictor:
 
     `probability` and `probabilities` are all that most need. They are `prepare`, `run` and
     `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
-    The network sees a photo in a rectangle of nearly its proportions, without padding: its `network input`.
+    The network sees a photo in a rectangle of nearly its proportions, without padding: its
+    `network input`.
 
     Args:
         model_path: model file, or a name in `backends.MODELS`; None for the default one.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
         refine: take out what is hardly a person (`drop_doubtful`) and let the mask follow the
             photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
-        size: side of the square with a network input's area, pixels; None for the name's or the file's.
+        size: side of the square with a network input's area, pixels; None for the name's or the
+            file's.
         threads: that the network may use; None for the runtime's choice.
         photos: number of photos to be run, by which "auto" chooses; None for many.
 
@@ -64,7 +66,7 @@ class Predictor:
 
     @classmethod
     def of(cls, run_batch: RunBatch, size: int = SIZE, refine: bool = True) -> "Predictor":
-        """A Predictor of a network in memory, such as `training.checkpoints.runner(model)` while it trains.
+        """A Predictor of a network in memory, such as `training.checkpoints.runner(model)`.
 
         Args:
             run_batch: function of batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
@@ -91,11 +93,11 @@ class Predictor:
         return [self.restore(*each) for each in zip(probabilities, images)]
 
     def prepare(self, image: Image) -> Image:
-        """image (H, W, 3) uint8 -> its network input (h, w, 3) uint8, which is what the network sees."""
+        """image (H, W, 3) uint8 -> its network input (h, w, 3) uint8."""
         return resize(image, *input_shape(*image.shape[:2], self.size))
 
     def run(self, inputs: list[Image]) -> list[Probability]:
-        """List of network inputs -> list of their (h, w) float32 probabilities; one pass for each shape."""
+        """Network inputs -> list of their (h, w) float32 probabilities; one pass for each shape."""
         probabilities = [None] * len(inputs)
         for shape in {network_input.shape for network_input in inputs}:
             indices = [i for i, network_input in enumerate(inputs) if network_input.shape == shape]

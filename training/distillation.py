@@ -116,8 +116,8 @@ class Teacher:
         pairs: list of Pair, the training photos.
         roots: data folders whose photos it teaches; None for all photos, wherever they lie.
 
-    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same network input for both: Beyer et al., arXiv
-        2106.05237.
+    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same network input for both: Beyer et
+        al., arXiv 2106.05237.
     """
 
     def __init__(self, network, share, pairs, roots):
