@@ -1,8 +1,8 @@
-"""Every export of both networks: its size, and its largest difference from the checkpoint.
+"""Size of every export of both networks, and its largest difference from the checkpoint.
 
     python -m benchmarks.export_parity
 
-ncnn and MNN take the ONNX file; each has a row where its packages are installed:
+ncnn and MNN convert the ONNX file. Each has a row if its packages are installed:
 
     pip install MNN ncnn && pip install --no-deps pnnx     # pnnx's converter works without PyTorch
 """
@@ -36,15 +36,15 @@ FORMATS = [name for name, chosen in export.FORMATS.items() if chosen.limit is no
 
 def parse_args(argv=None):
     parser = make_parser(
-        "Size and largest difference from the checkpoint of every export.",
+        "Measure the size of every export and its largest difference from the checkpoint.",
         example="python -m benchmarks.export_parity --models lite",
     )
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="names or weights")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="names or checkpoints")
     return parser.parse_args(argv)
 
 
 def is_installed(runtime: str) -> bool:
-    """Whether a name in PACKAGES can be converted to and run."""
+    """Whether the packages of a runtime in PACKAGES are installed."""
     return all(importlib.util.find_spec(package) for package in PACKAGES[runtime])
 
 
@@ -52,7 +52,7 @@ def run_command(command: str, folder: Path) -> None:
     """Run a command of docs/mobile.md.
 
     Raises:
-        RuntimeError: it failed; with its last lines.
+        RuntimeError: the command failed; with its last lines.
     """
     words = shlex.split(command)
     if words[0] == "pnnx":  # the package's own script would import PyTorch
@@ -66,7 +66,7 @@ def run_command(command: str, folder: Path) -> None:
 
 
 def load_ncnn(onnx_path: Path, height: int, width: int) -> RunBatch:
-    """Convert an ONNX file, portraitnet.onnx, and load the result; for one input shape."""
+    """Convert an ONNX file, portraitnet.onnx, for one input shape in pixels and load the result."""
     import ncnn
 
     run_command(PNNX.format(height=height, width=width), onnx_path.parent)

@@ -116,9 +116,23 @@ MUTATIONS = [
     Mutation(
         "nothing in a file is run",
         "models/safe_load.py",
-        "        if (module, name) not in ALLOWED:",
+        "        if (module, name) not in FUNCTIONS:",
         "        if False:",
-        "tests/test_safe_load.py",
+        "tests/models/test_safe_load.py -k nothing_in_a_file",
+    ),
+    Mutation(
+        "weights are plain numbers, and no pointers",
+        "models/safe_load.py",
+        "(str(code), 0, 1) if code in DTYPES:",
+        "(str(code), 0, 1):",
+        "tests/models/test_safe_load.py -k harm",
+    ),
+    Mutation(
+        "weights take as much memory as their file's size allows",
+        "models/safe_load.py",
+        "        if self.allowance < 0:",
+        "        if False:",
+        "tests/models/test_safe_load.py -k harm",
     ),
     Mutation(
         "weights are what SHA256SUMS says",
