@@ -69,7 +69,7 @@ def test_help_shows_a_default_where_there_is_one():
         (PermissionError(13, "Permission denied", "a"), 1, "x.py: [Errno 13] Permission denied"),
         (MemoryError(), 1, "x.py: MemoryError\n"),
         (ModuleNotFoundError("No module", name="onnx"), 1, "x.py: this needs onnx: run `pip"),
-        (KeyboardInterrupt(), 130, "x.py: Stopped"),
+        (KeyboardInterrupt(), 130, "x.py: Interrupted"),
     ],
 )
 def test_a_command_ends_in_one_line(error, code, message, capsys):
