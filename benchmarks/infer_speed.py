@@ -6,7 +6,8 @@ Every runtime has a process of its own. The processes take turns, so that other 
 affects all of them. Times are those of the network alone, on noise, as median and as best run.
 `--inputs 224x224 256x192 160x288` compares several input shapes (height x width). Ratios refer to
 MediaPipe's 256x256 selfie model on one thread if its .tflite files and ai-edge-litert are
-installed, otherwise to the first row:
+installed, otherwise to the first row. A second table has the arithmetic and the memory traffic of
+each network:
 
     pip install ai-edge-litert
     pip download --no-deps mediapipe==0.10.9 && unzip mediapipe-*.whl 'mediapipe/modules/selfie*'
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import heading, row
-from portraitnet.backends import BACKENDS, is_installed, load
+from portraitnet.backends import BACKENDS, is_installed, litert_interpreter, load
 from portraitnet.cli import make_parser
 from portraitnet.geometry import SIZE
 from training.checkpoints import MODEL_PATH
@@ -40,6 +41,9 @@ EXPORTS = {  # name -> backend, ending that export.py adds to the checkpoint's s
     "ONNX Runtime": ("onnx", ".onnx"),
     "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
     "ONNX Runtime, lite (INT8)": ("onnx", "_lite_int8.onnx"),
+    "LiteRT": ("litert", ".tflite"),
+    "LiteRT, float16 weights": ("litert", "_fp16.tflite"),
+    "LiteRT, lite": ("litert", "_lite.tflite"),
     "OpenVINO": ("openvino", ".onnx"),
     "OpenVINO, INT8": ("openvino", "_int8.onnx"),
     "OpenVINO, lite (INT8)": ("openvino", "_lite_int8.onnx"),
@@ -49,7 +53,7 @@ PEERS = {
     "MediaPipe selfie 144x256": "selfie_segmentation_landscape.tflite",
 }
 MIN_TURN = 0.05  # seconds that a runtime measures before the next one's turn
-UNIT = "MediaPipe selfie 256x256"
+UNIT, MEDIAPIPE = "MediaPipe selfie 256x256", "mediapipe"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -81,12 +85,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def litert_backend(path: str, threads: int) -> Callable[[int], None]:
+def mediapipe_backend(path: str, threads: int) -> Callable[[int], None]:
     """A function that runs MediaPipe's network on N images, one by one, with Google's LiteRT."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(path, num_threads=threads)
-    interpreter.allocate_tensors()
+    interpreter = litert_interpreter(path, Path(path).read_bytes(), threads)
     square, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     picture = np.random.default_rng(0).random(square["shape"], np.float32)
 
@@ -124,7 +125,7 @@ def work(backend: str, path: str, network_input: str, threads: int) -> None:
     batch size and starts a turn. Its answer on stdout is a list of the seconds of each run.
 
     Args:
-        backend: name in BACKENDS, or "litert".
+        backend: name in BACKENDS, or MEDIAPIPE.
         path: model file.
         network_input: HEIGHTxWIDTH, pixels.
         threads: threads of the network.
@@ -133,8 +134,8 @@ def work(backend: str, path: str, network_input: str, threads: int) -> None:
     package = BACKENDS[backend].package if backend in BACKENDS else "ai_edge_litert.interpreter"
     importlib.import_module(package)
     imported = time.perf_counter()
-    if backend == "litert":
-        run = litert_backend(path, threads)
+    if backend == MEDIAPIPE:
+        run = mediapipe_backend(path, threads)
     else:
         run = portraitnet_backend(backend, path, network_input, threads)
     loaded = time.perf_counter()
@@ -223,7 +224,7 @@ def find_settings(
     for name, file in PEERS.items():
         path = (mediapipe / file).resolve() if mediapipe else Path(file)
         if path.exists() and importlib.util.find_spec("ai_edge_litert"):
-            settings[name] = "litert", path, ""
+            settings[name] = MEDIAPIPE, path, ""
         else:
             print(f"left out: {name} (--mediapipe, pip install ai-edge-litert)")
     if only:
@@ -270,62 +271,95 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(row([*values, *facts, f"{size:.2f}"]))
         runtime.process.stdin.close()
         runtime.process.wait()
-    path = args.model_path.with_suffix(".onnx")
-    if path.exists() and importlib.util.find_spec("onnx"):
-        print_roofline(path)
+    if importlib.util.find_spec("ai_edge_litert"):
+        print_costs(settings)
     return 0
 
 
-def print_roofline(path: Path) -> None:
-    """Print lower bounds of the float32 network's time on this core, from its measured peaks."""
-    macs, moved = graph_cost(path)
+def print_costs(settings: dict[str, tuple[str, Path, str]]) -> None:
+    """Print each network's arithmetic, memory traffic and lower bound of its time on this core.
+
+    Args:
+        settings: result of `find_settings`.
+    """
     flops, bandwidth = measured_peaks()
-    compute = 2 * macs.sum() / flops
-    bound = np.maximum(2 * macs / flops, moved / bandwidth).sum()
     print(
-        f"\nroofline of one core: {macs.sum() / 1e9:.3f} GMAC, {moved.sum() / 1e6:.1f} MB moved, "
-        f"peak {flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s in cache: "
-        f"{1000 * compute:.2f} ms for the arithmetic alone, {1000 * bound:.2f} ms if every layer "
-        "reaches its own bound"
+        f"\nat best: every layer reaches its own bound on this core, {flops / 1e9:.0f} GFLOP/s or "
+        f"{bandwidth / 1e9:.0f} GB/s in cache"
     )
+    print(heading(["network", "GMAC", "MB of activations", "MB of weights", "ms at best"]))
+    seen = set()
+    for _, path, network_input in settings.values():
+        if path.suffix != ".tflite" or "_fp16" in path.stem:  # the same network, other numbers
+            continue
+        macs, activations, weights = litert_cost(path, network_input)
+        moved = activations + weights
+        best = np.maximum(2 * macs / flops, moved / bandwidth).sum()
+        name = f"{path.stem} {network_input}".strip()
+        values = [f"{values.sum() / 1e6:.1f}" for values in (activations, weights)]
+        if name not in seen:
+            print(row([name, f"{macs.sum() / 1e9:.3f}", *values, f"{1000 * best:.2f}"]))
+        seen.add(name)
 
 
-def graph_cost(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cost of each convolution of an ONNX file at batch size 1.
+def litert_cost(path: Path, network_input: str) -> NDArray[np.float64]:
+    """Cost of each operation of a .tflite file at batch size 1, in float32.
+
+    Args:
+        path: of the file.
+        network_input: height x width, such as 224x224; "" for the file's own.
 
     Returns:
-        macs: multiply-accumulates of each layer.
-        moved: bytes of each layer's input, output and weight, float32.
+        (3, number of operations): multiply-accumulates of a convolution, else 0; bytes of the
+        operation's inputs and outputs; bytes of its constants.
     """
-    import onnx
-    from onnx import shape_inference
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    model = onnx.load(path)
-    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
-        side.dim_value = SIZE
-    graph = shape_inference.infer_shapes(model).graph
-    shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = [
-            dim.dim_value or 1 for dim in dims
-        ]  # a free batch size has the value 0
-    macs, moved = [], []
-    for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            x, weight = (shapes[name] for name in node.input[:2])
-            y = shapes[node.output[0]]
-            grid = y if node.op_type == "Conv" else x
-            macs.append(np.prod(weight) * grid[2] * grid[3])
-            moved.append(4 * sum(map(np.prod, (x, weight, y))))
-    return np.array(macs, np.float64), np.array(moved, np.float64)
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    graph, kinds = model.subgraphs[0], schema.BuiltinOperator
+    shapes = dict(enumerate(tensor.shape for tensor in graph.tensors))
+    if network_input:
+        # XNNPACK would leave the shapes of inner tensors as they are in the file.
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
+        shape = [1, *map(int, network_input.split("x")), 3]
+        interpreter.resize_tensor_input(graph.inputs[0], shape)
+        interpreter.allocate_tensors()
+        shapes = {tensor["index"]: tensor["shape"] for tensor in interpreter.get_tensor_details()}
+    made = {*graph.inputs, *(x for operator in graph.operators for x in operator.outputs)}
+    costs = []
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = code.builtinCode
+        if kind == kinds.DEQUANTIZE and operator.inputs[0] not in made:
+            made.discard(operator.outputs[0])  # a weight, in float32 when the file is loaded
+            continue
+        parts = [x for x in (*operator.inputs, *operator.outputs) if x >= 0]
+        activations = sum(4 * np.prod(shapes[x]) for x in parts if x in made)
+        weights = sum(4 * np.prod(shapes[x]) for x in parts if x not in made)
+        # A transposed convolution applies its kernel at each input pixel.
+        places = {
+            kinds.CONV_2D: operator.outputs[0],
+            kinds.DEPTHWISE_CONV_2D: operator.outputs[0],
+            kinds.TRANSPOSE_CONV: operator.inputs[-1],
+            kinds.CUSTOM: operator.inputs[0],  # MediaPipe's transposed convolution with a bias
+        }
+        macs = 0
+        if kind in places:
+            assert kind != kinds.CUSTOM or code.customCode == b"Convolution2DTransposeBias"
+            macs = np.prod(shapes[operator.inputs[1]]) * np.prod(shapes[places[kind]][1:3])
+        costs.append((macs, activations, weights))
+    return np.array(costs, np.float64).T
 
 
-def measured_peaks(repeats: int = 15) -> tuple[float, float]:
+def measured_peaks(repeats: int = 200) -> tuple[float, float]:
     """Peaks of one thread, the best of `repeats` runs.
 
+    A run takes a millisecond, because other work on the core would interrupt a longer one.
+
     Returns:
-        FLOP/s of a large matrix product, and bytes/s of a copy in cache.
+        FLOP/s of a matrix product, and bytes/s of a copy in cache.
     """
     code = (
         "import numpy as np, time\n"
@@ -334,8 +368,8 @@ def measured_peaks(repeats: int = 15) -> tuple[float, float]:
         f"    for _ in range({repeats}):\n"
         "        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)\n"
         "    return min(times)\n"
-        "a = np.ones((1024, 1024), np.float32); b = np.empty_like(a)\n"
-        "print(2 * 1024**3 / best(lambda: np.matmul(a, a, out=b)))\n"
+        "a = np.ones((384, 384), np.float32); b = np.empty_like(a)\n"
+        "print(2 * 384**3 / best(lambda: np.matmul(a, a, out=b)))\n"
         "half = np.ones(2**18, np.float32); copy = np.empty_like(half)\n"
         "print(2 * half.nbytes / best(lambda: np.copyto(copy, half)))\n"
     )

@@ -127,6 +127,17 @@ def float_range(low=0.0, high=math.inf, above=None):
     return parse
 
 
+def height_by_width(text: str) -> tuple[int, int]:
+    """Type of a network input's shape, such as 256x192: (height, width), multiples of 32."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    shape = tuple(map(int, match.groups())) if match else (0, 0)
+    if min(shape) < 32 or shape[0] % 32 or shape[1] % 32:
+        raise argparse.ArgumentTypeError(
+            f"must be height x width in multiples of 32, such as 256x192, not {text!r}"
+        )
+    return shape
+
+
 def _shown(value):
     """A default as it is typed: files of this project relative to its folder."""
     inside = isinstance(value, Path) and value.is_relative_to(ROOT)

@@ -18,7 +18,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 import export  # noqa: E402
-from models.onnx_graph import fold_batchnorm, fold_softmax  # noqa: E402
+from models.inference_graph import fold_batchnorm, fold_softmax  # noqa: E402
 
 SIZE = 64
 

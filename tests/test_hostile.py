@@ -389,9 +389,8 @@ def test_ctrl_c_ends_a_command_in_one_line(model_path, tmp_path):
     assert first
     process.send_signal(signal.SIGINT)
     message = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and message.splitlines()[-1].startswith(
-        "predict.py: Interrupted"
-    )
+    assert process.returncode == 130
+    assert message.splitlines()[-1].startswith("predict.py: Interrupted")
     assert "Traceback" not in message and not leftovers(tmp_path)
 
 
