@@ -30,7 +30,7 @@ from portraitnet.cli import (
     make_parser,
     sentence,
 )
-from portraitnet.files import check_writable, whole_file, write_json
+from portraitnet.files import add_sha256, check_writable, whole_file, write_json
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, read_image
 from portraitnet.jobs import find_photos
@@ -462,6 +462,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             files = export(name, checkpoint, output, inputs, args.data_root)
             write_metadata(output / f"{stem}.json", metadata, files)
+            # A folder with checksums, such as weights/, lists every file that may be loaded.
+            add_sha256([output / name for name in (*files, f"{stem}.json")])
         except MISTAKES as error:
             print(f"export.py: {sentence(error, name)}", file=sys.stderr)
             failed = True

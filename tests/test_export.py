@@ -245,3 +245,14 @@ def test_a_name_is_the_weights_in_weights_and_their_size(name, stem, size):
     assert args.model_path == export.MODEL_PATH.with_stem(f"portraitnet{stem}")
     assert args.size == size
     assert export.parse_args([*flags, "--size", "192"]).size == 192
+
+
+def test_an_export_joins_the_checksums_of_its_folder(folder, tmp_path):
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  other.onnx\n")
+    for _ in range(2):
+        assert run(folder, "--formats", "onnx", "--output", str(tmp_path)) == 0
+    lines = [line.split() for line in (tmp_path / "SHA256SUMS").read_text().splitlines()]
+    assert [name for _, name in lines] == ["net.json", "net.onnx", "other.onnx"]
+    digest = hashlib.sha256((tmp_path / "net.onnx").read_bytes()).hexdigest()
+    assert [digest, "net.onnx"] in lines
+    load(tmp_path / "net.onnx", "onnx")
