@@ -1,5 +1,6 @@
 """Several training processes: means over them, stops that reach all, and no orphans."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -126,14 +127,26 @@ sys.exit(launch(sys.argv[1], sys.argv[2:], 2, sys.argv[2] + "/launcher"))
 """
 
 
-def launch(folder, behaviour):
-    script = folder / "waiting.py"
-    script.write_text(WAITING)
-    words = [sys.executable, "-c", LAUNCH, str(script), str(folder), str(ROOT), behaviour]
-    return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def launch(tmp_path):
+    """A function that launches two processes; what is left of them ends with the test."""
+    launched = []
+
+    def start(behaviour):
+        script = tmp_path / "waiting.py"
+        script.write_text(WAITING)
+        words = [sys.executable, "-c", LAUNCH, str(script), str(tmp_path), str(ROOT), behaviour]
+        process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        launched.append(process)
+        return process
+
+    yield start
+    for number in [*(int(path.read_text()) for path in tmp_path.glob("*.pid")), launched[0].pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
-def wait_until(happens, seconds=240):
+def wait_until(happens, seconds=120):
     deadline = time.monotonic() + seconds
     while not happens():
         assert time.monotonic() < deadline
@@ -158,13 +171,13 @@ def is_alive(process_id):
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_every_end_of_the_launching_process_stops_and_saves_all(tmp_path, number):
+def test_every_end_of_the_launching_process_stops_and_saves_all(launch, tmp_path, number):
     """Also SIGKILL, which nobody can hand on: the kernel does."""
-    process = launch(tmp_path, "waits")
+    process = launch("waits")
     pids = [tmp_path / f"{rank}.pid" for rank in (0, 1)]
     wait_until(lambda: all(path.exists() and path.read_text() for path in pids))
     process.send_signal(number)
-    process.communicate(timeout=240)
+    process.communicate(timeout=60)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 1)
     wait_until(lambda: not any(is_alive(int(path.read_text())) for path in pids))
     assert len(list(tmp_path.glob("*.saved"))) == 2
@@ -172,9 +185,9 @@ def test_every_end_of_the_launching_process_stops_and_saves_all(tmp_path, number
 
 @linux_only
 @pytest.mark.parametrize(("behaviour", "code"), [("ends", 0), ("fails", 1)])
-def test_a_process_that_fails_ends_the_training_with_a_sentence(tmp_path, behaviour, code):
-    process = launch(tmp_path, behaviour)
-    message = process.communicate(timeout=240)[1]
+def test_a_process_that_fails_ends_the_training_with_a_sentence(launch, tmp_path, behaviour, code):
+    process = launch(behaviour)
+    message = process.communicate(timeout=120)[1]
     assert process.returncode == code
     assert message.count("continue with --resume") == code
     pids = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
