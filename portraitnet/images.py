@@ -215,9 +215,15 @@ def _to_srgb(image, profile, path):
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file or a pipe; FileNotFoundError with a sentence where there is none."""
+    """The content of a file, or of a pipe that a shell opened, as in `predict.py <(cat photo.jpg)`.
+
+    Raises:
+        FileNotFoundError: there is no such file. A folder, a device and a named pipe, which may
+            never have a writer, are no files.
+    """
     path = Path(path)
-    if not path.exists() or path.is_dir():  # a pipe such as /dev/fd/63 is read like a file
+    opened = str(path).startswith(("/dev/fd/", "/proc/self/fd/")) and path.is_fifo()
+    if not (path.is_file() or opened):
         raise FileNotFoundError(f"There is no file {path}: check its name.")
     return path.read_bytes()
 
