@@ -4,22 +4,186 @@
 >>> from matting import matting
 >>> from predictor import Predictor
 >>> image = read_image("examples/portrait.jpg")
->>> alpha = matting(image, Predictor().probability(image))
+>>> alpha = matting(image, Predictor(refine=False).probability(image))
 
-It needs NumPy and OpenCV alone.
+It needs NumPy and OpenCV alone: PyMatting's first import compiles for 40 seconds, and its solver,
+made for any matrix, takes as long as this one or longer.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from effects import matte
 from images import Image, Probability, cv2
+from predictor import color_fit, limited
+from transforms.geometry import resize
 
+WORK_SIDE = 1280  # longer side at which opacities are solved, pixels; 1.2 megapixels at 4:3
+SMOOTH_SIDE = 256  # longer side at which a probability has forgotten the photo's texture, pixels
+# Sure of person or background is what the network is, this far from where it is not. Where it
+# doubts, as in hair, the unknown band is wide by itself. Distances: fractions of the longer side.
+PERSON, BACKGROUND = 0.8, 0.2  # probabilities
+INSIDE, OUTSIDE = 0.0075, 0.01
+# The second solution is confined to what the first, at half the size, left mixed, and its rim.
+MIXED = 0.1  # alpha
+RIM = 0.004  # fraction of the longer side
+LEAST_WISP = 0.05  # alpha above which a strand still connects to the person
+CARRY_EPSILON = 1e-4  # variance of a colour (0..1 squared) below which alpha is not sharpened
+TILE = 256  # side of the squares in which alpha is brought to the photo's size, pixels
 EPSILON = 1e-5  # variance of a colour (0..1 squared) below which a window counts as flat
 ITERATIONS = 200  # of conjugate gradients, at most
 TOLERANCE = 2e-4  # mean change of alpha in an iteration at which they end
 # The 9 pixels of a window, and the 25 that share a window with a pixel: (row, column) steps.
 WINDOW = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 NEIGHBOURS = [(row, column) for row in range(-2, 3) for column in range(-2, 3)]
+
+
+def matting(image: Image, probability: Probability) -> Probability:
+    """How opaque the person is, hair by hair.
+
+    Closed-form matting in a band around the contour, twice: at half of WORK_SIDE in a band as wide
+    as the network's doubt, then at WORK_SIDE where that left the opacity mixed. Outside the band
+    nothing changes, no piece comes back that is not connected to the person, and no hole opens
+    where the network saw the person all around.
+
+    Args:
+        image: (H, W, 3) uint8 BGR, any size.
+        probability: (H, W) float32 0..1, best the network's answer as it is, bilinear: what
+            `Predictor(refine=False)` gives. A refined one hides the network's doubt.
+
+    Returns:
+        (H, W) float32, 0..1.
+
+    Source: Levin, Lischinski and Weiss, PAMI 2008 (see `closed_form`). The band, the two passes and
+        the checks are our own; benchmarks/matting.py measures them.
+    """
+    work = limited(image, WORK_SIDE)
+    smooth = _smooth(probability, work.shape[:2])
+    person, background = sure_regions(smooth)
+    if person.all() or background.all():
+        return matte(probability)
+    half = [max(1, length // 2) for length in work.shape[:2]]
+    coarse = _solve(resize(work, *half), *(_nearest(m, half) for m in (person, background)), smooth)
+    coarse = resize(coarse, *work.shape[:2])
+    mixed = (coarse > MIXED) & (coarse < 1 - MIXED)
+    band = cv2.dilate(mixed.astype(np.uint8), _disc(RIM, work.shape)) > 0
+    band &= ~(person | background)
+    alpha = _solve(work, (coarse >= 0.5) & ~band, (coarse < 0.5) & ~band, coarse)
+    alpha = without_strays(alpha, person, smooth)
+    return carry(alpha, work, image)
+
+
+def sure_regions(probability: Probability) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where person and where background is sure, two (H, W) bool; what is neither is the band."""
+    regions = probability > PERSON, probability < BACKGROUND
+    return tuple(
+        cv2.erode(
+            region.astype(np.uint8),
+            _disc(depth, probability.shape),
+            borderType=cv2.BORDER_REPLICATE,
+        )
+        > 0
+        for region, depth in zip(regions, (INSIDE, OUTSIDE))
+    )
+
+
+def without_strays(
+    alpha: Probability, person: NDArray[np.bool_], probability: Probability
+) -> Probability:
+    """Take out what is not connected to the person, and close holes that the network denies.
+
+    Args:
+        alpha: (H, W) float32 0..1.
+        person: (H, W) bool, where the person is sure.
+        probability: (H, W) float32 0..1, smooth.
+
+    Returns:
+        (H, W) float32, 0..1.
+    """
+    _, labels = cv2.connectedComponents(((alpha > LEAST_WISP) | person).astype(np.uint8))
+    connected = np.zeros(labels.max() + 1, bool)
+    connected[labels[person]] = True
+    connected[0] = True
+    alpha = alpha * connected[labels]
+    _, labels, found, _ = cv2.connectedComponentsWithStats((alpha < 0.5).astype(np.uint8))
+    believed = np.bincount(labels.ravel(), (probability > 0.5).ravel(), minlength=len(found))
+    hole = believed == found[:, cv2.CC_STAT_AREA]  # the network saw the person all over it
+    hole[0] = False
+    return np.where(hole[labels], 1, alpha).astype(np.float32)
+
+
+def carry(alpha: Probability, work: Image, image: Image) -> Probability:
+    """Bring alpha to the photo's size so that its edges follow the photo's.
+
+    A guided filter with colours fits alpha in windows of 3x3 pixels of `work`. Applied at full
+    size, it stays between the least and the greatest alpha of the pixels around.
+
+    Args:
+        alpha: (h, w) float32 0..1.
+        work: (h, w, 3) uint8 BGR, the photo at alpha's size.
+        image: (H, W, 3) uint8 BGR.
+
+    Returns:
+        (H, W) float32, 0..1.
+
+    Source: as `predictor.guided_upsample`.
+    """
+    if work.shape == image.shape:
+        return alpha
+    height, width = image.shape[:2]
+    carried = cv2.resize(alpha, (width, height))
+    around = np.ones((3, 3), np.uint8)
+    least, most = cv2.erode(alpha, around), cv2.dilate(alpha, around)
+    guide = work / np.float32(255)
+    fit = cv2.merge(color_fit(guide, alpha, radius=1, epsilon=CARRY_EPSILON)) / np.float32(255)
+    bounds = cv2.merge([least, most])
+    mixed = (most - least > 0.02).astype(np.uint8)
+    scale_y, scale_x = height / work.shape[0], width / work.shape[1]
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            pixels = image[top : top + TILE, left : left + TILE]
+            # As `cv2.resize` of the whole fit would fill this part.
+            x, y = (left + 0.5) / scale_x - 0.5, (top + 0.5) / scale_y - 0.5
+            matrix = np.array([[1 / scale_x, 0, x], [0, 1 / scale_y, y]])
+            size = pixels.shape[1::-1]
+            nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            inside = cv2.warpAffine(mixed, matrix, size, flags=nearest)
+            if not inside.any():
+                continue
+            how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
+            how["borderMode"] = cv2.BORDER_REPLICATE
+            value = cv2.warpAffine(fit, matrix, size, **how)
+            value *= cv2.cvtColor(pixels, cv2.COLOR_BGR2BGRA)
+            value = value @ np.ones(4, np.float32)
+            bound = cv2.warpAffine(bounds, matrix, size, **how)
+            part = carried[top : top + TILE, left : left + TILE]
+            np.clip(value, bound[:, :, 0], bound[:, :, 1], out=part)
+    return carried
+
+
+def _solve(image, person, background, guess):
+    """`closed_form` between the two sure regions, (h, w) bool, from a guess of any size."""
+    start = cv2.resize(guess, image.shape[1::-1])
+    start[person], start[background] = 1, 0
+    return closed_form(image, start, ~(person | background))
+
+
+def _smooth(probability, shape):
+    """A probability of the given (height, width), without what a guided filter printed on it."""
+    small = limited(probability, SMOOTH_SIDE)
+    return cv2.resize(small, shape[::-1])
+
+
+def _nearest(region, shape):
+    """A region, (H, W) bool, in another (height, width)."""
+    flags = cv2.INTER_NEAREST
+    return cv2.resize(region.astype(np.uint8), shape[::-1], interpolation=flags) > 0
+
+
+def _disc(radius, shape):
+    """A round structuring element; its radius is a fraction of the longer side of `shape`."""
+    side = 2 * max(1, round(radius * max(shape))) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 def closed_form(
@@ -160,6 +324,4 @@ def _divided_by_covariance(colors, epsilon):
     ]
     determinant = bb * inverse[0][0] + bg * inverse[0][1] + br * inverse[0][2]
     inverse = [[(value / determinant).astype(np.float32) for value in row] for row in inverse]
-    return np.stack(
-        [sum(row[c] * colors[:, c] for c in range(3)) for row in inverse], axis=1
-    )
+    return np.stack([sum(row[c] * colors[:, c] for c in range(3)) for row in inverse], axis=1)
