@@ -44,6 +44,7 @@ MIXED = 0.02  # an alpha is mixed between this and one less this
 WALL = (64, 177, 0)  # BGR, behind the cut-outs
 # Of `eroded and feathered`: pixels of a photo of 600x800.
 ERODED, FEATHER = 2, 2.0
+LARGE_SIZE = 352  # input size whose answer is averaged with the default one's, for one more row
 
 SCORES = {
     "SAD, band": "sum of |alpha - truth| over the unknown band, thousands",
@@ -160,32 +161,48 @@ def eroded_and_feathered(image, probability):
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), FEATHER * unit)
 
 
-def methods(predictor, mediapipe):
+def methods(model_path, mediapipe):
     """Name -> (function of an image -> what it starts from, function of both -> alpha)."""
+    predictors = [Predictor(model_path, size=size, threads=1) for size in (None, LARGE_SIZE)]
+
+    def answers(image):
+        return [each.run([each.prepare(image)])[0] for each in predictors]
 
     def answer(image):
-        return drop_doubtful(predictor.run([predictor.prepare(image)])[0])
+        return drop_doubtful(predictors[0].run([predictors[0].prepare(image)])[0])
 
-    def bilinear(image, probability):
-        return matte(cv2.resize(probability, image.shape[1::-1]))
+    def mean_answer(image):
+        usual, large = answers(image)
+        return drop_doubtful((cv2.resize(usual, large.shape[::-1]) + large) / 2)
 
-    ours = {
-        "none": bilinear,
-        "fast": lambda image, found: matte(guided_upsample(found, image)),
-        "eroded and feathered": lambda image, found: eroded_and_feathered(
-            image, guided_upsample(found, image)
+    def full_size(found, image):
+        return cv2.resize(found, image.shape[1::-1])
+
+    ways = {
+        "none": (answer, lambda image, found: matte(full_size(found, image))),
+        "fast": (answer, lambda image, found: matte(guided_upsample(found, image))),
+        "eroded and feathered": (
+            answer,
+            lambda image, found: eroded_and_feathered(image, guided_upsample(found, image)),
         ),
-        "hair": lambda image, found: matting(image, guided_upsample(found, image)),
+        "hair": (answer, lambda image, found: matting(image, full_size(found, image))),
+        "fast, two input sizes": (
+            mean_answer,
+            lambda image, found: matte(guided_upsample(found, image)),
+        ),
+        "hair, two input sizes": (
+            mean_answer,
+            lambda image, found: matting(image, full_size(found, image)),
+        ),
     }
-    found = {name: (answer, alpha_of) for name, alpha_of in ours.items()}
     if mediapipe:
 
         def selfie(image):
             return mediapipe.probabilities([image])[0]
 
-        found["MediaPipe"] = selfie, lambda image, probability: probability
-        found["MediaPipe, hair"] = selfie, matting
-    return found
+        ways["MediaPipe"] = selfie, lambda image, probability: probability
+        ways["MediaPipe, hair"] = selfie, matting
+    return ways
 
 
 def score(alpha, truth, image, colors):
@@ -208,8 +225,7 @@ def score(alpha, truth, image, colors):
 def main(argv=None):
     args = parse_args(argv)
     cv2.setNumThreads(1)
-    predictor = Predictor(args.model_path)
-    ways = methods(predictor, load_teacher(args.mediapipe) if args.mediapipe else None)
+    ways = methods(args.model_path, load_teacher(args.mediapipe) if args.mediapipe else None)
     backgrounds = split_backgrounds(args.backgrounds)[1]
     scores = {}
     for index, (group, image, truth, colors) in enumerate(
