@@ -12,7 +12,13 @@ from backends import runner
 from effects import drop_doubtful
 from images import read_image
 from models.weights import load_model
-from predictor import MODEL_PATH, Predictor, guided_upsample
+from predictor import (
+    MODEL_PATH,
+    Predictor,
+    guided_upsample,
+    without_specks,
+    without_spikes,
+)
 from transforms import to_batch
 from transforms.geometry import resize, view_shape
 
@@ -151,3 +157,28 @@ def test_the_astronaut_is_found():
     areas = cv2.connectedComponentsWithStats(mask.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
     # The helmet beside her is hers to hold: a reflection of 144 pixels on it may count.
     assert areas.max() > 0.998 * areas.sum(), "one person in one piece, but for specks"
+
+
+def test_specks_that_the_network_did_not_see_go():
+    coarse = np.full((50, 50), 0.1, np.float32)
+    coarse[10:, :] = 0.9
+    refined = coarse.copy()
+    refined[3, 3] = refined[30, 30] = 0.6  # a speck outside; inside no change of side
+    refined[40, 40] = 0.2  # a hole
+    found = without_specks(refined.copy(), coarse) > 0.5
+    assert not found[3, 3] and found[30, 30] and found[40, 40]
+    assert (found == (coarse > 0.5)).all()
+    coarse[3, 3], coarse[40, 40] = 0.9, 0.1  # now the network saw both
+    found = without_specks(refined.copy(), coarse) > 0.5
+    assert found[3, 3] and not found[40, 40]
+
+
+def test_spikes_fall_to_the_coarse_answer():
+    coarse = np.full((80, 80), 0.2, np.float32)
+    coarse[:, 40:] = 0.9
+    refined = coarse.copy()
+    refined[20, 20:40] = 0.8  # one pixel high, from the person into the background
+    found = without_spikes(refined, coarse)
+    assert (found == coarse).all()
+    refined[30:60, 20:40] = 0.8  # a region this thick stays
+    assert (without_spikes(refined, coarse)[35:55, 22:40] == refined[35:55, 22:40]).all()
