@@ -4,8 +4,13 @@
 
 prints a table of scores (as in metrics.py) at the photos' own size, over one pass of the network:
 bilinear and bicubic upsampling, the guided filter with the luma as guide, which was the default
-until 2026-11-24, and `predictor.guided_upsample`, which is the default. --pictures FOLDER writes
+until 2026-11-24, and `postprocess.guided_upsample`, which is the default. --pictures FOLDER writes
 the cut-outs of every way, side by side, to be looked at.
+
+    python -m benchmarks.refine_quality --data_root EG1800/ --specks --photos PHOTOS/
+
+counts the specks and holes of the masks instead, on the photos of a folder and as many of the data
+set's as make 79 together, and on examples/portrait.jpg with sensor noise at three sizes.
 """
 
 import time
@@ -21,7 +26,7 @@ from metrics import boundary_f_score, boundary_iou, confusion, gradient_error, p
 from portraitnet.cli import make_parser
 from portraitnet.effects import contact_sheet, matte, replace
 from portraitnet.geometry import SIZE, input_shape, resize
-from portraitnet.images import mask_of, write_image
+from portraitnet.images import mask_of, read_image, write_image
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 from training.checkpoints import MODEL_PATH, open_predictor
 
@@ -36,6 +41,10 @@ SCORES = {  # heading -> function of a probability and the true mask; in per cen
 SIZES = {"CPU ms at 1280x720": (720, 1280), "at 3000x4000": (4000, 3000)}  # height, width
 TIMED = 12  # photos, stretched to these sizes
 WALL = (90, 160, 60)  # BGR, behind the cut-outs
+SPECK = 0.001  # of the photo: a smaller region of the mask, or of the rest, is a speck or a hole
+SPECK_PHOTOS = 79
+NOISE, NOISY_SIDES = 8, (640, 1600, 3000)  # sigma, 0..255; longer sides, pixels
+PORTRAIT = Path(__file__).parent.parent / "examples" / "portrait.jpg"
 
 
 def luma_guided(probability, image, side=256, share=0.015, epsilon=1e-3):
@@ -85,11 +94,18 @@ def parse_args(argv=None):
     )
     add("--true_mask", action="store_true", help=true_mask)
     add("--pictures", type=Path, help="folder for every way's cut-out of every photo")
-    return parser.parse_args(argv)
+    add("--specks", action="store_true", help="count specks and holes instead of scoring")
+    add("--photos", type=Path, help="for --specks: folder of more photos, counted first")
+    args = parser.parse_args(argv)
+    if args.specks and (args.true_mask or args.pictures):
+        parser.error("--specks counts on the network's masks: leave out --true_mask and --pictures")
+    if args.photos and not args.specks:
+        parser.error("--photos belongs to --specks")
+    return args
 
 
 def reduced(mask):
-    """mask (H, W) uint8 0/1 -> (h, w) float32, the best answer a network can give in a network input."""
+    """mask (H, W) uint8 0/1 -> (h, w) float32, a network's best possible answer."""
     return resize(mask * np.uint8(255), *input_shape(*mask.shape, SIZE)) / np.float32(255)
 
 
@@ -107,11 +123,52 @@ def timed(upsample, answer, image):
         yield 1000 * (time.process_time() - start)
 
 
+def specks(mask):
+    """How many regions of a mask, and how many holes, are smaller than SPECK of the photo."""
+    counts = []
+    for side in (mask, 1 - mask):
+        _, _, found, _ = cv2.connectedComponentsWithStats(side)
+        areas = found[1:, cv2.CC_STAT_AREA]
+        counts.append(int(np.count_nonzero(areas < SPECK * mask.size)))
+    return np.array(counts)
+
+
+def noisy(image, side):
+    """The image at a size, with sensor noise: (H, W, 3) uint8."""
+    height, width = (round(length * side / max(image.shape)) for length in image.shape[:2])
+    noise = np.random.default_rng(0).normal(0, NOISE, (height, width, 3))
+    return np.clip(resize(image, height, width) + noise, 0, 255).astype(np.uint8)
+
+
+def count_specks(dataset, photos, predictor):
+    """Print how many specks and holes every way leaves."""
+    paths = sorted(photos.glob("*.jpg")) if photos else []
+    images = [read_image(path) for path in paths]
+    images += [dataset.photo(i)[0] for i in range(min(len(dataset), SPECK_PHOTOS - len(images)))]
+    groups = {f"{len(images)} photos": images}
+    portrait = read_image(PORTRAIT)
+    groups |= {f"noise, {side} px": [noisy(portrait, side)] for side in NOISY_SIDES}
+    answers = {
+        group: [network_answer(predictor, image) for image in images]
+        for group, images in groups.items()
+    }
+    print(heading(["upsampling", *(f"{group}: specks, holes" for group in groups)]))
+    for name, upsample in METHODS.items():
+        totals = [
+            sum(specks(mask_of(upsample(*each))) for each in zip(answers[group], images))
+            for group, images in groups.items()
+        ]
+        print(row([name, *(f"{found}, {holes}" for found, holes in totals)]))
+
+
 def main(argv=None):
     args = parse_args(argv)
     cv2.setNumThreads(1)
     dataset = PortraitDataset(args.data_root, args.split)
     predictor = None if args.true_mask else open_predictor(args.model_path)
+    if args.specks:
+        count_specks(dataset, args.photos, predictor)
+        return
     scores = {name: [] for name in METHODS}
     milliseconds = {name: [] for name in METHODS}
     for index in tqdm(range(len(dataset))):

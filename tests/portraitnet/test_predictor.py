@@ -65,47 +65,6 @@ def test_tiny_and_thin_photos(model_path, shape):
     assert probability.shape == shape and 0 <= probability.min() <= probability.max() <= 1
 
 
-@pytest.mark.parametrize("value", [0, 0.3, 0.5, 1])
-def test_a_flat_answer_stays_flat_and_gets_surer(value):
-    image, _ = portrait()
-    refined = guided_upsample(np.full((64, 32), value, np.float32), image)
-    odds = value**2, (1 - value) ** 2
-    assert refined == pytest.approx(odds[0] / sum(odds), abs=1e-4)
-
-
-def test_texture_leaves_no_print_away_from_the_boundary():
-    """A chessboard of random colours behind person and wall alike, and a boundary 30 px wide."""
-    rng = np.random.default_rng(0)
-    image = cv2.resize(rng.integers(0, 256, (48, 64, 3), np.uint8), (640, 480), interpolation=0)
-    answer = np.zeros((48, 64), np.float32)
-    answer[:, 32:] = 1
-    answer = cv2.blur(answer, (3, 3))
-    plain = guided_upsample(answer, np.full_like(image, 90))
-    printed = np.abs(guided_upsample(answer, image) - plain).max(0)
-    assert printed[320:328].max() > 0.1, "a test of nothing"
-    assert printed[:290].max() < 0.01 and printed[350:].max() < 0.01
-
-
-def test_refinement_stays_between_0_and_1():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (200, 300, 3), np.uint8)
-    probability = (rng.random((32, 64)) > 0.5).astype(np.float32)
-    refined = guided_upsample(probability, image)
-    assert refined.min() >= 0 and refined.max() <= 1
-
-
-def test_refinement_moves_the_mask_to_the_edge_of_the_photo():
-    """A mask a few pixels off, and coarse, is drawn to where the photo changes."""
-    image, mask = portrait(640, 480, seed=3)
-    coarse = resize(np.roll(mask, (5, 5), (0, 1)) * np.uint8(255), 64, 48) / np.float32(255)
-
-    def wrong(probability):
-        return ((probability > 0.5) != mask).mean()
-
-    bilinear = wrong(cv2.resize(coarse, (480, 640)))
-    assert wrong(guided_upsample(coarse, image)) < 0.6 * bilinear
-
-
 def test_a_network_in_memory_gives_what_its_file_does(model_path):
     image, _ = portrait()
     live = Predictor.of(runner(load_model(model_path)), size=96)
