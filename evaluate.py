@@ -181,6 +181,14 @@ def short(summary: dict[str, float]) -> str:
     return f"acc: {summary['accuracy']:.4f}, miou: {summary['miou_raw']:.4f}"
 
 
+def epoch_scores(summary: dict[str, float]) -> str:
+    """The scores that train.py prints after each epoch."""
+    return (
+        f"{short(summary)}, person iou: {summary[SELECTION]:.4f}, "
+        f"boundary iou: {summary['boundary_iou']:.4f}"
+    )
+
+
 def print_table(summary: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
     """One line a score: name, value, 95 % interval, protocol."""
     width = max(map(len, summary))
@@ -221,6 +229,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         latency = 1000 * seconds / count
         print(f"eval: {short(summary)}, {latency:.1f} ms a photo")
         print_table(summary, intervals)
+        if args.refine and predictor.backend == "paddle":  # a checkpoint, whose scores are known
+            plain = Predictor.of(predictor.run_batch, predictor.size, refine=False)
+            unrefined = evaluate(plain, dataset, args.batch_size, vary=vary).scores.summary()
+            print(f"without refinement, as train.py prints it: {epoch_scores(unrefined)}")
+            report["unrefined"] = report.get("unrefined", {}) | {name: unrefined}
         report["lists"][name] = {"photos": count, "failed": len(failed), "milliseconds": latency}
         report["lists"][name] |= {"scores": summary, "intervals": intervals}
         if name in sheets:

@@ -172,7 +172,7 @@ def find_pairs(
         train = listed["train"]
         # Soft masks are drafts: they are no ground truth, unless the data has no other masks.
         eligible = [i for i, pair in enumerate(train) if not pair.soft] or range(len(train))
-        if len(train) == 1:
+        if split == "train" and len(train) == 1:
             raise ValueError(
                 f"{where} lists one training photo: a training needs at least two, because one is "
                 "used for validation."

@@ -1,3 +1,5 @@
+"""PortraitNet and its encoder."""
+
 from models.mobilenetv2 import InvertedResidual, MobileNetV2
 from models.portraitnet import D_block, PortraitNet, count_macs, count_parameters
 

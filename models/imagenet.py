@@ -1,4 +1,4 @@
-"""The encoder of `paddle.vision`'s MobileNetV2 as ours: names and numbers, state in, state out."""
+"""Conversion of `paddle.vision`'s MobileNetV2 weights into those of our encoder."""
 
 import math
 from collections.abc import Iterator
@@ -11,30 +11,31 @@ from numpy.typing import NDArray
 from models.mobilenetv2 import STAGES
 from portraitnet.predictor import MEAN, SCALE
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels in 0..1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, for pixels in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BN_TENSORS = ("weight", "bias", "_mean", "_variance")
 
 
 def encoder_state(state: dict[str, paddle.Tensor], source: str | Path) -> dict[str, paddle.Tensor]:
-    """The state of our encoder that gives the features of `paddle.vision`'s MobileNetV2.
+    """Convert `paddle.vision`'s MobileNetV2 weights; our encoder then gives the same features.
 
-    The file may hold float16, as models/movenet.py keeps it. Two things differ and are folded in.
-    Our batch is BGR and (pixel - MEAN) * SCALE where the file expects RGB and ImageNet's mean and
-    deviation: the stem's weights are reordered and scaled, and the remaining offset goes into its
-    BatchNorm's running mean (exact but for the outermost pixel ring, where zero padding means MEAN
-    here and IMAGENET_MEAN there: half a grey level apart). And our first stage has an expansion
-    that the file lacks: it becomes the identity.
+    Two differences are folded into the weights:
+    1. Our batch is BGR and (pixel - MEAN) * SCALE. The file expects RGB with ImageNet's mean and
+       standard deviation. So the stem's weights are reordered and scaled, and the remaining offset
+       goes into the running mean of the stem's BatchNorm. This is exact but for the outermost
+       pixels, because zero padding means MEAN here and IMAGENET_MEAN there, half a grey level
+       apart.
+    2. Our first stage has an expansion that the file lacks. The expansion becomes the identity.
 
     Args:
-        state: {name of paddle.vision: tensor}.
+        state: {name in paddle.vision: float32 or float16 tensor}.
         source: the file, for the error.
 
     Returns:
-        {name of our encoder: float32 tensor}.
+        {name in our encoder: float32 tensor}.
 
     Raises:
-        ValueError: names that are missing.
+        ValueError: layers are missing.
     """
     taken = {}
     for ours, conv, bn in imagenet_names():
@@ -51,7 +52,7 @@ def encoder_state(state: dict[str, paddle.Tensor], source: str | Path) -> dict[s
 
     weight = taken["stem.conv.weight"]  # (C, 3, 3, 3), input channels RGB
     std, mean = np.array(IMAGENET_STD), np.array(IMAGENET_MEAN)
-    offset = (np.array(MEAN[::-1]) / 255 - mean) / std  # what their stem sees where ours sees 0
+    offset = (np.array(MEAN[::-1]) / 255 - mean) / std  # their stem's input where ours is 0
     taken["stem.bn._mean"] -= np.einsum("ocij,c->o", weight, offset).astype("float32")
     weight = weight / (SCALE * 255 * std[None, :, None, None])
     taken["stem.conv.weight"] = weight[:, ::-1].astype("float32")
@@ -59,7 +60,7 @@ def encoder_state(state: dict[str, paddle.Tensor], source: str | Path) -> dict[s
 
 
 def imagenet_names() -> Iterator[tuple[str, str, str]]:
-    """Yield (our ConvBN, the file's convolution, its BatchNorm) for each layer that both have."""
+    """Yield (our ConvBN, the file's convolution, the file's BatchNorm) of each common layer."""
     yield "stem", "features.0.0", "features.0.1"
     index = 1
     for stage, (_, repeats, _, bn_scale) in enumerate(STAGES):
@@ -80,10 +81,17 @@ def identity_expansion(
 ) -> dict[str, NDArray[np.float32]]:
     """Weights that make the first stage's extra expansion the identity, in training too.
 
-    The convolution is the identity matrix; BatchNorm must give back the mean and deviation that it
-    takes out. Those are the moments of the stem's ReLU6 output, whose input has mean `beta` and
-    deviation `gamma` (taken as Gaussian), so that training, which uses the batch's own moments,
-    starts near the identity too.
+    The convolution is the identity matrix. BatchNorm's scale and shift restore the deviation and
+    mean that its normalisation removes. These are the moments of the stem's ReLU6 output, whose
+    input is taken as Gaussian. Training normalises by the batch's own moments and therefore starts
+    near the identity.
+
+    Args:
+        gamma: (C,) standard deviation of the ReLU6's input: the scale of the stem's BatchNorm.
+        beta: (C,) mean of that input: the shift of the stem's BatchNorm.
+
+    Returns:
+        {name in our encoder: array}.
     """
     name = "stages.0.0.expand"
     z = np.linspace(-6, 6, 2001)

@@ -25,19 +25,19 @@ SKIP_STAGES = (1, 2, 4, 6)
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """`channels * width` as a multiple of 8 that loses at most a tenth (MobileNetV2's rule)."""
+    """`channels * width` rounded to a multiple of 8, at most a tenth less (MobileNetV2's rule)."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
 
 class ConvBN(nn.Layer):
-    """Bias-free convolution, BatchNorm, optional activation: what the network is made of.
+    """Bias-free convolution, BatchNorm and optional activation.
 
     Args:
         input_c, output_c: channels of the (N, C, H, W) input and output.
-        kernel: 1 or 3; padded so that stride 1 keeps the grid.
+        kernel: 1 or 3; the padding keeps the grid at stride 1.
         stride: 1 or 2.
-        groups: `input_c` makes it depthwise.
+        groups: 1, or `input_c` for a depthwise convolution.
         activation: `F.relu6`, `F.relu` or None.
     """
 
@@ -61,7 +61,7 @@ class ConvBN(nn.Layer):
             weight_attr=nn.initializer.KaimingNormal(),
             bias_attr=False,
         )
-        # Paddle's momentum weighs the old value: 0.9 here is PyTorch's 0.1.
+        # Paddle's momentum is the weight of the old value: 0.9 here is PyTorch's 0.1.
         self.bn = nn.BatchNorm2D(output_c, momentum=0.9, epsilon=1e-5)
         self.activation = activation
 
@@ -71,12 +71,12 @@ class ConvBN(nn.Layer):
 
 
 class InvertedResidual(nn.Layer):
-    """1x1 expansion, 3x3 depthwise, linear 1x1 projection, and a shortcut where the shapes agree.
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection, and a shortcut if the shapes agree.
 
     Args:
         input_c, output_c: channels of the (N, C, H, W) input and output.
-        stride: 1 or 2, of the depthwise convolution.
-        bn_scale: expansion factor; at 1 the expansion is still there, as in the homework report.
+        stride: stride of the depthwise convolution, 1 or 2.
+        bn_scale: expansion factor; a factor of 1 keeps the expansion, as in the homework report.
     """
 
     def __init__(self, input_c: int, output_c: int, stride: int, bn_scale: int):
@@ -93,10 +93,13 @@ class InvertedResidual(nn.Layer):
 
 
 class MobileNetV2(nn.Layer):
-    """The encoder: four feature maps, at 1/4, 1/8, 1/16 and 1/32 of the input.
+    """The encoder: four feature maps at 1/4, 1/8, 1/16 and 1/32 of the input resolution.
 
     Args:
-        width: multiplies every channel count (the k of the report's MobileNetV2 table).
+        width: factor of every channel count (the k of the report's MobileNetV2 table).
+
+    Attributes:
+        channels: channel counts of the four feature maps.
     """
 
     def __init__(self, width: float = 1.0):
@@ -117,7 +120,10 @@ class MobileNetV2(nn.Layer):
         self.channels = [scaled_channels(STAGES[i][0], width) for i in SKIP_STAGES]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """(N, 3, H, W) batch, H and W multiples of 32 -> four (N, C, h, w) features, float32."""
+        """Batch (N, 3, H, W) float32 -> four features (N, C, h, w) float32.
+
+        H and W are multiples of 32.
+        """
         x = self.stem(x)
         features = []
         for i, stage in enumerate(self.stages):

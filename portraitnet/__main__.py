@@ -8,9 +8,11 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -22,6 +24,7 @@ from portraitnet.images import (
     MAX_PIXELS,
     OPAQUE,
     SUFFIXES,
+    THRESHOLD,
     can_write,
     decode_layers,
     encode_image,
@@ -32,10 +35,23 @@ from portraitnet.images import (
 )
 from portraitnet.jobs import Failure, Task, find_photos, without_clashes
 from portraitnet.parallel import Outcome, outcomes
+from portraitnet.postprocess import MIN_PERSON_MEAN
 from portraitnet.predictor import Predictor
 
 BACKGROUND, BLUR = "green", 2.0  # what --mode replace and --mode blur use by default
 PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
+
+
+class Found(NamedTuple):
+    """What was found in a photo.
+
+    Attributes:
+        person: fraction of the photo's pixels that are person.
+        certainty: mean probability of the network where it sees a person, 1 where it sees none.
+    """
+
+    person: float
+    certainty: float
 
 
 def parse_args(argv=None, program="portraitnet"):
@@ -170,7 +186,7 @@ def predict(tasks, predictor, args):
     """Write the results of each task.
 
     Yields:
-        Outcome of a task, its result the share of person.
+        Outcome of a task, its result Found.
     """
 
     def prepare(task):
@@ -180,33 +196,41 @@ def predict(tasks, predictor, args):
     def network(prepared):
         return predictor.run([network_input for *_, network_input in prepared])
 
-    def finish(task, prepared, probability):
+    def finish(task, prepared, answer):
         image, layers, _ = prepared
-        probability = predictor.restore(probability, image)
+        probability = predictor.restore(answer, image)
         options = args.options._replace(layers=layers)
         for mode, result in zip(modes(args), task.results):
             write(result, EFFECTS[mode](image, probability, options))
-        return float(mask_of(probability).mean())
+        person = answer > THRESHOLD
+        certainty = float(answer[person].mean()) if person.any() else 1.0
+        return Found(float(mask_of(probability).mean()), certainty)
 
     size = args.batch_size
     return outcomes(tasks, prepare, network, finish, readers=2, depth=size, batch_size=size)
 
 
-def report(outcome, args, log, program):
+def report(outcome, seconds, args, log, program):
     """Print what became of a photo: a line to `log`, or of JSON; a failure to stderr too."""
     path, results = outcome.item
-    milliseconds = 1000 * outcome.seconds
     if outcome.error is not None:
         facts = {"photo": str(path), "error": str(outcome.error)}
         tqdm.write(f"{program}: {Failure(path, str(outcome.error))}", file=sys.stderr)
     else:
+        person, certainty = outcome.result
         facts = {"photo": str(path), "results": [str(result) for result in results]}
-        facts |= {"person": round(outcome.result, 4), "milliseconds": round(milliseconds, 1)}
+        facts |= {"person": round(person, 4), "milliseconds": round(1000 * seconds, 1)}
         if not args.json:
             name = "stdout" if results[0] == PIPE else results[0]
-            tqdm.write(f"{name}: {outcome.result:.1%} person, {milliseconds:.0f} ms", file=log)
-        if outcome.result == 0:
-            tqdm.write(f"{program}: {path}: nobody was found in it.", file=sys.stderr)
+            tqdm.write(f"{name}: {person:.1%} person, {1000 * seconds:.0f} ms", file=log)
+        if person == 0:
+            tqdm.write(f"{program}: {path}: no person was found.", file=sys.stderr)
+        elif certainty < MIN_PERSON_MEAN:
+            tqdm.write(
+                f"{program}: {path}: the network is unsure of its person (mean probability "
+                f"{certainty:.2f}); look at the mask, or train the network longer.",
+                file=sys.stderr,
+            )
     if args.json:
         tqdm.write(json.dumps(facts), file=sys.stdout)
 
@@ -243,19 +267,22 @@ def run_command(argv, program, open_predictor):
         todo = [task for task in tasks if not all(result.exists() for result in task.results)]
         print(f"{len(tasks) - len(todo)} photos skipped: their results exist.", file=log)
         tasks = todo
-    predictor = open_predictor(args.model_path, args.backend, refine=args.refine)
+    predictor = open_predictor(args.model_path, args.backend, refine=args.refine, photos=len(tasks))
     print(f"{predictor.model_path} with {predictor.backend}", file=log)
     if args.model_path in MODELS and args.backend == AUTO and predictor.backend == "paddle":
         message = "`pip install -r requirements-apps.txt` makes it about seven times as fast."
         print(f"Paddle runs the network; {message}", file=log)
 
     refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]
-    failed, empty, count = 0, 0, len(tasks) + len(refused)
+    failed, empty, count, last = 0, 0, len(tasks) + len(refused), time.perf_counter()
     with tqdm(total=count, unit="photo", disable=count < 2 or rank > 0) as bar:
         for outcome in chain(refused, predict(tasks, predictor, args)):
-            report(outcome, args, log, program)
+            # Photos overlap: a photo's time is its part of the whole run.
+            now = time.perf_counter()
+            report(outcome, now - last, args, log, program)
+            last = now
             failed += outcome.error is not None
-            empty += outcome.result == 0
+            empty += outcome.result is not None and outcome.result.person == 0
             bar.update()
     if failed:
         print(f"{program}: {failed} of {count} photos failed.", file=sys.stderr)

@@ -61,6 +61,7 @@ MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Views of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO 0.2 s
 # and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
 SHAPES_KEPT = 16
+MANY = 300  # photos from which OpenVINO's faster network makes up for its slower start
 MAX_SIZE = 1024  # of an input, pixels: a larger one would take minutes
 # Batch (N, 3, h, w) float32 -> probability (N, h, w) float32; any number of threads may call it.
 RunBatch = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -92,13 +93,19 @@ class Choice(NamedTuple):
     size: int | None = None
 
 
-def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
+def choose(
+    model_path: str | Path | None = None, backend: str = AUTO, photos: int | None = None
+) -> Choice:
     """Settle which file is run by which backend.
+
+    "auto" takes ONNX Runtime for fewer than MANY photos, because it starts fastest, and OpenVINO
+    for more, because it runs fastest; of these the ones that are installed, then Paddle.
 
     Args:
         model_path: model file, or a name in MODELS: the file in weights/ that the backend runs, in
             network inputs of that size; None for DEFAULT.
-        backend: name in BACKENDS, or "auto": the fastest one that is installed and runs the file.
+        backend: name in BACKENDS, or "auto".
+        photos: number of photos to be run; None for many, such as a video's frames.
 
     Raises:
         ValueError: unknown backend, name or format, or the backend does not run such a file.
@@ -106,7 +113,10 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
     if backend not in (AUTO, *BACKENDS):
         names = ", ".join([AUTO, *BACKENDS])
         raise ValueError(f"There is no backend {backend}: choose one of {names}.")
-    names = [backend] if backend != AUTO else list(BACKENDS)
+    names = list(BACKENDS)
+    if photos is not None and photos < MANY:  # a stable sort: the others keep their order
+        names.sort(key=lambda name: name != "onnx")
+    names = [backend] if backend != AUTO else names
     installed = [name for name in names if is_installed(name)] or names
     if str(model_path or DEFAULT) in MODELS:
         model = MODELS[str(model_path or DEFAULT)]
@@ -116,7 +126,11 @@ def choose(model_path: str | Path | None = None, backend: str = AUTO) -> Choice:
 
     model_path = Path(model_path)
     suffixes = {name: Path(f"model{backend.ending}").suffix for name, backend in BACKENDS.items()}
-    able = [name for name in BACKENDS if suffixes[name] == model_path.suffix]
+    able = [
+        name
+        for name in (names if backend == AUTO else BACKENDS)
+        if suffixes[name] == model_path.suffix
+    ]
     if not able:
         known = ", ".join(sorted(set(suffixes.values())))
         raise ValueError(
@@ -370,7 +384,7 @@ class Backend(NamedTuple):
     load: Callable[[Path, int | None], Network]
 
 
-# The fastest first (benchmarks/infer_speed.py).
+# The fastest first, once started (benchmarks/infer_speed.py).
 BACKENDS = {
     "openvino": Backend(".onnx", "openvino", load_openvino),
     "onnx": Backend(".onnx", "onnxruntime", load_onnx),

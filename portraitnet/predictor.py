@@ -36,6 +36,7 @@ class Predictor:
             photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
         size: side of the square with a network input's area, pixels; None for the name's or the file's.
         threads: that the network may use; None for the runtime's choice.
+        photos: number of photos to be run, by which "auto" chooses; None for many.
 
     Attributes:
         backend: name of the one that runs.
@@ -54,8 +55,9 @@ class Predictor:
         refine: bool = True,
         size: int | None = None,
         threads: int | None = None,
+        photos: int | None = None,
     ):
-        self.model_path, self.backend, named_size = choose(model_path, backend)
+        self.model_path, self.backend, named_size = choose(model_path, backend, photos)
         network = load(self.model_path, self.backend, size or named_size, threads)
         self.run_batch, self.size = network
         self.refine = refine

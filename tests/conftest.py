@@ -1,6 +1,7 @@
 """Drawn portraits: a person-like shape on a noisy background, in an EG1800 tree."""
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np

@@ -342,9 +342,46 @@ def test_nobody_is_told_and_is_an_error_only_where_a_person_is_required(
     monkeypatch.setattr(Predictor, "restore", nobody_on_the_wall)
     assert run(model_path, *photos) == 0
     message = capsys.readouterr()
-    assert message.err.count("nobody was found") == 1
-    assert f"{photos[1]}: nobody was found in it." in message.err and "0.0% person" in message.out
+    assert message.err.count("no person was found") == 1
+    assert f"{photos[1]}: no person was found." in message.err and "0.0% person" in message.out
     assert run(model_path, *photos, "--require_person") == 3
     assert run(model_path, photos[0], "--require_person") == 0
     missing = tmp_path / "none.png"
     assert run(model_path, *photos, missing, "--require_person") == 1
+
+
+def test_an_unsure_network_shows_its_person_with_a_sentence(tmp_path, capsys):
+    """A network whose training has just begun is never sure; its person is not lost."""
+    unsure = Predictor.of(lambda batch: 0.45 + 0.1 * (batch[:, 2] > 0), size=64)
+    unsure.model_path, unsure.backend = "unsure.pdparams", "paddle"
+    main = make_command("predict.py", lambda *args, **flags: unsure)
+    photo = draw(tmp_path / "me.png")
+    assert main([str(photo), "--mode", "mask"]) == 0
+    assert "unsure of its person (mean probability 0.55)" in capsys.readouterr().err
+    assert 0.1 < (cv2.imread(str(tmp_path / "me_mask.png"), 0) > 0).mean() < 0.9
+
+
+def test_a_folders_pictures_are_known_by_their_content(model_path, tmp_path, capsys):
+    photo = draw(tmp_path / "in" / "a.png").read_bytes()
+    (tmp_path / "in" / "no_ending").write_bytes(photo)
+    (tmp_path / "in" / "b.JFIF").write_bytes(photo)
+    (tmp_path / "in" / "c.heic").write_bytes(b"no picture at all")
+    (tmp_path / "in" / "notes.txt").write_bytes(b"a text that is no picture")
+    assert run(model_path, tmp_path / "in", "--output", tmp_path / "out") == 1
+    assert files(tmp_path / "out") == ["a_overlay.png", "b_overlay.png", "no_ending_overlay.png"]
+    message = capsys.readouterr().err
+    assert "c.heic is not a readable picture" in message and "notes" not in message
+    assert "1 of 4 photos failed" in message
+
+
+@pytest.mark.parametrize("flags", [["--background", "white"], ["--mode", "grey", "--blur", "3"]])
+def test_a_flag_without_effect_is_wrong_usage(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        portraitnet_command.parse_args(["a.png", *flags])
+    assert stop.value.code == 2 and "has an effect with --mode" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit):
+        portraitnet_command.parse_args(["a.png", "-o", "person.heic"])
+    assert "cannot write .heic files" in capsys.readouterr().err

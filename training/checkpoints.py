@@ -15,14 +15,15 @@ def open_predictor(
     refine: bool = True,
     size: int | None = None,
     threads: int | None = None,
+    photos: int | None = None,
 ) -> Predictor:
     """`Predictor`, which also runs checkpoints (.pdparams) with Paddle.
 
     Args and errors: see `Predictor`.
     """
-    choice = choose(model_path, backend)
+    choice = choose(model_path, backend, photos)
     if choice.backend != "paddle":
-        return Predictor(model_path, backend, refine, size, threads)
+        return Predictor(model_path, backend, refine, size, threads, photos)
     check_model_file(choice.path, choice.backend)
     paddle = import_paddle()
     from models.weights import load_model

@@ -10,14 +10,14 @@ import pytest
 
 from models import PortraitNet, movenet, weights
 from models.imagenet import encoder_state
-from models.mobilenetv2 import STAGES
+from models.mobilenetv2 import STAGES, scaled_channels
 from models.weights import load_pretrained, load_state, read_state
 from portraitnet.predictor import MEAN, to_batch
 
 FIRST = "Call/model_1/model/"
 
 
-def made_up_graph(seed=0):
+def made_up_graph(seed=0, width=1.0):
     """name -> float16 array: random weights with the names and shapes of the graph model."""
     rng, graph = np.random.default_rng(seed), {}
 
@@ -27,8 +27,8 @@ def made_up_graph(seed=0):
         graph[f"{FIRST}{name}_weights"] = rng.normal(0, (2 / fan_in) ** 0.5, shape)
         graph[f"{FIRST}{name}_bn_offset"] = rng.normal(0, 0.5, channels)
 
-    layer("Conv1/Conv2D", 3, 3, 3, 32)
-    input_c, number = 32, 0
+    input_c, number = int(32 * width), 0
+    layer("Conv1/Conv2D", 3, 3, 3, input_c)
     for output_c, repeats, _, bn_scale in STAGES:
         for _ in range(repeats):
             block = f"block_{number}" if number else "expanded_conv"
@@ -36,13 +36,13 @@ def made_up_graph(seed=0):
             if number:
                 layer(f"{block}_expand/Conv2D", 1, 1, input_c, hidden)
             layer(f"{block}_depthwise/depthwise", 3, 3, hidden, 1)
-            layer(f"{block}_project/Conv2D", 1, 1, hidden, output_c)
-            input_c, number = output_c, number + 1
+            input_c, number = scaled_channels(output_c, width), number + 1
+            layer(f"{block}_project/Conv2D", 1, 1, hidden, input_c)
     graph["Call/model_1/conv2d_3/Conv2D/ReadVariableOp"] = rng.normal(0, 1, (1, 1, 24, 24))
     return {name: array.astype(np.float16) for name, array in graph.items()}
 
 
-def write_graph(folder, graph):
+def write_graph(folder, graph, name="movenet-lightning"):
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"Call/Reshape/shape": np.array([1, -1], np.int32), **graph}
     entries = [{"name": name, "shape": list(a.shape)} for name, a in arrays.items()]
@@ -51,10 +51,10 @@ def write_graph(folder, graph):
         entry["dtype"] = "float32" if half else "int32"
         if half:
             entry["quantization"] = {"dtype": "float16", "original_dtype": "float32"}
-    manifest = [{"paths": ["movenet-lightning.bin"], "weights": entries}]
-    (folder / "movenet-lightning.json").write_text(json.dumps({"weightsManifest": manifest}))
+    manifest = [{"paths": [f"{name}.bin"], "weights": entries}]
+    (folder / f"{name}.json").write_text(json.dumps({"weightsManifest": manifest}))
     data = b"".join(array.tobytes() for array in arrays.values())
-    (folder / "movenet-lightning.bin").write_bytes(data)
+    (folder / f"{name}.bin").write_bytes(data)
     return folder
 
 
@@ -138,6 +138,23 @@ def test_the_file_has_paddles_names_and_keeps_float16(tmp_path, photos):
     assert state["features.0.0.weight"].dtype == paddle.float32
 
 
+def test_thunder_is_the_encoder_of_width_1_75(tmp_path, photos, capsys, monkeypatch):
+    graph = made_up_graph(width=1.75)
+    folder = write_graph(tmp_path, graph, "movenet-thunder")
+    monkeypatch.chdir(tmp_path)
+    assert movenet.main([str(folder), "--photos", str(photos), "--variant", "thunder"]) == 0
+    path = tmp_path / "mobilenetv2_person_175.pdparams"
+    monkeypatch.setattr(weights, "PERSON_175", path)
+    model = PortraitNet(width=1.75)
+    assert str(path) in load_pretrained(model, "person")
+    stored = graph[f"{FIRST}block_16_project/Conv2D_weights"]
+    loaded = model.encoder.stages[6][0].project.conv.weight.numpy()
+    assert np.array_equal(loaded[:, :, 0, 0], stored[0, 0].T.astype(np.float32))
+    (tmp_path / "movenet-thunder.json").rename(tmp_path / "movenet-lightning.json")
+    assert movenet.main([str(folder), "--photos", str(photos)]) == 1  # a renamed graph
+    assert "the converted graph does not fit this network" in capsys.readouterr().err
+
+
 def test_training_on_the_photos_changes_nothing():
     """BatchNorm's scale and shift are the moments that a training batch takes out."""
     state = movenet.convert(made_up_graph(), "a made-up graph")
@@ -208,3 +225,10 @@ def test_person_is_the_file_in_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "PERSON", tmp_path / "none.pdparams")
     with pytest.raises(FileNotFoundError, match="none.pdparams: restore it.*python -m models.mov"):
         load_pretrained(model, "person")
+    monkeypatch.setattr(weights, "PERSON_175", tmp_path / "wide.pdparams")
+    with pytest.raises(
+        FileNotFoundError, match="wide.pdparams: .*models.movenet --variant thunder"
+    ):
+        load_pretrained(PortraitNet(width=1.75), "person")
+    with pytest.raises(ValueError, match="no encoder of width 0.5: use --width 1 or 1.75"):
+        load_pretrained(PortraitNet(width=0.5), "person")
