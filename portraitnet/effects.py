@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from portraitnet.geometry import resize
+from portraitnet.geometry import limited, resize
 from portraitnet.images import mask_of
 from portraitnet.postprocess import CLEAR, SOLID
 
@@ -157,7 +157,7 @@ def blur(
     sigma = strength * max(image.shape)
     if sigma <= 0:
         return image.copy()
-    small = _limit(image, max(image.shape) * min(1, BLUR_SIGMA / sigma))
+    small = limited(image, max(image.shape) * min(1, BLUR_SIGMA / sigma))
     sigma *= max(small.shape) / max(image.shape)
     weight = 1 - resize(alpha, *small.shape[:2])
     # Deep inside the person no background is near: there the photo itself counts, a little.
@@ -234,7 +234,7 @@ def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) 
     means, being smooth, are taken at `side` pixels and only the last correction at full size;
     and they are weighted by alpha ** PURITY, for the rim of a network's mask is wide.
     """
-    small = _limit(image, side).astype(np.float32)
+    small = limited(image, side).astype(np.float32)
     small_alpha = resize(alpha, *small.shape[:2])
     person = background = small
     for share in (FAR, NEAR):
@@ -272,15 +272,6 @@ def _mean(color, weight, blur):
     # The little constant makes it the plain mean where every weight in the window is 0.
     weight = weight + np.float32(1e-4)
     return blur(color * weight[:, :, None]) / blur(weight)[:, :, None]
-
-
-def _limit(picture, side):
-    """Shrink a picture to at most `side` pixels on its longer side."""
-    ratio = side / max(picture.shape[:2])
-    if ratio >= 1:
-        return picture
-    height, width = (max(1, round(length * ratio)) for length in picture.shape[:2])
-    return resize(picture, height, width)
 
 
 def _blend(front, back, weight):

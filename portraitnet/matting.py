@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portraitnet.effects import matte
-from portraitnet.geometry import resize
+from portraitnet.geometry import limited, resize
 from portraitnet.images import Image, Probability
-from portraitnet.postprocess import color_fit, limited
+from portraitnet.postprocess import color_fit
 
 WORK_SIDE = 1280  # longer side at which opacities are solved, pixels; 1.2 megapixels at 4:3
 SMOOTH_SIDE = 256  # longer side at which a probability has forgotten the photo's texture, pixels
