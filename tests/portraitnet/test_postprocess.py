@@ -6,6 +6,7 @@ from conftest import draw_portrait
 from portraitnet.geometry import resize
 from portraitnet.postprocess import (
     APPLY_SIDE,
+    CLEAR,
     guided_upsample,
     without_specks,
     without_spikes,
@@ -77,6 +78,13 @@ def test_specks_that_the_network_did_not_see_go():
     coarse[3, 3], coarse[40, 40] = 0.9, 0.1  # now the network saw both
     found = without_specks(refined.copy(), coarse) > 0.5
     assert found[3, 3] and not found[40, 40] and found[20, 0]
+
+
+def test_a_faint_speck_becomes_transparent():
+    coarse = np.full((50, 50), 0.1, np.float32)
+    refined = coarse.copy()
+    refined[20, 20] = 0.45
+    assert without_specks(refined, coarse).max() == np.float32(CLEAR)
 
 
 def test_large_regions_stay_without_support():
