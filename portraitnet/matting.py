@@ -1,11 +1,11 @@
-"""Opacity of hair: closed-form matting in a band around the person's contour.
+"""Opacity of the person, hair included: closed-form matting in a band around the contour.
 
->>> from portraitnet import Predictor, matting, read_image
+>>> from portraitnet import Predictor, read_image
 >>> image = read_image("examples/portrait.jpg")
->>> alpha = matting(image, Predictor(refine=False).probability(image))
+>>> alpha = Predictor().alpha(image, matting="hair")
 
-It needs NumPy and OpenCV alone: PyMatting's first import compiles for 40 seconds, and its solver,
-made for any matrix, takes as long as this one or longer.
+The module needs NumPy and OpenCV alone: PyMatting's first import compiles for 40 seconds, and its
+solver, made for any matrix, takes as long as this one or longer.
 """
 
 import cv2
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from portraitnet.effects import matte
 from portraitnet.geometry import limited, resize
 from portraitnet.images import Image, Probability
-from portraitnet.postprocess import color_fit
+from portraitnet.postprocess import color_fit, guided_upsample
 
 WORK_SIDE = 1280  # longer side at which opacities are solved, pixels; 1.2 megapixels at 4:3
 SMOOTH_SIDE = 256  # longer side at which a probability has forgotten the photo's texture, pixels
@@ -324,3 +324,15 @@ def _divided_by_covariance(colors, epsilon):
     determinant = bb * inverse[0][0] + bg * inverse[0][1] + br * inverse[0][2]
     inverse = [[(value / determinant).astype(np.float32) for value in row] for row in inverse]
     return np.stack([sum(row[c] * colors[:, c] for c in range(3)) for row in inverse], axis=1)
+
+
+def _enlarged(probability, image):
+    return cv2.resize(probability, image.shape[1::-1])
+
+
+# Name -> function of an image and its network's answer (h, w) float32, which gives alpha (H, W).
+METHODS = {
+    "none": lambda image, answer: matte(_enlarged(answer, image)),
+    "fast": lambda image, answer: matte(guided_upsample(answer, image)),
+    "hair": lambda image, answer: matting(image, _enlarged(answer, image)),
+}

@@ -1,7 +1,6 @@
 """Photo in, probability out: the only pre- and post-processing, whatever runs the network.
 
->>> from images import read_image
->>> from predictor import Predictor
+>>> from portraitnet import Predictor, read_image
 >>> probability = Predictor().probability(read_image("examples/astronaut.png"))
 """
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from portraitnet.backends import AUTO, RunBatch, choose, load
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, Probability
+from portraitnet.matting import METHODS
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
@@ -27,14 +27,16 @@ class Predictor:
 
     `probability` and `probabilities` are all that most need. They are `prepare`, `run` and
     `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
-    The network sees a photo in a rectangle of nearly its proportions, without padding: its `network input`.
+    The network sees a photo in a rectangle of nearly its proportions, without padding: its network
+    input.
 
     Args:
         model_path: model file, or a name in `backends.MODELS`; None for the default one.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
         refine: take out what is hardly a person (`drop_doubtful`) and let the mask follow the
             photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
-        size: side of the square with a network input's area, pixels; None for the name's or the file's.
+        size: side of the square with a network input's area, pixels; None for the name's or the
+            file's.
         threads: that the network may use; None for the runtime's choice.
         photos: number of photos to be run, by which "auto" chooses; None for many.
 
@@ -64,7 +66,7 @@ class Predictor:
 
     @classmethod
     def of(cls, run_batch: RunBatch, size: int = SIZE, refine: bool = True) -> "Predictor":
-        """A Predictor of a network in memory, such as `training.checkpoints.runner(model)` while it trains.
+        """A Predictor of a network in memory, such as `training.checkpoints.runner(model)`.
 
         Args:
             run_batch: function of batch (N, 3, h, w) float32 -> probability (N, h, w) float32.
@@ -90,12 +92,29 @@ class Predictor:
         probabilities = self.run([self.prepare(image) for image in images])
         return [self.restore(*each) for each in zip(probabilities, images)]
 
+    def alpha(self, image: Image, matting: str = "fast") -> Probability:
+        """How opaque the person is, for the effects that take an alpha.
+
+        Args:
+            image: (H, W, 3) uint8 BGR, any size.
+            matting: "none": the network's answer, enlarged; "fast": guided upsampling, as
+                `probability`; "hair": closed-form matting, which finds single strands and takes
+                0.1 to 1.2 seconds more.
+
+        Returns:
+            (H, W) float32, 0..1.
+
+        Raises:
+            ValueError: `matting` is no method's name.
+        """
+        return self.restore_alpha(self.run([self.prepare(image)])[0], image, matting)
+
     def prepare(self, image: Image) -> Image:
-        """image (H, W, 3) uint8 -> its network input (h, w, 3) uint8, which is what the network sees."""
+        """image (H, W, 3) uint8 -> its network input (h, w, 3) uint8."""
         return resize(image, *input_shape(*image.shape[:2], self.size))
 
     def run(self, inputs: list[Image]) -> list[Probability]:
-        """List of network inputs -> list of their (h, w) float32 probabilities; one pass for each shape."""
+        """Network inputs -> their (h, w) float32 probabilities; one pass for each shape."""
         probabilities = [None] * len(inputs)
         for shape in {network_input.shape for network_input in inputs}:
             indices = [i for i, network_input in enumerate(inputs) if network_input.shape == shape]
@@ -111,6 +130,14 @@ class Predictor:
         if self.refine:
             return guided_upsample(drop_doubtful(probability), image)
         return cv2.resize(probability, image.shape[1::-1])
+
+    def restore_alpha(self, probability: Probability, image: Image, matting: str) -> Probability:
+        """A network input's probability (h, w) float32 -> the image's alpha, (H, W) float32."""
+        if matting not in METHODS:
+            raise ValueError(f"There is no matting {matting}: give {', '.join(METHODS)}.")
+        if self.refine:
+            probability = drop_doubtful(probability)
+        return METHODS[matting](image, probability)
 
 
 def check_answers(answers, batch):
