@@ -2,6 +2,7 @@
 
 python export.py                                            # weights/portraitnet.onnx and more
 python export.py --model_path lite --formats int8 --data_root EG1800/ Picsart/ People/
+python export.py --model_path lite --formats tflite_fp16 coreml --shape 256x192     # for phones
 """
 
 import argparse
@@ -21,8 +22,15 @@ import numpy as np
 from data.portraits import PortraitDataset
 from metrics import score
 from portraitnet.backends import MODELS, RunBatch, choose, import_paddle, load
-from portraitnet.cli import MISTAKES, command, int_range, make_parser, sentence
-from portraitnet.files import check_writable, whole_file, write_json
+from portraitnet.cli import (
+    MISTAKES,
+    command,
+    height_by_width,
+    int_range,
+    make_parser,
+    sentence,
+)
+from portraitnet.files import add_sha256, check_writable, whole_file, write_json
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, read_image
 from portraitnet.jobs import find_photos
@@ -42,6 +50,18 @@ CALIBRATION = 128  # training photos
 # inputs are 224x224, 256x192 and 160x288.
 PROPORTIONS = (1, 1), (4, 3), (9, 16)
 BATCH = 16  # network inputs in a batch of the check
+# Limits of a probability's difference, from rounding; |logit| < 9, the sigmoid's slope is <= 1/4.
+# float32: on the way through the 84 convolutions 10,622 products are summed. Each sum is rounded by
+# 2**-24, so one answer is off by 2**-24 * sqrt(10622) * 9 / 4 = 1.4e-5. The limit is 5 standard
+# deviations of two answers' difference, for the largest of 300,000 pixels.
+FLOAT32_LIMIT = 1e-4
+# float16 weights: those of 25 layers are rounded by 2**-11 / sqrt(3) = 2.8e-4 of their value:
+# 2.8e-4 * sqrt(25) * 9 / 4 = 3.2e-3, less what averages out among a layer's weights.
+FLOAT16_LIMIT = 4e-3
+# float16 throughout: weights and results of all 84 layers are rounded so. The limit is 5 standard
+# deviations of 2.8e-4 * sqrt(2 * 84) * 9 / 4 = 8e-3.
+FLOAT16_THROUGHOUT_LIMIT = 4e-2
+LICENSE = "Apache-2.0"
 
 
 class Checkpoint(NamedTuple):
@@ -51,12 +71,14 @@ class Checkpoint(NamedTuple):
         path: the .pdparams file.
         model: the network, in evaluation mode.
         size: input resolution, see `Predictor`.
+        shape: (height, width) of the network input in the files of SHAPED, pixels.
         metadata: see `describe`.
     """
 
     path: Path
     model: "PortraitNet"
     size: int
+    shape: tuple[int, int]
     metadata: dict
 
 
@@ -88,10 +110,42 @@ def write_int8(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | No
     onnx_graph.onnx.save(onnx_graph.quantize(proto, inputs), path)
 
 
+def write_tflite(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
+    from models.tflite_graph import tflite_model
+
+    path.write_bytes(tflite_model(checkpoint.model, checkpoint.metadata, checkpoint.shape))
+
+
+def write_tflite_fp16(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
+    from models.tflite_graph import tflite_model
+
+    path.write_bytes(
+        tflite_model(checkpoint.model, checkpoint.metadata, checkpoint.shape, half=True)
+    )
+
+
+def write_coreml(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
+    from models.coreml_graph import coreml_package
+
+    path.write_bytes(coreml_package(checkpoint.model, checkpoint.metadata, checkpoint.shape))
+
+
+def write_coreml_fp16(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
+    """See `Format`."""
+    from models.coreml_graph import coreml_package
+
+    path.write_bytes(
+        coreml_package(checkpoint.model, checkpoint.metadata, checkpoint.shape, half=True)
+    )
+
+
 def write_inference(path: Path, checkpoint: Checkpoint, data_root: Sequence[str] | None) -> None:
     """See `Format`."""
     paddle = import_paddle()
-    from models.onnx_graph import fold_batchnorm
+    from models.inference_graph import fold_batchnorm
 
     # On a full disk Paddle reports no error and leaves a damaged file.
     needed = 2 * checkpoint.path.stat().st_size
@@ -108,7 +162,7 @@ class Format(NamedTuple):
 
     Attributes:
         endings: what the files' names add to the checkpoint's stem; the backend loads the first.
-        backend: runtime of the check.
+        backend: runtime of the check: a name in `backends.BACKENDS`, or COREML.
         write: function of (path of the first file, Checkpoint, data folders or None).
         limit: largest allowed difference of a probability; None if the mIoU is compared instead.
     """
@@ -120,12 +174,20 @@ class Format(NamedTuple):
 
 
 INFERENCE_ENDINGS = "_inference.pdiparams", "_inference.json"
+COREML = "coreml"  # runs on Apple's systems alone; the check computes its operations with Paddle
 FORMATS = {
-    "onnx": Format((".onnx",), "onnx", write_onnx, 1e-4),
-    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, 4e-3),
+    "onnx": Format((".onnx",), "onnx", write_onnx, FLOAT32_LIMIT),
+    "fp16": Format(("_fp16.onnx",), "onnx", write_fp16, FLOAT16_LIMIT),
     "int8": Format(("_int8.onnx",), "onnx", write_int8, None),
-    "inference": Format(INFERENCE_ENDINGS, "inference", write_inference, 1e-4),
+    "inference": Format(INFERENCE_ENDINGS, "inference", write_inference, FLOAT32_LIMIT),
+    "tflite": Format((".tflite",), "litert", write_tflite, FLOAT32_LIMIT),
+    "tflite_fp16": Format(("_fp16.tflite",), "litert", write_tflite_fp16, FLOAT16_LIMIT),
+    "coreml": Format((".mlpackage.zip",), COREML, write_coreml, FLOAT32_LIMIT),
+    "coreml_fp16": Format(
+        ("_fp16.mlpackage.zip",), COREML, write_coreml_fp16, FLOAT16_THROUGHOUT_LIMIT
+    ),
 }
+SHAPED = "tflite", "tflite_fp16", "coreml", "coreml_fp16"  # formats with an input shape in the file
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -149,7 +211,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=FORMATS,
         default=["onnx", "fp16", "inference"],
-        help="formats to write; fp16: ONNX with float16 weights, inference: Paddle Inference",
+        help="formats to write; fp16: ONNX with float16 weights, inference: Paddle Inference, "
+        "tflite: LiteRT for Android, coreml: Core ML for iOS, coreml_fp16: float16 throughout",
+    )
+    add(
+        "--shape",
+        type=height_by_width,
+        help="height x width of the network input in the file, pixels, for "
+        f"{', '.join(SHAPED)} alone (default: the square of --size)",
     )
     add(
         "--photos",
@@ -170,15 +239,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.size = args.size or SIZE
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
+    if args.shape and not set(args.formats) & set(SHAPED):
+        parser.error(f"--shape has an effect on {', '.join(SHAPED)} alone")
+    args.shape = args.shape or (args.size, args.size)
     return args
 
 
-def read_inputs(paths: Iterable[Path], size: int) -> list[Image]:
-    """Each photo's network inputs in all PROPORTIONS.
+def read_inputs(paths: Iterable[Path], size: int, shape: tuple[int, int]) -> list[Image]:
+    """Each photo's network inputs in all PROPORTIONS and in one more shape.
 
     Args:
         paths: photos and folders of photos.
         size: input resolution, see `Predictor`.
+        shape: (height, width), pixels.
 
     Returns:
         list of (h, w, 3) uint8 BGR.
@@ -191,8 +264,8 @@ def read_inputs(paths: Iterable[Path], size: int) -> list[Image]:
         raise ValueError(str(unread[0]))
     if not photos:
         raise ValueError(f"No photo in {', '.join(map(str, paths))}: give some with --photos.")
-    shapes = [input_shape(*proportions, size) for proportions in PROPORTIONS]
-    return [resize(read_image(path), *shape) for path, _ in photos for shape in shapes]
+    shapes = {shape, *(input_shape(*proportions, size) for proportions in PROPORTIONS)}
+    return [resize(read_image(path), *each) for path, _ in photos for each in sorted(shapes)]
 
 
 def check_difference(
@@ -266,6 +339,8 @@ def describe(path: Path, size: int) -> dict:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return {
+        "name": "PortraitNet",
+        "license": LICENSE,
         "size": size,
         "mean": list(MEAN),
         "scale": SCALE,
@@ -276,6 +351,23 @@ def describe(path: Path, size: int) -> dict:
         "weights_sha256": sha256(path),
         "revision": git.stdout.strip() or "unknown",
     }
+
+
+def export_paths(
+    name: str, output: Path, stem: str, size: int, shape: tuple[int, int]
+) -> list[Path]:
+    """Paths of a format's files.
+
+    Args:
+        name: name in FORMATS.
+        output: folder of the files.
+        stem: the checkpoint's.
+        size: input resolution, see `Predictor`.
+        shape: (height, width); part of the names in SHAPED unless it is the square of `size`.
+    """
+    if name in SHAPED and shape != (size, size):
+        stem = f"{stem}_{shape[0]}x{shape[1]}"
+    return [output / f"{stem}{ending}" for ending in FORMATS[name].endings]
 
 
 def sha256(path: Path) -> str:
@@ -308,10 +400,13 @@ def export(
     """
     chosen, files = FORMATS[name], {}
     with ExitStack() as stack:
-        paths = [output / f"{checkpoint.path.stem}{ending}" for ending in chosen.endings]
+        stem, size, shape = checkpoint.path.stem, checkpoint.size, checkpoint.shape
+        paths = export_paths(name, output, stem, size, shape)
         hidden = [stack.enter_context(whole_file(path)) for path in paths]
         chosen.write(hidden[0], checkpoint, data_root)
-        run_batch = load(hidden[0], chosen.backend).run_batch
+        run_batch = load_export(hidden[0], chosen.backend)
+        if chosen.backend == COREML:  # a package runs its one shape
+            inputs = [each for each in inputs if each.shape[:2] == shape]
         if chosen.limit is None:
             measured = check_miou(run_batch, checkpoint.model, checkpoint.size, data_root)
         else:
@@ -323,6 +418,15 @@ def export(
     for file, facts in files.items():
         print(f"saved {output / file}: {facts['bytes'] / 1e6:.2f} MB, {message}")
     return files
+
+
+def load_export(path: Path, backend: str) -> RunBatch:
+    """An exported file as a function of batch -> probability; `backend` as in `Format`."""
+    if backend == COREML:
+        from models.coreml_graph import evaluator
+
+        return evaluator(path)
+    return load(path, backend).run_batch
 
 
 def write_metadata(path: Path, metadata: dict, files: dict[str, dict]) -> None:
@@ -344,21 +448,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     output, stem = args.output or args.model_path.parent, args.model_path.stem
     for name in args.formats:  # before the work
-        for ending in FORMATS[name].endings:
-            path = output / f"{stem}{ending}"
+        for path in export_paths(name, output, stem, args.size, args.shape):
             check_writable(path, keep=[args.model_path, *args.photos])
-    inputs = read_inputs(args.photos, args.size)
+    inputs = read_inputs(args.photos, args.size, args.shape)
     import_paddle()
     from models.weights import load_model
 
     model, metadata = load_model(args.model_path), describe(args.model_path, args.size)
-    checkpoint = Checkpoint(args.model_path, model, args.size, metadata)
+    checkpoint = Checkpoint(args.model_path, model, args.size, args.shape, metadata)
     output.mkdir(parents=True, exist_ok=True)
     failed = False
     for name in args.formats:
         try:
             files = export(name, checkpoint, output, inputs, args.data_root)
             write_metadata(output / f"{stem}.json", metadata, files)
+            # A folder with checksums, such as weights/, lists every file that may be loaded.
+            add_sha256([output / name for name in (*files, f"{stem}.json")])
         except MISTAKES as error:
             print(f"export.py: {sentence(error, name)}", file=sys.stderr)
             failed = True

@@ -23,6 +23,7 @@ from portraitnet.geometry import SIZE
 from portraitnet.predictor import Predictor, to_batch
 from training.checkpoints import runner
 from training.distillation import Teacher, load_teacher
+from training.plots import log_epoch, open_writer
 from training.report import Progress, ending, print_epoch, write_history
 from training.schedule import Schedule, epoch_sizes
 from transforms import (
@@ -93,7 +94,6 @@ def train(args):
     import kernels
     from models import count_parameters
     from training.distributed import StopRequest
-    from training.plots import log_epoch, open_writer
     from training.state import LossWeights, lock_output, make_state
 
     kernels.keep_memory()

@@ -1,8 +1,10 @@
-"""The README's pictures: writes examples/hero.jpg and examples/modes.jpg.
+"""Draw the README's pictures examples/hero.jpg and examples/modes.jpg.
 
 python -m benchmarks.contact_sheet
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,33 +14,33 @@ from portraitnet import effects
 from portraitnet.cli import make_parser
 from portraitnet.effects import contact_sheet
 from portraitnet.geometry import resize
-from portraitnet.images import read_image, write_image
+from portraitnet.images import Image, Probability, read_image, write_image
 from training.checkpoints import open_predictor
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-HERO_SIDE, GAP = 320, 8  # of the README's first picture, pixels
-SIDE = 256  # of a picture of the sheet, pixels
+HERO_SIDE, GAP = 320, 8  # side of a panel of hero.jpg and gap between panels, pixels
+SIDE = 256  # side of a picture of modes.jpg, pixels
 COLUMNS = 4
-BLUR = 0.03  # sigma, share of the longer side: the portrait's background is soft already
+BLUR = 0.03  # sigma as a fraction of the longer side; large, because that background is soft
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "The README's pictures: a portrait in four panels, and a harder one in every mode.",
+        "Draw the README's pictures: one portrait in four panels, another in every mode.",
         example="python -m benchmarks.contact_sheet",
     )
     add = parser.add_argument
-    add("--portrait", type=Path, default=EXAMPLES / "portrait.jpg", help="photo of the first")
-    add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="photo of the second")
-    add("--output", type=Path, default=EXAMPLES, help="folder of hero.jpg and modes.jpg")
-    add("--model_path", type=Path, help="model file (default: the one in weights/)")
+    add("--portrait", type=Path, default=EXAMPLES / "portrait.jpg", help="photo of hero.jpg")
+    add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="photo of modes.jpg")
+    add("--output", type=Path, default=EXAMPLES, help="folder of the pictures")
+    add("--model_path", type=Path, help="model file (default: the bundled weights)")
     return parser.parse_args(argv)
 
 
-def sunset(height, width):
-    """A drawn background: sky from blue to orange, a sun, and two lines of hills."""
-    share = np.linspace(0, 1, height)[:, None, None]
-    sky = (1 - share) * (140, 70, 40) + share * (90, 160, 250)
+def sunset(height: int, width: int) -> Image:
+    """A drawn sunset over two lines of hills, (height, width, 3) uint8 BGR."""
+    depth = np.linspace(0, 1, height)[:, None, None]
+    sky = (1 - depth) * (140, 70, 40) + depth * (90, 160, 250)
     image = np.broadcast_to(sky, (height, width, 3)).astype(np.uint8).copy()
     center = round(0.84 * width), round(0.48 * height)
     cv2.circle(image, center, width // 12, (190, 235, 255), -1, cv2.LINE_AA)
@@ -51,16 +53,16 @@ def sunset(height, width):
     return image
 
 
-def on_checkers(picture):
-    """(H, W, 4) BGRA over the grey checkers that stand for transparency."""
+def on_checkers(picture: np.ndarray) -> Image:
+    """A picture (H, W, 4) uint8 BGRA over grey checkers -> (H, W, 3) uint8 BGR."""
     rows, columns = np.indices(picture.shape[:2]) // 16
     checkers = np.where((rows + columns)[:, :, None] % 2, 255, 204).astype(np.float32)
     alpha = picture[:, :, 3:] / np.float32(255)
     return (picture[:, :, :3] * alpha + checkers * (1 - alpha)).astype(np.uint8)
 
 
-def hero(image, probability):
-    """Portrait, cut-out, new background and blurred background side by side, uint8 BGR."""
+def hero(image: Image, probability: Probability) -> Image:
+    """Portrait, cut-out, new background and blurred background side by side."""
     pictures = [
         image,
         on_checkers(effects.cut_out(image, probability)),
@@ -72,8 +74,8 @@ def hero(image, probability):
     return np.hstack([panels[0], *(part for panel in panels[1:] for part in (gap, panel))])
 
 
-def modes(image, probability):
-    """Every mode of predict.py on a sheet, uint8 BGR."""
+def modes(image: Image, probability: Probability) -> Image:
+    """A contact sheet of every mode of predict.py."""
     pictures = {
         "photo": image,
         "overlay": effects.overlay(image, probability),
@@ -88,7 +90,7 @@ def modes(image, probability):
     return contact_sheet(cells, COLUMNS)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     predictor = open_predictor(args.model_path)
     for name, path, draw in (("hero", args.portrait, hero), ("modes", args.photo, modes)):

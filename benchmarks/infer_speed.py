@@ -1,12 +1,13 @@
-"""Latency, throughput, start and memory of every backend, beside what else people would pick.
+"""Latency, throughput, start-up time and memory of every backend and of MediaPipe's selfie models.
 
     python -m benchmarks.infer_speed --model_path weights/portraitnet.pdparams
 
-Every runtime lives in a process of its own and they take turns, so that a busy moment of the
-machine hits all of them. Times are of the network alone, on noise, as median and as the best run;
-`--inputs 224x224 256x192 160x288` sets network inputs (height x width) side by side. Ratios are to the
-256x256 selfie model of MediaPipe on one thread, if its .tflite files and ai-edge-litert are there,
-else to the first row:
+Every runtime has a process of its own. The processes take turns, so that other load of the machine
+affects all of them. Times are those of the network alone, on noise, as median and as best run.
+`--inputs 224x224 256x192 160x288` compares several input shapes (height x width). Ratios refer to
+MediaPipe's 256x256 selfie model on one thread if its .tflite files and ai-edge-litert are
+installed, otherwise to the first row. A second table has the arithmetic and the memory traffic of
+each network:
 
     pip install ai-edge-litert
     pip download --no-deps mediapipe==0.10.9 && unzip mediapipe-*.whl 'mediapipe/modules/selfie*'
@@ -22,22 +23,27 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.table import heading, row
-from portraitnet.backends import BACKENDS, is_installed, load
+from portraitnet.backends import BACKENDS, is_installed, litert_interpreter, load
 from portraitnet.cli import make_parser
 from portraitnet.geometry import SIZE
 from training.checkpoints import MODEL_PATH
 
-EXPORTS = {  # column -> backend, what export.py adds to the checkpoint's name
+EXPORTS = {  # name -> backend, ending that export.py adds to the checkpoint's stem
     "Paddle": ("paddle", ".pdparams"),
     "Paddle Inference, oneDNN": ("inference", "_inference.pdiparams"),
     "ONNX Runtime": ("onnx", ".onnx"),
     "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
     "ONNX Runtime, lite (INT8)": ("onnx", "_lite_int8.onnx"),
+    "LiteRT": ("litert", ".tflite"),
+    "LiteRT, float16 weights": ("litert", "_fp16.tflite"),
+    "LiteRT, lite": ("litert", "_lite.tflite"),
     "OpenVINO": ("openvino", ".onnx"),
     "OpenVINO, INT8": ("openvino", "_int8.onnx"),
     "OpenVINO, lite (INT8)": ("openvino", "_lite_int8.onnx"),
@@ -46,38 +52,42 @@ PEERS = {
     "MediaPipe selfie 256x256": "selfie_segmentation.tflite",
     "MediaPipe selfie 144x256": "selfie_segmentation_landscape.tflite",
 }
-TURN = 0.05  # least seconds that a runtime measures before the next has its turn
-UNIT = "MediaPipe selfie 256x256"
+MIN_TURN = 0.05  # seconds that a runtime measures before the next one's turn
+UNIT, MEDIAPIPE = "MediaPipe selfie 256x256", "mediapipe"
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Latency, throughput, start and memory of every backend.",
+        "Measure latency, throughput, start-up time and memory of every backend.",
         example="python -m benchmarks.infer_speed --threads 1",
     )
     add = parser.add_argument
-    add("--model_path", type=Path, default=MODEL_PATH, help="weights; their exports lie beside")
-    add("--mediapipe", type=Path, help="folder of MediaPipe's selfie .tflite files")
-    add("--threads", type=int, nargs="+", default=[1, 2], help="that a network may use")
-    add("--rounds", type=int, default=15, help="turns that each takes")
-    add("--batch_size", type=int, default=16, help="for the throughput")
+    add(
+        "--model_path",
+        type=Path,
+        default=MODEL_PATH,
+        help="checkpoint; its exports are in the same folder",
+    )
+    add("--mediapipe", type=Path, help="folder of MediaPipe's selfie models, .tflite files")
+    add("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to measure")
+    add("--rounds", type=int, default=15, help="number of turns of each runtime")
+    add("--batch_size", type=int, default=16, help="batch size of the throughput, images")
     add(
         "--inputs",
         nargs="+",
         default=[f"{SIZE}x{SIZE}"],
-        help="heights and widths of what the network sees, pixels",
+        help="shapes of the network input, HEIGHTxWIDTH in pixels",
     )
-    add("--only", nargs="+", help="words; leave out what has none of them in its name")
+    add(
+        "--only", nargs="+", help="words; only runtimes with one of them in their name are measured"
+    )
     add("--worker", nargs=4, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
-def litert_backend(path, threads):
-    """MediaPipe's network with Google's runtime: function of N -> its answer to N pictures."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(path, num_threads=threads)
-    interpreter.allocate_tensors()
+def mediapipe_backend(path: str, threads: int) -> Callable[[int], None]:
+    """A function that runs MediaPipe's network on N images, one by one, with Google's LiteRT."""
+    interpreter = litert_interpreter(path, Path(path).read_bytes(), threads)
     square, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     picture = np.random.default_rng(0).random(square["shape"], np.float32)
 
@@ -90,12 +100,14 @@ def litert_backend(path, threads):
     return run
 
 
-def portraitnet_backend(backend, path, network_input, threads):
-    """Function of N -> PortraitNet's answer to N pictures of a network input's shape in one batch."""
+def portraitnet_backend(
+    backend: str, path: str, network_input: str, threads: int
+) -> Callable[[int], NDArray[np.float32]]:
+    """A function that runs PortraitNet on a batch of N network inputs of HEIGHTxWIDTH pixels."""
     run_batch = load(path, backend, threads=threads).run_batch
     shape = map(int, network_input.split("x"))
     picture = np.random.default_rng(0).standard_normal((1, 3, *shape), np.float32)
-    batches = {}  # made when first asked for: they count as memory
+    batches = {}  # created on first use, because batches count as memory
 
     def run(count):
         if count not in batches:
@@ -105,18 +117,25 @@ def portraitnet_backend(backend, path, network_input, threads):
     return run
 
 
-def work(backend, path, network_input, threads):
-    """A runtime's process: for every line "batch" on stdin the seconds of each run in a turn.
+def work(backend: str, path: str, network_input: str, threads: int) -> None:
+    """The process of a runtime.
 
-    The first line out is {"start": seconds from here to the first answer, "load": of the model
-    alone, "memory": peak MB after ten answers at batch 1}.
+    The first line on stdout is {"start": seconds until the first answer, "load": seconds for
+    loading the model, "memory": peak MB after ten answers at batch size 1}. Each line on stdin is a
+    batch size and starts a turn. Its answer on stdout is a list of the seconds of each run.
+
+    Args:
+        backend: name in BACKENDS, or MEDIAPIPE.
+        path: model file.
+        network_input: HEIGHTxWIDTH, pixels.
+        threads: threads of the network.
     """
     began = time.perf_counter()
     package = BACKENDS[backend].package if backend in BACKENDS else "ai_edge_litert.interpreter"
     importlib.import_module(package)
     imported = time.perf_counter()
-    if backend == "litert":
-        run = litert_backend(path, threads)
+    if backend == MEDIAPIPE:
+        run = mediapipe_backend(path, threads)
     else:
         run = portraitnet_backend(backend, path, network_input, threads)
     loaded = time.perf_counter()
@@ -128,9 +147,9 @@ def work(backend, path, network_input, threads):
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:
         count = int(line)
-        run(count)  # wakes the threads and fills the caches again
+        run(count)  # warm-up of threads and caches
         seconds = []
-        while sum(seconds) < TURN:
+        while sum(seconds) < MIN_TURN:
             start = time.perf_counter()
             run(count)
             seconds.append(time.perf_counter() - start)
@@ -138,14 +157,17 @@ def work(backend, path, network_input, threads):
 
 
 class Runtime:
-    """The other end of `work`.
+    """A process that runs `work`; arguments as there.
 
     Attributes:
-        facts: its first line.
-        seconds: {batch size: list of seconds a picture}.
+        facts: the first line of `work`.
+        seconds: {batch size: list of seconds per image}.
+
+    Raises:
+        RuntimeError: the process ended without an answer.
     """
 
-    def __init__(self, backend, path, network_input, threads):
+    def __init__(self, backend: str, path: Path, network_input: str, threads: int):
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.infer_speed", "--worker"]
         environment = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
@@ -159,56 +181,69 @@ class Runtime:
         )
         self.facts, self.seconds = self.answer(), {}
 
-    def answer(self):
+    def answer(self) -> dict | list:
+        """The next line of the process."""
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{' '.join(self.process.args)} ended without an answer: run it.")
         return json.loads(line)
 
-    def measure(self, count):
+    def measure(self, count: int) -> None:
+        """One turn with batch size `count`."""
         print(count, file=self.process.stdin, flush=True)
         self.seconds.setdefault(count, []).extend(s / count for s in self.answer())
 
-    def median(self, count):
+    def median(self, count: int) -> float:
+        """Median milliseconds per image at batch size `count`."""
         return 1000 * statistics.median(self.seconds[count])
 
-    def best(self):
+    def best(self) -> float:
+        """Smallest milliseconds at batch size 1."""
         return 1000 * min(self.seconds[1])
 
 
-def found_settings(args):
-    """{column: (backend, path, network input)} of what is installed and exported."""
+def find_settings(
+    model_path: Path, mediapipe: Path | None, inputs: Sequence[str], only: Sequence[str] | None
+) -> dict[str, tuple[str, Path, str]]:
+    """All runtimes that are installed and have a model file.
+
+    Args:
+        model_path, mediapipe, inputs, only: see the flags.
+
+    Returns:
+        {name: (backend, path, network input)}.
+    """
     settings = {}
     for name, (backend, suffix) in EXPORTS.items():
-        path = args.model_path.with_name(args.model_path.stem + suffix).resolve()
+        path = model_path.with_name(model_path.stem + suffix).resolve()
         if path.exists() and is_installed(backend):
-            for network_input in args.inputs:
+            for network_input in inputs:
                 settings[f"{name} {network_input}"] = backend, path, network_input
         else:
             print(f"left out: {name} (no {path.name}, or not installed)")
     for name, file in PEERS.items():
-        path = (args.mediapipe / file).resolve() if args.mediapipe else Path(file)
+        path = (mediapipe / file).resolve() if mediapipe else Path(file)
         if path.exists() and importlib.util.find_spec("ai_edge_litert"):
-            settings[name] = "litert", path, ""
+            settings[name] = MEDIAPIPE, path, ""
         else:
             print(f"left out: {name} (--mediapipe, pip install ai-edge-litert)")
-    if args.only:
+    if only:
         settings = {
             name: value
             for name, value in settings.items()
-            if name == UNIT or any(word in name for word in args.only)
+            if name == UNIT or any(word in name for word in only)
         }
     return settings
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.worker:
         work(*args.worker[:3], int(args.worker[3]))
         return 0
-    settings = found_settings(args)
+    settings = find_settings(args.model_path, args.mediapipe, args.inputs, args.only)
     if not settings:
-        print(f"Nothing to run beside {args.model_path}: run export.py first.", file=sys.stderr)
+        print(f"No runtime has a file beside {args.model_path}: run export.py.", file=sys.stderr)
         return 1
     runtimes = {
         (name, threads): Runtime(*setting, threads)
@@ -236,56 +271,96 @@ def main(argv=None):
         print(row([*values, *facts, f"{size:.2f}"]))
         runtime.process.stdin.close()
         runtime.process.wait()
-    path = args.model_path.with_suffix(".onnx")
-    if path.exists() and importlib.util.find_spec("onnx"):
-        print_roofline(path)
+    if importlib.util.find_spec("ai_edge_litert"):
+        print_costs(settings)
     return 0
 
 
-def print_roofline(path):
-    """How fast this core could run the float32 graph at best, from its measured peaks."""
-    macs, moved = graph_cost(path)
+def print_costs(settings: dict[str, tuple[str, Path, str]]) -> None:
+    """Print each network's arithmetic, memory traffic and lower bound of its time on this core.
+
+    Args:
+        settings: result of `find_settings`.
+    """
     flops, bandwidth = measured_peaks()
-    compute = 2 * macs.sum() / flops
-    bound = np.maximum(2 * macs / flops, moved / bandwidth).sum()
     print(
-        f"\nroofline of one core: {macs.sum() / 1e9:.3f} GMAC, {moved.sum() / 1e6:.1f} MB moved, "
-        f"peak {flops / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.0f} GB/s in cache: "
-        f"{1000 * compute:.2f} ms for the arithmetic alone, {1000 * bound:.2f} ms if every layer "
-        "runs at its own bound"
+        f"\nat best: every layer reaches its own bound on this core, {flops / 1e9:.0f} GFLOP/s or "
+        f"{bandwidth / 1e9:.0f} GB/s in cache"
     )
+    print(heading(["network", "GMAC", "MB of activations", "MB of weights", "ms at best"]))
+    seen = set()
+    for _, path, network_input in settings.values():
+        if path.suffix != ".tflite" or "_fp16" in path.stem:  # the same network, other numbers
+            continue
+        macs, activations, weights = litert_cost(path, network_input)
+        moved = activations + weights
+        best = np.maximum(2 * macs / flops, moved / bandwidth).sum()
+        name = f"{path.stem} {network_input}".strip()
+        values = [f"{values.sum() / 1e6:.1f}" for values in (activations, weights)]
+        if name not in seen:
+            print(row([name, f"{macs.sum() / 1e9:.3f}", *values, f"{1000 * best:.2f}"]))
+        seen.add(name)
 
 
-def graph_cost(path):
-    """Multiply-accumulates and bytes of each convolution of an ONNX file at batch 1.
+def litert_cost(path: Path, network_input: str) -> NDArray[np.float64]:
+    """Cost of each operation of a .tflite file at batch size 1, in float32.
+
+    Args:
+        path: of the file.
+        network_input: height x width, such as 224x224; "" for the file's own.
 
     Returns:
-        two float64 arrays, one entry a layer; bytes are of its input, output and weight, float32.
+        (3, number of operations): multiply-accumulates of a convolution, else 0; bytes of the
+        operation's inputs and outputs; bytes of its constants.
     """
-    import onnx
-    from onnx import shape_inference
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    model = onnx.load(path)
-    for side in model.graph.input[0].type.tensor_type.shape.dim[2:]:
-        side.dim_value = SIZE
-    graph = shape_inference.infer_shapes(model).graph
-    shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = [dim.dim_value or 1 for dim in dims]  # the free batch size is 0 there
-    macs, moved = [], []
-    for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            x, weight = (shapes[name] for name in node.input[:2])
-            y = shapes[node.output[0]]
-            grid = y if node.op_type == "Conv" else x
-            macs.append(np.prod(weight) * grid[2] * grid[3])
-            moved.append(4 * sum(map(np.prod, (x, weight, y))))
-    return np.array(macs, np.float64), np.array(moved, np.float64)
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    graph, kinds = model.subgraphs[0], schema.BuiltinOperator
+    shapes = dict(enumerate(tensor.shape for tensor in graph.tensors))
+    if network_input:
+        # XNNPACK would leave the shapes of inner tensors as they are in the file.
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
+        shape = [1, *map(int, network_input.split("x")), 3]
+        interpreter.resize_tensor_input(graph.inputs[0], shape)
+        interpreter.allocate_tensors()
+        shapes = {tensor["index"]: tensor["shape"] for tensor in interpreter.get_tensor_details()}
+    made = {*graph.inputs, *(x for operator in graph.operators for x in operator.outputs)}
+    costs = []
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = code.builtinCode
+        if kind == kinds.DEQUANTIZE and operator.inputs[0] not in made:
+            made.discard(operator.outputs[0])  # a weight, in float32 when the file is loaded
+            continue
+        parts = [x for x in (*operator.inputs, *operator.outputs) if x >= 0]
+        activations = sum(4 * np.prod(shapes[x]) for x in parts if x in made)
+        weights = sum(4 * np.prod(shapes[x]) for x in parts if x not in made)
+        # A transposed convolution applies its kernel at each input pixel.
+        places = {
+            kinds.CONV_2D: operator.outputs[0],
+            kinds.DEPTHWISE_CONV_2D: operator.outputs[0],
+            kinds.TRANSPOSE_CONV: operator.inputs[-1],
+            kinds.CUSTOM: operator.inputs[0],  # MediaPipe's transposed convolution with a bias
+        }
+        macs = 0
+        if kind in places:
+            assert kind != kinds.CUSTOM or code.customCode == b"Convolution2DTransposeBias"
+            macs = np.prod(shapes[operator.inputs[1]]) * np.prod(shapes[places[kind]][1:3])
+        costs.append((macs, activations, weights))
+    return np.array(costs, np.float64).T
 
 
-def measured_peaks(repeats=15):
-    """FLOP/s of a large matrix product and bytes/s of a copy in cache, on one thread, at best."""
+def measured_peaks(repeats: int = 200) -> tuple[float, float]:
+    """Peaks of one thread, the best of `repeats` runs.
+
+    A run takes a millisecond, because other work on the core would interrupt a longer one.
+
+    Returns:
+        FLOP/s of a matrix product, and bytes/s of a copy in cache.
+    """
     code = (
         "import numpy as np, time\n"
         "def best(f):\n"
@@ -293,8 +368,8 @@ def measured_peaks(repeats=15):
         f"    for _ in range({repeats}):\n"
         "        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)\n"
         "    return min(times)\n"
-        "a = np.ones((1024, 1024), np.float32); b = np.empty_like(a)\n"
-        "print(2 * 1024**3 / best(lambda: np.matmul(a, a, out=b)))\n"
+        "a = np.ones((384, 384), np.float32); b = np.empty_like(a)\n"
+        "print(2 * 384**3 / best(lambda: np.matmul(a, a, out=b)))\n"
         "half = np.ones(2**18, np.float32); copy = np.empty_like(half)\n"
         "print(2 * half.nbytes / best(lambda: np.copyto(copy, half)))\n"
     )

@@ -1,14 +1,16 @@
-"""How the masks hold under harder conditions, and how often a person is invented.
+"""Scores under harder conditions, and false detections on photos without a person.
 
 python -m benchmarks.robustness --data_root EG1800/ --backgrounds backgrounds/ --split val
 
-Each condition changes every photo of the list (its longer side first brought to 448 pixels), and
-the mask with it where the geometry changes. Scores: mean person IoU and mean boundary IoU at that
-size. The person-free photos are those that training left out (every tenth by name).
+Each condition changes every photo of the list, at a longer side of 448 pixels. Geometric conditions
+change the mask too. The scores are the mean person IoU and the mean boundary IoU at that size.
+Photos without a person are the held-out backgrounds of training, every tenth by name.
 """
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,42 +22,39 @@ from metrics import boundary_iou, confusion, person_iou
 from portraitnet.cli import make_parser
 from portraitnet.files import write_json
 from portraitnet.geometry import letterbox_box, resize
-from portraitnet.images import THRESHOLD, read_image
+from portraitnet.images import Image, Mask, mask_of, read_image
+from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
-from transforms.color import noise
+from transforms.color import jpeg, noise
 from transforms.geometry import rotate
 
 SIDE = 448  # longer side of the photos, pixels
-BLOB_FRACTION = 0.01  # of a person-free photo: a connected piece of person above it is an invention
+BLOB_FRACTION = 0.01  # of a photo's pixels; a larger connected region is a false detection
+Condition = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 
-def jpeg(image, quality):
-    """Compress and decompress (H, W, 3) uint8."""
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)
-
-
-def gain(image, factor):
-    """Multiply the light of (H, W, 3) uint8, clipped."""
+def gain(image: Image, factor: float) -> Image:
+    """Multiply every pixel by `factor`, with clipping."""
     return cv2.convertScaleAbs(image, alpha=factor)
 
 
-def gamma(image, power):
-    """Bend the tone curve of (H, W, 3) uint8; above 1 darkens."""
+def gamma(image: Image, power: float) -> Image:
+    """Apply a gamma curve; a `power` above 1 darkens."""
     return cv2.LUT(image, np.rint(255 * (np.arange(256) / 255) ** power).astype(np.uint8))
 
 
-def cut(image, mask, top, bottom, left, right):
-    """Keep the part between the given shares of height and width."""
+def crop(
+    image: Image, mask: Mask, top: float, bottom: float, left: float, right: float
+) -> tuple[Image, Mask]:
+    """Crop to the given fractions of height and width."""
     height, width = mask.shape
-    rows, columns = (
-        slice(int(top * height), int(bottom * height)),
-        slice(int(left * width), int(right * width)),
-    )
+    rows = slice(int(top * height), int(bottom * height))
+    columns = slice(int(left * width), int(right * width))
     return image[rows, columns], mask[rows, columns]
 
 
-def color_only(function):
-    """A condition that leaves the mask alone."""
+def color_only(function: Callable[[Image, np.random.Generator], Image]) -> Condition:
+    """A condition that does not change the mask."""
     return lambda image, mask, rng: (function(image, rng), mask)
 
 
@@ -74,14 +73,16 @@ CONDITIONS = {
     "rotated -30": lambda image, mask, rng: rotate(image, mask, -30, 1.0),
     "scale 0.5": lambda image, mask, rng: rotate(image, mask, 0, 0.5),
     "scale 1.5": lambda image, mask, rng: rotate(image, mask, 0, 1.5),
-    "left third cut": lambda image, mask, rng: cut(image, mask, 0, 1, 1 / 3, 1),
-    "top quarter cut": lambda image, mask, rng: cut(image, mask, 1 / 4, 1, 0, 1),
-    "bottom third cut": lambda image, mask, rng: cut(image, mask, 0, 2 / 3, 0, 1),
+    "left third cut": lambda image, mask, rng: crop(image, mask, 0, 1, 1 / 3, 1),
+    "top quarter cut": lambda image, mask, rng: crop(image, mask, 1 / 4, 1, 0, 1),
+    "bottom third cut": lambda image, mask, rng: crop(image, mask, 0, 2 / 3, 0, 1),
 }
 
 
-def score_conditions(predictor, dataset, seed=0):
-    """Mean person IoU and boundary IoU under every condition.
+def score_conditions(
+    predictor: Predictor, dataset: PortraitDataset, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Mean person IoU and mean boundary IoU under every condition.
 
     Returns:
         {condition: (person IoU, boundary IoU)}, 0..1.
@@ -90,50 +91,49 @@ def score_conditions(predictor, dataset, seed=0):
     for index in tqdm(range(len(dataset)), desc="photos"):
         image, mask = dataset.photo(index)
         height, width = letterbox_box(*mask.shape, SIDE)[2:]
-        image, mask = (
-            resize(image, height, width),
-            resize(mask * np.uint8(255), height, width) // 128,
-        )
+        image = resize(image, height, width)
+        mask = mask_of(resize(mask * np.uint8(255), height, width))
         for name, condition in CONDITIONS.items():
             harder, truth = condition(image, mask, np.random.default_rng((seed, index)))
-            person = predictor.probability(np.ascontiguousarray(harder)) > THRESHOLD
+            person = mask_of(predictor.probability(np.ascontiguousarray(harder)))
             scores[name].append((person_iou(confusion(person, truth)), boundary_iou(person, truth)))
     return {name: tuple(map(float, np.mean(values, 0))) for name, values in scores.items()}
 
 
-def score_person_free(predictor, paths):
-    """Inventions on photos without a person.
+def score_person_free(predictor: Predictor, paths: Sequence[str | Path]) -> dict:
+    """False detections on photos without a person.
 
     Returns:
-        {"pixels": mean share of pixels called person, "photos": share of photos with a blob over
-        BLOB_SHARE, "worst": [(share, path), ...] of the worst ten}.
+        {"pixels": mean fraction of pixels called person, "photos": fraction of photos with a region
+        over BLOB_FRACTION, "worst": [(fraction of pixels, path), ...] of the worst ten photos}.
     """
-    shares, blobs = [], []
+    fractions, blobs = [], []
     for path in tqdm(paths, desc="person-free"):
-        person = (predictor.probability(read_image(path)) > THRESHOLD).astype(np.uint8)
+        person = mask_of(predictor.probability(read_image(path)))
         areas = cv2.connectedComponentsWithStats(person)[2][1:, cv2.CC_STAT_AREA]
-        shares.append(float(person.mean()))
+        fractions.append(float(person.mean()))
         blobs.append(bool(areas.max(initial=0) > BLOB_FRACTION * person.size))
-    worst = sorted(zip(shares, map(str, paths)), reverse=True)[:10]
-    return {"pixels": float(np.mean(shares)), "photos": float(np.mean(blobs)), "worst": worst}
+    worst = sorted(zip(fractions, map(str, paths)), reverse=True)[:10]
+    return {"pixels": float(np.mean(fractions)), "photos": float(np.mean(blobs)), "worst": worst}
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "How the masks hold under harder conditions, and how often a person is invented.",
+        "Score a network under harder conditions and on photos without a person.",
         example="python -m benchmarks.robustness --split val --data_root EG1800/",
     )
     add = parser.add_argument
     add("--data_root", nargs="+", required=True, help="data folders (docs/data.md)")
-    add("--split", choices=SPLITS, default="test", help="which list")
-    add("--backgrounds", help="folder of person-free photos, of which every tenth is scored")
-    add("--model_path", help="weights to score (default: those in weights/)")
-    add("--refine", action=argparse.BooleanOptionalAction, default=True, help="as predict.py's")
-    add("--json", help="write the scores to this file too")
+    add("--split", choices=SPLITS, default="test", help="list to score")
+    add("--backgrounds", help="folder of photos without a person; every tenth is scored")
+    add("--model_path", help="model file (default: the bundled weights)")
+    refine = "let the mask follow the photo's edges"
+    add("--refine", action=argparse.BooleanOptionalAction, default=True, help=refine)
+    add("--json", help="file for the scores as JSON")
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     predictor = open_predictor(args.model_path, refine=args.refine)
     report = {
@@ -146,10 +146,10 @@ def main(argv=None):
         held_out = split_backgrounds(args.backgrounds)[1]
         report["person_free"] = free = score_person_free(predictor, held_out)
         pixels, photos = 100 * free["pixels"], 100 * free["photos"]
-        print(f"{len(held_out)} person-free photos: {pixels:.2f} % of pixels called person,")
-        print(f"{photos:.1f} % of photos with a blob over {100 * BLOB_FRACTION:.0f} %")
-        for share, path in free["worst"][:5]:
-            print(f"  {100 * share:5.1f} %  {path}")
+        print(f"{len(held_out)} photos without a person: {pixels:.2f} % of pixels called person,")
+        print(f"{photos:.1f} % of photos with a region over {100 * BLOB_FRACTION:.0f} %")
+        for fraction, path in free["worst"][:5]:
+            print(f"  {100 * fraction:5.1f} %  {path}")
     if args.json:
         write_json(args.json, report)
     return 0

@@ -1,6 +1,7 @@
-"""The same network, losses and step in PyTorch, as its users write them: train_speed.py's rival.
+"""The same network, losses and training step in idiomatic PyTorch, for train_speed.py.
 
-Needs PyTorch and nothing of this project. Prints each step's seconds, then the peak memory in GB.
+This script needs PyTorch and nothing of this project. It prints the seconds of each step, then the
+peak memory in GB.
 """
 
 import argparse
@@ -90,7 +91,7 @@ class PortraitNet(nn.Module):
 
 
 def portrait_loss(masks, edges, mask, edge):
-    """CE of each network input + 0.1 focal(edge of the augmented one) + KL(augmented from clean) of two."""
+    """CE of every copy + 0.1 focal(edge of the photometric copy) + KL(clean || photometric)."""
     copies, last = masks.split(len(mask)), edges[-len(edge) :]
     cost = F.cross_entropy(last, edge, reduction="none")
     loss = 0.1 * ((1 - torch.exp(-cost)) ** 2 * cost).mean()
@@ -104,12 +105,17 @@ def portrait_loss(masks, edges, mask, edge):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch_size", type=int, default=32, help="photos a step")
-    parser.add_argument("--copies", type=int, default=2, help="passes of each: clean and augmented")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=3, help="measured, after two warm-ups")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
+    parser.add_argument("--batch_size", type=int, default=32, help="photos in a step")
+    copies = "1: photometric copies only; 2: clean images too"
+    parser.add_argument("--copies", type=int, default=2, help=copies)
+    parser.add_argument("--size", type=int, default=224, help="height and width, pixels")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="measured steps, after two warm-up steps"
+    )
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="clock of the times"
+    )
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--compile", action="store_true", help="torch.compile of network and loss")
     args = parser.parse_args(argv)

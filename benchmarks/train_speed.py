@@ -1,10 +1,10 @@
-"""Photos a second of a whole training step: this project with its kernels and Paddle's, PyTorch.
+"""Photos per second of a whole training step: this project's kernels, Paddle's kernels, PyTorch.
 
-A step is the network on one or both copies of each photo (clean and texture-augmented) in one pass,
-all losses, the backward pass, AdamW and the averaged weights; the photos are noise and already in
-memory. Every setting runs in a process of its own, in turn, `--rounds` times (Paddle's kernels, by
-far the slowest, once); the table gives medians. PyTorch is measured in every way its users have:
-float32 and bfloat16, eager and compiled, all with channels last and kept memory.
+A step is one pass of the network on photometric copies alone or on clean images too, all losses,
+the backward pass, AdamW and the averaged weights. The photos are noise in memory. Every setting
+runs in a process of its own, alternating, `--rounds` times. Paddle's kernels run once, because they
+are by far the slowest. The table gives medians. PyTorch is measured in float32 and bfloat16, eager
+and compiled, always with channels last and kept memory.
 """
 
 import argparse
@@ -15,12 +15,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from benchmarks.table import heading, row
 from portraitnet.cli import make_parser
 
 FOLDER = pathlib.Path(__file__).parent
-# What `keep_memory` does for us, as far as the environment can: PyTorch is measured at its best.
+# The settings of `kernels.keep_memory` as environment variables, so that PyTorch has them too.
 KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "-1",
@@ -28,27 +29,29 @@ KEEP_MEMORY = {
 }
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Photos a second of a whole training step: this project, Paddle's own kernels, PyTorch.",
+        "Measure a whole training step of this project, of Paddle's own kernels and of PyTorch.",
         example="python -m benchmarks.train_speed --threads 1 --no-stock",
     )
     add = parser.add_argument
-    add("--batch_size", type=int, default=32, help="photos a step")
-    add("--copies", type=int, default=2, choices=[1, 2], help="passes of each photo; 1: no KL")
-    add("--size", type=int, default=224, help="height and width")
-    add("--steps", type=int, default=3, help="measured in a run, after two warm-ups")
+    add("--batch_size", type=int, default=32, help="photos in a step")
+    copies = "1: photometric copies only, no consistency loss; 2: clean images too"
+    add("--copies", type=int, default=2, choices=[1, 2], help=copies)
+    add("--size", type=int, default=224, help="height and width, pixels")
+    add("--steps", type=int, default=3, help="measured steps of a run, after two warm-up steps")
     add("--rounds", type=int, default=3, help="runs of every setting")
-    add("--threads", type=int, nargs="+", default=[1, 2])
+    add("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to measure")
     add(
         "--clock",
         choices=["wall", "cpu"],
         default="wall",
-        help="cpu: fair where one thread shares its core",
+        help="clock of the times; cpu is fair if other processes share the core",
     )
-    add("--torch_python", help="a Python with PyTorch; without it PyTorch is left out")
-    add("--limit", type=float, default=900, help="seconds after which a run counts as failed")
-    add("--stock", action=argparse.BooleanOptionalAction, default=True, help="Paddle's kernels too")
+    add("--torch_python", help="Python interpreter with PyTorch (default: PyTorch is left out)")
+    add("--limit", type=float, default=900, help="time limit of a run, seconds")
+    stock = "measure Paddle's own kernels too"
+    add("--stock", action=argparse.BooleanOptionalAction, default=True, help=stock)
     add("--run", choices=["stock", "fast", "amp"], help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.clock == "cpu" and max(args.threads) > 1:
@@ -56,8 +59,15 @@ def parse_args(argv=None):
     return args
 
 
-def run_paddle(args):
-    """Print the seconds of each step of this process, then its peak memory in GB."""
+def run_paddle(
+    kind: str, threads: int, batch_size: int, copies: int, size: int, steps: int, clock: str
+) -> None:
+    """Print the seconds of each step in this process, then the peak memory in GB.
+
+    Args:
+        kind: "stock" (Paddle's kernels), "fast" (ours) or "amp" (ours with bfloat16).
+        threads, batch_size, copies, size, steps, clock: see the flags.
+    """
     import resource
 
     import paddle
@@ -65,39 +75,50 @@ def run_paddle(args):
     import kernels
     from models import PortraitNet
 
-    if args.run != "stock":
+    if kind != "stock":
         kernels.keep_memory()
-    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    now = time.process_time if clock == "cpu" else time.perf_counter
     paddle.seed(0)
     model = PortraitNet()
-    if args.run != "stock":
-        note = kernels.accelerate(model, args.threads[0], half=args.run == "amp")
+    if kind != "stock":
+        note = kernels.accelerate(model, threads, half=kind == "amp")
         print(note, file=sys.stderr)
     average = copy.deepcopy(model)
     means, values = (list(network.state_dict().values()) for network in (average, model))
     optimizer = paddle.optimizer.AdamW(1e-3, parameters=model.parameters())
-    batch = paddle.randn([args.copies * args.batch_size, 3, args.size, args.size])
-    mask, edge = paddle.randint(0, 2, [2, args.batch_size, args.size, args.size])
-    for _ in range(args.steps + 2):
-        start = clock()
+    batch = paddle.randn([copies * batch_size, 3, size, size])
+    mask, edge = paddle.randint(0, 2, [2, batch_size, size, size])
+    for _ in range(steps + 2):
+        start = now()
         terms = kernels.portrait_loss(
             *model(batch),
             mask,
             edge,
             edge_weight=0.1,
-            consistency_weight=float(args.copies == 2),
+            consistency_weight=float(copies == 2),
             temperature=1.0,
         )
         terms["total"].backward()
         optimizer.step()
         optimizer.clear_grad()
         kernels.move_average(means, values, 1e-3)
-        print(clock() - start, flush=True)
+        print(now() - start, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
-def measure(command, environment, limit):
-    """(seconds of the measured steps, peak memory in GB) of one run; None if it failed."""
+def measure(
+    command: Sequence[str], environment: dict[str, str], limit: float
+) -> tuple[list[float], float] | None:
+    """Run one setting.
+
+    Args:
+        command: command line.
+        environment: additional environment variables.
+        limit: time limit, seconds.
+
+    Returns:
+        (seconds of each measured step, peak memory in GB), or None if the run failed.
+    """
     try:
         done = subprocess.run(
             command,
@@ -116,8 +137,10 @@ def measure(command, environment, limit):
     return seconds[2:], memory
 
 
-def settings(args):
-    """Name -> (command, environment) of everything that is compared."""
+def settings(
+    args: argparse.Namespace,
+) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """All settings to compare: {name: (command, environment)}."""
     size = ["--batch_size", args.batch_size, "--copies", args.copies, "--size", args.size]
     size += ["--steps", args.steps, "--clock", args.clock]
     paths = {"PYTHONPATH": str(FOLDER.parent)}
@@ -141,15 +164,16 @@ def settings(args):
     }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.run:
-        run_paddle(args)
+        size = args.batch_size, args.copies, args.size
+        run_paddle(args.run, args.threads[0], *size, args.steps, args.clock)
         return 0
     seconds, memory = {}, {}
     for round_ in range(args.rounds):
         for name, (command, environment) in settings(args).items():
-            if round_ and ("Paddle's" in name or name not in seconds):  # slow, or it failed
+            if round_ and ("Paddle's" in name or name not in seconds):  # slow or failed
                 continue
             result = measure(command, environment, args.limit)
             if result is None:
@@ -159,7 +183,7 @@ def main(argv=None):
             seconds.setdefault(name, []).append(statistics.median(steps))
             print(f"round {round_ + 1}: {name}: {seconds[name][-1]:.3f} s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(heading(["kernels", "s a step", "photos/s", "to PyTorch's best", "peak memory"]))
+    print(heading(["kernels", "s per step", "photos/s", "to PyTorch's best", "peak memory"]))
     for name, median in medians.items():
         threads = name.rsplit(", ", 1)[1]
         rivals = [m for n, m in medians.items() if "PyTorch" in n and n.endswith(threads)]

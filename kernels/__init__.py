@@ -1,10 +1,10 @@
-"""Training PortraitNet on a CPU several times faster than with Paddle's own kernels.
+"""CPU training of PortraitNet, several times faster than with Paddle's own kernels.
 
-`accelerate(model)` gives the model's blocks another `forward` and changes nothing else: the
-definition in `models/`, its parameters and its checkpoints stay as they are. Between the blocks the
-activations are (N, H, W, C); the model takes and returns what it always did. An accelerated model
-is for training and evaluation in Python: count or export one that is not. The arithmetic is in the
-headers, `basics.h` first; its way into Paddle is in `ops.cpp`.
+`accelerate(model)` replaces only the `forward` of the model's blocks. The definition in `models/`,
+the parameters and the checkpoints stay the same. Activations between the blocks are (N, H, W, C);
+inputs and outputs of the model keep their layout. An accelerated model is for training and
+evaluation in Python. Use one without acceleration to count operations or to export. The arithmetic
+is in the headers (start with `basics.h`), the interface to Paddle in `ops.cpp`.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import types
+from collections.abc import Callable, Sequence
 from ctypes import c_size_t, c_void_p
 
 import paddle
@@ -22,7 +23,7 @@ from paddle.autograd import PyLayer
 import losses
 from kernels.build import BuildError, load_operators
 from models import D_block, InvertedResidual, PortraitNet
-from models.mobilenetv2 import SKIP_STAGES
+from models.mobilenetv2 import SKIP_STAGES, ConvBN
 from models.portraitnet import Upsample
 from portraitnet.parallel import core_count
 
@@ -32,22 +33,23 @@ LIMITS = {None: (-math.inf, math.inf), F.relu: (0.0, math.inf), F.relu6: (0.0, 6
 _operators = None
 
 
-def keep_memory():
-    """Keep freed memory instead of giving it back, in large pages; call it before the first tensor.
+def keep_memory() -> bool:
+    """Let the process keep freed memory, in large pages; call this before the first tensor.
 
-    By default glibc maps every large tensor anew, and its 4 KB pages are cleared on first use,
-    again and again. Here all memory comes from one heap that never shrinks; half the machine's
-    memory is reserved there, not used, as 2 MB pages, whose addresses the processor finds faster.
+    By default glibc maps memory for every large tensor, and the system clears each 4 KB page on its
+    first use. After this call all memory comes from one heap that never shrinks. Half of the
+    machine's memory is reserved in the heap as 2 MB pages, which need fewer address translations.
+    Reserved memory is not used yet.
 
     Returns:
-        bool, whether the C library and the system did as they were told (Linux with glibc).
+        Whether the C library and the system support these settings (Linux with glibc).
     """
     try:
         libc = ctypes.CDLL(None)
         mallopt, malloc, free, madvise = libc.mallopt, libc.malloc, libc.free, libc.madvise
     except (AttributeError, OSError, TypeError):
         return False
-    # From malloc.h: no mmap for large blocks, never trim the heap. From mman.h: huge pages, please.
+    # From malloc.h: no mmap for large blocks, never trim the heap. From mman.h: advise huge pages.
     mmap_max, trim_threshold, madvise_hugepage, page = (-4, 0), (-1, -1), 14, 2 * 2**20
     if not mallopt(*mmap_max) or not mallopt(*trim_threshold):
         return False
@@ -62,7 +64,7 @@ def keep_memory():
     return done == 0
 
 
-def has_bfloat16():
+def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 (AVX512-BF16, on x86 with Linux)."""
     try:
         return "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text().split()
@@ -70,20 +72,21 @@ def has_bfloat16():
         return False
 
 
-def accelerate(model, threads=None, half=False):
-    """Give a model the fast kernels where the machine allows it.
+def accelerate(model: PortraitNet, threads: int | None = None, half: bool = False) -> str:
+    """Let a model use the fused kernels if the machine supports them.
 
     Args:
         model: PortraitNet with float32 parameters; changed in place.
-        threads: of the kernels; None takes every core that this process may use.
-        half: store the raw activations inside the blocks as bfloat16, and multiply them so; sums,
+        threads: threads of the kernels; None for every core that this process may use.
+        half: whether raw activations inside the blocks are stored and multiplied as bfloat16. Sums,
             statistics, weights and their gradients stay float32. Needs `has_bfloat16()`.
 
     Returns:
-        str, one sentence for the run to print: which path it takes and why.
+        A sentence for the user: the kernels in use, and the reason if they are Paddle's.
 
     Raises:
-        RuntimeError: `half` where it cannot be.
+        RuntimeError: `half` is not supported.
+        TypeError: `model` is not a PortraitNet.
     """
     if not isinstance(model, PortraitNet):
         raise TypeError(
@@ -92,23 +95,25 @@ def accelerate(model, threads=None, half=False):
         )
     obstacle = _obstacle(model, half)
     if obstacle and half:
-        raise RuntimeError(f"Mixed precision on a CPU cannot be, because {obstacle}; leave it out.")
+        raise RuntimeError(
+            f"Mixed precision is not available on this CPU, because {obstacle}; leave it out."
+        )
     if obstacle:
         return f"Kernels: Paddle's own, because {obstacle}."
     threads = threads or core_count()
     _replace_forwards(model, half, threads)
     message = f"{threads} thread{'s' if threads > 1 else ''}{', bfloat16' if half else ''}"
-    return f"Kernels: this project's fused C++ ones, {message}."
+    return f"Kernels: this project's fused C++ kernels, {message}."
 
 
 def _obstacle(model, half):
-    """Why this model cannot have the fast kernels, or None; builds and loads them."""
+    """The reason why a model cannot use the fused kernels, or None; builds and loads them."""
     global _operators
     place = paddle.framework._current_expected_place()
     if not place.is_cpu_place():
-        return f"this runs on {place} and ours are for a CPU"
+        return f"the device is {place} and the fused kernels are for a CPU"
     if any(p.dtype != paddle.float32 for p in model.parameters()):
-        return "ours are for float32 parameters"
+        return "the fused kernels need float32 parameters"
     if half and not has_bfloat16():
         return "this processor has no AVX512-BF16"
     if _operators is None:
@@ -119,17 +124,19 @@ def _obstacle(model, half):
     return None
 
 
-def move_average(means, values, weight):
+def move_average(
+    means: Sequence[paddle.Tensor], values: Sequence[paddle.Tensor], weight: float
+) -> None:
     """mean += weight * (value - mean) for every pair of tensors, in place.
 
     Args:
-        means, values: lists of tensors, float32 and of equal shapes by pairs.
+        means, values: float32 tensors; the shapes of each pair are equal.
         weight: 0..1.
     """
     if _operators is not None and means[0].place.is_cpu_place():
         _operators.average(means, values, weight)
         return
-    # A tensor once, because Paddle leaks 110 bytes for every number that it makes one of.
+    # One tensor for all, because Paddle leaks 110 bytes for every number that it converts.
     weight = paddle.full([], weight)
     with paddle.no_grad():
         for mean, value in zip(means, values, strict=True):
@@ -137,24 +144,28 @@ def move_average(means, values, weight):
 
 
 def portrait_loss(
-    mask_logits,
-    edge_logits,
-    mask,
-    edge,
-    edge_weight,
-    consistency_weight,
-    temperature=1.0,
-    threads=None,
-):
-    """`losses.portrait_loss`, in one operator where the model was accelerated.
+    mask_logits: paddle.Tensor,
+    edge_logits: paddle.Tensor | None,
+    mask: paddle.Tensor,
+    edge: paddle.Tensor | None,
+    edge_weight: float,
+    consistency_weight: float,
+    temperature: float = 1.0,
+    threads: int | None = None,
+) -> dict[str, paddle.Tensor]:
+    """`losses.portrait_loss`, as one fused operator if the kernels are loaded and support it.
 
-    There `total` alone has a gradient, which is all that training needs.
+    Of the fused operator's terms only `total` has a gradient.
 
     Args:
-        threads: of the kernel; None takes every core that this process may use.
+        mask_logits, edge_logits, mask, edge, edge_weight, consistency_weight, temperature: see
+            `losses.portrait_loss`.
+        threads: threads of the kernel; None for every core that this process may use.
+
+    Returns, raises: see `losses.portrait_loss`.
     """
     n, *size = mask.shape
-    ours = (
+    fused = (
         _operators is not None
         and mask_logits.place.is_cpu_place()
         and mask_logits.shape in ([n, 2, *size], [2 * n, 2, *size])
@@ -166,7 +177,7 @@ def portrait_loss(
     )
     weights = edge_weight, consistency_weight, temperature
     threads = threads or core_count()
-    if not ours:
+    if not fused:
         return losses.portrait_loss(mask_logits, edge_logits, mask, edge, *weights)
     logits = [mask_logits, edge_logits] if edge_weight else [mask_logits]
     labels = [label.astype("float32") for label in (mask, edge)[: len(logits)]]
@@ -175,7 +186,7 @@ def portrait_loss(
 
 
 def _replace_forwards(model, half, threads):
-    """Bind the functions below as `forward` of the blocks; a deep copy of the model keeps them."""
+    """Bind the functions below as `forward` of the blocks, in a way that deep copies keep."""
 
     def replace(layer, function, **settings):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
@@ -203,9 +214,9 @@ def _head_forward(self, x, threads=1):
 
 
 def _encoder_forward(self, batch, half=False, threads=1):
-    """As MobileNetV2's. Blocks whose results only the next block reads are one chain with it."""
+    """See MobileNetV2. A block whose output only the next block reads joins that block's chain."""
     x, features, layers = batch, [], [self.stem]
-    if not batch.stop_gradient:  # our stem has none for the photo, which training never asks for
+    if not batch.stop_gradient:  # the fused stem has no gradient of the batch; use Paddle's
         x, layers = type(self.stem).forward(self.stem, batch).transpose([0, 2, 3, 1]), []
     for i, stage in enumerate(self.stages):
         for block in stage:
@@ -233,16 +244,23 @@ def _upsample_forward(self, x, half=False, half_out=False, threads=1):
     return UpsampleFunction.apply(x, self.weight, half, half_out, threads)
 
 
-def chain(x, layers, half=False, threads=1, residual=None, activation=None):
-    """ConvBN layers of x, then activation(their result + residual).
+def chain(
+    x: paddle.Tensor,
+    layers: Sequence[ConvBN],
+    half: bool = False,
+    threads: int = 1,
+    residual: paddle.Tensor | None = None,
+    activation: Callable | None = None,
+) -> paddle.Tensor:
+    """activation(layers(x) + residual).
 
     Args:
-        x: (N, H, W, C) float32; (N, 3, H, W) where the first layer is the stem.
-        layers: list of ConvBN; of none, the result is x.
-        half: store what is inside the chain as bfloat16.
-        threads: of the kernels.
-        residual: None or a tensor with the shape of the result.
-        activation: `F.relu6`, `F.relu` or None for the last layer's own, after the sum.
+        x: (N, H, W, C) float32; (N, 3, H, W) if the first layer is the stem.
+        layers: ConvBN layers; without layers the result is x.
+        half: whether activations inside the chain are stored as bfloat16.
+        threads: threads of the kernels.
+        residual: tensor with the shape of the result, or None.
+        activation: `F.relu6`, `F.relu`, or None for the last layer's own activation.
 
     Returns:
         (N, H', W', C') float32.
@@ -256,20 +274,22 @@ def chain(x, layers, half=False, threads=1, residual=None, activation=None):
     return Chain.apply(x, residual, layers, activation, half, threads, *parameters)
 
 
-def select_wanted(*inputs):
-    """A function that puts None for the gradient of each input without one, as PyLayers must."""
+def select_wanted(*inputs: paddle.Tensor) -> Callable[..., tuple]:
+    """A function of all gradients that replaces those of inputs without gradient by None.
+
+    Paddle requires that of a PyLayer's `backward`.
+    """
     wanted = [not tensor.stop_gradient for tensor in inputs]
     return lambda *gradients: tuple(g if want else None for want, g in zip(wanted, gradients))
 
 
 class Chain(PyLayer):
-    """A row of ConvBN layers.
+    """A sequence of ConvBN layers.
 
-    Kept for the backward pass are the raw outputs of the convolutions, their (4, C) norms and,
-    after an activation, the result; what BatchNorm and ReLU make of the raw outputs is computed
-    again. Each is let go as soon as the backward pass, of which there can be only one, has used it:
-    Paddle frees a context only after the whole pass, when gradients have long taken more memory on
-    top.
+    For the backward pass the context keeps the raw outputs of the convolutions, their (4, C) norms
+    and, after an activation, the result. Normalised and activated values are computed again. The
+    only backward pass drops each tensor directly after its use. Otherwise Paddle would free the
+    context only after the whole pass, which would raise the peak memory.
     """
 
     @staticmethod
@@ -293,7 +313,7 @@ class Chain(PyLayer):
         ctx.limits, ctx.has_residual = LIMITS[activation], residual is not None
         ctx.threads = threads
         out = _operators.finish_forward(raw, norm, residual, *ctx.limits, threads)[0]
-        # Detached, or the result would hold its own context and neither were ever freed.
+        # Detached, because the result would otherwise refer to its own context for ever.
         ctx.out = out.detach() if activation else None
         return out
 
@@ -344,7 +364,7 @@ class Heads(PyLayer):
 
 
 class LossFunction(PyLayer):
-    """One or two (N or 2N, 2, H, W) logits -> total, mask, edge, consistency; see `losses`."""
+    """One or two logits (N or 2N, 2, H, W) -> total, mask, edge, consistency; see `losses`."""
 
     @staticmethod
     def forward(ctx, mask_logits, edge_logits=None, *, labels, weights, threads):

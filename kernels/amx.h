@@ -1,5 +1,6 @@
-// The product of bfloat16 pairs on processors with AMX, whose registers are tiles of 16 rows of 64
-// bytes: one instruction multiplies 16 x 16 pairs by 16 x 16 pairs and adds them to 16 x 16 floats.
+// Products of bfloat16 pairs on processors with AMX. Its registers are tiles of 16 rows of 64
+// bytes. One instruction multiplies 16 x 16 pairs by 16 x 16 pairs and adds the result to 16 x 16
+// floats.
 #pragma once
 
 #include "basics.h"
@@ -12,26 +13,28 @@
 
 namespace portraitnet {
 
-constexpr int SIDE = 16;  // of a tile
-// k of a left factor that is transposed, 32 rows at a time, on the stack.
+constexpr int SIDE = 16;  // side of a tile
+// Largest k of a left factor that is transposed on the stack, 32 rows at a time.
 constexpr int LARGEST_TRANSPOSED = 256;
 
-// Whether the system lets this process use the tiles: it has to be asked once, for all threads.
-// PORTRAITNET_AMX=0 is for tests of the other way.
+// Whether this process may use tiles. One request to the system holds for all threads.
+// PORTRAITNET_AMX=0 lets tests run the code without tiles.
 inline bool may_use_tiles() {
   static const bool may = [] {
     constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    const char* wish = std::getenv("PORTRAITNET_AMX");
-    return !(wish && *wish == '0') && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    const char* setting = std::getenv("PORTRAITNET_AMX");
+    return !(setting && *setting == '0') &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
   }();
   return may;
 }
 
-// GCC does not know that the instructions for tiles read memory: what they will read must be there.
+// Completes stores to memory that tile instructions read, because GCC does not know these reads.
 inline void finish_stores(const void* memory) { asm volatile("" : : "r"(memory) : "memory"); }
 
-// The shapes of this thread's tiles: 0 to 3 are 2 x 2 tiles of sums, 4 and 5 the left factor's rows,
-// 6 and 7 the right one's columns. They are released at the end, for others may use tiles too.
+// The shapes of this thread's tiles: 0 to 3 are 2 x 2 tiles of sums, 4 and 5 the left factor's
+// rows, 6 and 7 the right factor's columns. The destructor releases the tiles, because other code
+// may use tiles too.
 struct alignas(64) Tiles {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t bytes[16] = {};
@@ -72,12 +75,12 @@ void finish_rows(const float* sums, int64_t pitch, int rows, const Out& out, int
   finish(std::integral_constant<int, 1>());
 }
 
-// ROWS x COLUMNS tiles of `out`, at i, j. The left factor's next tile is `a_step` on.
+// ROWS x COLUMNS tiles of `out` at row i, column j. `a_step` leads to the left factor's next tile.
 template <int ROWS, int COLUMNS, class Out>
 void multiply_tiles(const Tiles& tiles, int k, const BFloat16Pair* a, int64_t a_row, int64_t a_step,
                     const BFloat16Pair* b, int64_t b_row, const Out& out, int64_t i, int j) {
   alignas(64) float memory[4 * SIDE * SIDE];
-  // A matrix's own memory is that of the sums; others read them from here.
+  // A Matrix holds the sums itself; other outputs read them from `memory`.
   constexpr bool direct = std::is_same<Out, Matrix>::value;
   float* sums = memory;
   int64_t pitch = 2 * SIDE;
@@ -124,7 +127,7 @@ void multiply_tiles(const Tiles& tiles, int k, const BFloat16Pair* a, int64_t a_
     }
 }
 
-// (depth, width) -> (width, depth), a row each `SIDE`; width is 8 or 16.
+// (depth, width) -> (width, depth) with a row pitch of `SIDE`; width is 8 or 16.
 inline void transpose_pairs(const BFloat16Pair* from, int64_t pitch, int depth, int width,
                             BFloat16Pair* to) {
   for (int c = 0; c < width; c += 4) {
@@ -150,7 +153,7 @@ inline void transpose_pairs(const BFloat16Pair* from, int64_t pitch, int depth, 
   }
 }
 
-// The largest depth up to a tile's that divides k.
+// The largest divisor of k that is at most SIDE.
 inline int tile_depth(int k) {
   int steps = (k + SIDE - 1) / SIDE;
   while (k % steps) ++steps;
@@ -159,8 +162,8 @@ inline int tile_depth(int k) {
 
 inline bool cuts(int k) { return k <= SIDE || tile_depth(k) >= SIDE / 2; }
 
-// As `gemm`, for a k that `cuts` and a left factor whose rows (a_col == 1) or columns (a_row == 1)
-// are contiguous.
+// `gemm` for a k that `cuts` accepts and a left factor whose rows (a_col == 1) or columns
+// (a_row == 1) are contiguous.
 template <class Out>
 void tile_gemm(int64_t m, int n, int k, const BFloat16Pair* a, int64_t a_row, int64_t a_col,
                const BFloat16Pair* b, int64_t b_row, const Out& out) {
@@ -183,7 +186,7 @@ void tile_gemm(int64_t m, int n, int k, const BFloat16Pair* a, int64_t a_row, in
     }
     tiles.configure(height, left, right, depth);
     for (int j = 0; j < n;) {
-      // A last panel of 8 columns goes with the 16 before it.
+      // A last panel of 8 columns is joined to the 16 columns before it.
       const bool two = n % SIDE ? j + SIDE + 8 == n : j + PANEL <= n;
       const auto multiply = [&](auto r, auto c) {
         multiply_tiles<decltype(r)::value, decltype(c)::value>(tiles, k, rows, row, step, b + j,

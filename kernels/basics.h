@@ -1,16 +1,16 @@
-// What all kernels share. No Paddle in these headers: plain pointers and sizes.
+// Basics of all kernels. The headers do not use Paddle, only pointers and sizes.
 //
-// Three ideas make them fast:
-// - Activations are stored (N, H, W, C). A 1x1 convolution is then one matrix product over all
-//   pixels, and every other loop runs over neighbouring channels, which are vectors.
-// - What a convolution stores is its raw output. BatchNorm and ReLU are applied when the next layer
-//   loads it into a small buffer that stays in the cache, forward and backward, so that every layer
-//   crosses memory once.
-// - Work is cut into TASKS pieces, whatever the number of threads. Each piece sums on its own, and
-//   the sums are added in order, so one thread and many give the same result to the last bit.
+// Three ideas make the kernels fast:
+// - Activations are stored as (N, H, W, C). A 1x1 convolution is then one matrix product over all
+//   pixels, and every other loop runs over neighbouring channels, which form vectors.
+// - A convolution stores its raw output. The next layer applies BatchNorm and ReLU while it loads
+//   that output into a small buffer in the cache, forward and backward. So every layer crosses
+//   memory once.
+// - Work is cut into TASKS tasks, whatever the number of threads. Each task has its own sums, which
+//   are added in order. So the result is bit-identical for any number of threads.
 //
-// Every channel count but the photo's and the logits' is a multiple of 8: `scaled_channels` sees to
-// it.
+// Every channel count except those of the image and the logits is a multiple of 8, because
+// `scaled_channels` rounds to such multiples.
 #pragma once
 
 #include <algorithm>
@@ -27,20 +27,20 @@
 
 namespace portraitnet {
 
-// GCC and Clang vectors: arithmetic on them becomes whatever the processor has.
+// GCC and Clang vectors; the compiler maps their arithmetic to the processor's instructions.
 typedef float Float8 __attribute__((vector_size(32)));
 #ifdef __AVX512F__
 typedef float Wide __attribute__((vector_size(64)));
-constexpr int TILE_ROWS = 8;  // 8 x 3 accumulators of the 32 registers
+constexpr int TILE_ROWS = 8;  // 8 x 3 accumulators in 32 registers
 #else
 typedef Float8 Wide;
-constexpr int TILE_ROWS = 4;  // 4 x 3 of 16
+constexpr int TILE_ROWS = 4;  // 4 x 3 accumulators in 16 registers
 #endif
 
 template <class V>
 constexpr int LANES = sizeof(V) / sizeof(float);
 
-// Through memcpy, which compiles to one instruction, because the address need not be aligned.
+// memcpy allows unaligned addresses and compiles to one instruction.
 template <class V>
 V load(const float* from) {
   V value;
@@ -53,11 +53,11 @@ void store(float* to, V value) {
 }
 
 #ifdef __AVX512BF16__
-// The upper half of a float: its sign, its exponent and 7 of its 23 bits. Half the memory.
+// The upper half of a float: its sign, its exponent and 7 of its 23 mantissa bits.
 struct BFloat16 {
   uint16_t bits;
 };
-// Two of them that are multiplied by two others and added to one sum in float.
+// Two bfloat16 whose products with another pair are added to one float.
 struct BFloat16Pair {
   uint32_t bits;
 };
@@ -86,7 +86,7 @@ void store(BFloat16* to, V value) {
   const auto bits = narrow(value);
   std::memcpy(to, &bits, sizeof(bits));
 }
-// Two vectors as one, and their values by turns.
+// Two vectors as one vector, and their values interleaved.
 inline __m512i narrow(Wide first, Wide second) {
   return (__m512i)_mm512_cvtne2ps_pbh(second, first);
 }
@@ -109,7 +109,7 @@ void store_pairs(BFloat16Pair* to, V first, V second) {
 }
 #endif
 
-// What a matrix product takes for factors that are stored as T, and how many of them it holds.
+// The operand type of a matrix product for factors stored as T, and the number of T in it.
 template <class T>
 struct Factor {
   typedef float type;
@@ -123,7 +123,7 @@ struct Factor<BFloat16> {
 template <class T>
 constexpr int PACK = sizeof(typename Factor<T>::type) / sizeof(T);
 
-// NaN stays NaN.
+// value clipped to low..high; NaN stays NaN.
 template <class V>
 V clip(V value, float low, float high) {
   value = value < low ? V{} + low : value;
@@ -136,7 +136,7 @@ V where_between(V value, float low, float high, V result) {
   return (value > low) & (value < high) ? result : V{};
 }
 
-#ifdef __AVX512VL__  // The compiler makes several instructions of each of these comparisons.
+#ifdef __AVX512VL__  // Intrinsics, because the compiler needs several instructions for each.
 inline Wide clip(Wide value, float low, float high) {
   return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), value));
 }
@@ -155,8 +155,8 @@ inline Float8 where_between(Float8 value, float low, float high, Float8 result) 
 }
 #endif
 
-// Calls body(V{}, c) for the vectors V that cover channels c, c + 1, ...: what belongs to a channel
-// stays in registers while the body runs down the pixels.
+// Calls body(V{}, c) for the vectors V that cover channels c, c + 1, ... Values of a channel stay
+// in registers while the body loops over pixels.
 template <class Body>
 __attribute__((always_inline)) inline void each_vector(int channels, Body body) {
   int c = 0;
@@ -181,7 +181,7 @@ inline Range task_range(int64_t total, int task) {
   return {total * task / TASKS, total * (task + 1) / TASKS};
 }
 
-// The next address at which a cache line starts: a vector that crosses two costs twice.
+// The next address at which a cache line starts, because a vector across two lines costs twice.
 inline float* aligned(float* address) {
   return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(address) + 63) / 64 * 64);
 }
@@ -195,17 +195,17 @@ float* scratch(size_t size) {
   return aligned(buffer.data());
 }
 
-// Pixels a chunk: what is loaded, multiplied and stored together should stay in the L2 cache.
+// Pixels in a chunk, so that the loaded, multiplied and stored values of a chunk fit the L2 cache.
 inline int64_t chunk_pixels(int floats_per_pixel) {
   return std::min<int64_t>(256, std::max<int64_t>(32, 96 * 1024 / floats_per_pixel / 8 * 8));
 }
 
-// Where a product goes, and what its sums begin with. `finish` gets a tile as it leaves the
+// The output of a product and the start values of its sums. `finish` receives a tile from
 // registers: sums[r] are columns j, j + 1, ... of row i + r.
 struct Matrix {
   float* c;
   int64_t pitch;
-  bool add;  // to what is there
+  bool add;  // whether the product is added to the stored values
   template <class V>
   V begin(int64_t i, int j) const {
     return add ? load<V>(c + i * pitch + j) : V{};
@@ -217,8 +217,8 @@ struct Matrix {
   }
 };
 
-// Gradients of a weight: one buffer a task, added in order. `task(t)` gives task t's, with whatever
-// was in it before.
+// Gradients of a weight: one buffer a task, added in order. `task(t)` is task t's buffer, not
+// initialised.
 struct Partials {
   size_t size;
   float* values;

@@ -1,4 +1,4 @@
-"""Builds the C++ operators once and loads them; the result is kept in the user's cache folder."""
+"""Building and loading of the C++ operators; the build is kept in the user's cache folder."""
 
 import functools
 import hashlib
@@ -20,26 +20,28 @@ from portraitnet.files import lock, sync
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cpp")])
 NAME = "portraitnet_ops"
-SUM = "sha256"  # file beside the library: its SHA-256, written when it is whole
-# Paddle compiles as strict C++17, where GCC makes no fused multiply-adds unless told to.
+SUM = "sha256"  # file beside the library: its SHA-256, written after the library
+# Paddle compiles as strict C++17, in which GCC needs a flag for fused multiply-adds.
 FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-pthread", "-w"]
 
 
 class BuildError(Exception):
-    """The operators cannot be built on this machine; the message says why in one sentence."""
+    """The operators cannot be built on this machine; the message gives the reason."""
 
 
-def load_operators():
-    """The module with the compiled operators, built first where the cache does not hold them.
+def load_operators() -> types.SimpleNamespace:
+    """Load the compiled operators; build them first if the cache does not hold them.
 
     Returns:
-        Namespace with one function an operator of `ops.cpp`; each returns a list of tensors.
+        A namespace with one function for each operator of `ops.cpp`; each returns a list of
+        tensors.
 
     Raises:
-        BuildError: another system than Linux, no compiler, no place to write, or the build fails.
+        BuildError: the system is not Linux, the compiler is missing, the cache folder cannot be
+            written, or the build fails.
     """
     if sys.platform != "linux":
-        raise BuildError("ours are built on Linux only")
+        raise BuildError("the fused kernels are built on Linux only")
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise BuildError("there is no C++ compiler (install g++)")
@@ -50,13 +52,13 @@ def load_operators():
             _build_once(folder)
         except OSError as error:
             raise BuildError(
-                f"{folder.parent} cannot be written (set XDG_CACHE_HOME to a folder that can)"
+                f"{folder.parent} cannot be written (set XDG_CACHE_HOME to a writable folder)"
             ) from error
     return _import(folder)
 
 
 def _cache_folder(compiler):
-    """One folder for every combination of source, Paddle, Python, compiler and processor."""
+    """The folder of this combination of source, Paddle, Python, compiler and processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     cpu = [platform.machine()]
     if os.path.exists("/proc/cpuinfo"):
@@ -74,7 +76,7 @@ def _library(folder):
 
 
 def _is_whole(folder):
-    """Whether the library of a finished build is as it was built: one cut short would crash."""
+    """Whether the library of a finished build is intact; loading a truncated one would crash."""
     try:
         expected = (folder / SUM).read_text()
         return hashlib.sha256(_library(folder).read_bytes()).hexdigest() == expected
@@ -83,21 +85,21 @@ def _is_whole(folder):
 
 
 def _build_once(folder):
-    # Whoever comes second waits for the first one's build; the lock goes with its process.
+    # A second process waits for the first one's build. The lock ends with its process.
     with lock(f"{folder}.lock", wait=True):
         if _is_whole(folder):
             return
-        what = "Building the C++ kernels for training, once: half a minute ..."
+        message = "Building the C++ kernels for training once: half a minute ..."
         if folder.exists():
-            what = f"The C++ kernels in {folder} are damaged. {what}"
-        print(what, file=sys.stderr, flush=True)
+            message = f"The C++ kernels in {folder} are damaged. {message}"
+        print(message, file=sys.stderr, flush=True)
         _build(folder)
 
 
 def _build(folder):
-    """Compile beside `folder` and rename, so that a build cut short is never taken for one."""
+    """Compile in a temporary folder and rename it, so that `folder` is always complete."""
     work = tempfile.mkdtemp(prefix="build-", dir=folder.parent)
-    # A process of its own, because the builder prints, warns and logs what no run should show.
+    # A separate process, because Paddle's builder prints and logs much.
     command = (
         "import sys; from paddle.utils.cpp_extension import load; load(sys.argv[1], "
         "sys.argv[2:3], sys.argv[4:], extra_ldflags=['-pthread'], build_directory=sys.argv[3])"
@@ -112,7 +114,7 @@ def _build(folder):
         library = _library(pathlib.Path(work))
         digest = hashlib.sha256(library.read_bytes()).hexdigest()
         pathlib.Path(work, SUM).write_text(digest)
-        for path in (library, pathlib.Path(work, SUM), work):  # or a power cut leaves holes
+        for path in (library, pathlib.Path(work, SUM), work):  # against a power cut
             sync(path)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged build
         os.rename(work, folder)
@@ -122,7 +124,7 @@ def _build(folder):
 
 
 def _import(folder):
-    """Register the operators with Paddle: a function each, named without the project's prefix."""
+    """Register the operators with Paddle, one function each, named without the project's prefix."""
     names = core.load_op_meta_info_and_register_op(str(_library(folder)))
     calls = {
         name.removeprefix("portraitnet_"): functools.partial(_C_ops._run_custom_op, name)

@@ -1,8 +1,8 @@
 // The small dense convolutions: stem, upsampling and heads.
 //
 // `count` neighbouring rows are interleaved column by column, (columns, count, channels), with zero
-// columns around the image. The window of a convolution is then one contiguous run, and a row of
-// outputs one matrix product.
+// columns around the image. The window of a convolution is then contiguous, and a row of outputs is
+// one matrix product.
 #pragma once
 
 #include <numeric>
@@ -15,7 +15,7 @@ namespace portraitnet {
 
 class Window {
  public:
-  // `left` and `right`: zero columns beside the image.
+  // `left` and `right` are the numbers of zero columns beside the image.
   Window(float* memory, int count, int channels, int width, int left, int right)
       : memory_(memory), count_(count), channels_(channels), width_(width), left_(left) {
     std::memset(memory, 0, size(count, channels, width, left, right) * sizeof(float));
@@ -23,15 +23,15 @@ class Window {
   static size_t size(int count, int channels, int width, int left, int right) {
     return size_t(count) * channels * (width + left + right);
   }
-  // Place r of every column from an image row; values of a pixel are `step` apart, pixels `pixel`.
-  // Null is zeros.
+  // Fills index r of every column from an image row; null gives zeros. The values of a pixel are
+  // `step` apart, pixels are `pixel` apart.
   void set(int r, const float* row, int64_t pixel, int64_t step, int first = 0, int channels = 0) {
     channels = channels ? channels : channels_;
     for (int j = 0; j < width_; ++j) {
       float* out = memory_ + (int64_t(left_ + j) * count_ + r) * channels_ + first;
       if (!row)
         std::memset(out, 0, channels * sizeof(float));
-      else if (step == 1 && channels % 8 == 0)  // neighbours in memory
+      else if (step == 1 && channels % 8 == 0)  // contiguous
         for (int c = 0; c < channels; c += 8) store(out + c, load<Float8>(row + j * pixel + c));
       else
         for (int c = 0; c < channels; ++c) out[c] = row[j * pixel + c * step];
@@ -119,7 +119,7 @@ struct Stem {
 
 // 4x4 stride-2 transposed convolution, padding 1: x (batch, height, width, C) -> y (batch,
 // 2 height, 2 width, C); weight (C in, C out, 4, 4). Output row 2i + a takes one tap from input row
-// i and one from row i - 1 + 2a; columns alike.
+// i and one from row i - 1 + 2a; the same holds for columns.
 struct Upsample {
   int64_t batch;
   int height, width, channels;
@@ -127,7 +127,7 @@ struct Upsample {
     return ((size_t(in) * channels + out) * 4 + ky) * 4 + kx;
   }
 
-  // The factors of the products are stored as T is.
+  // The factors of the products have the type T.
   template <class T, class Y>
   void forward(const float* x, const float* weight, Y* y, int threads) const {
     using Pack = typename Factor<T>::type;
@@ -226,7 +226,7 @@ struct Upsample {
 };
 
 // One or two 3x3 heads on the same features: x (batch, height, width, C) -> logits (batch,
-// counts[h], height, width); weight (sum of counts, C, 3, 3), the heads' one after the other.
+// counts[h], height, width). weight (sum of counts, C, 3, 3) holds the heads' weights in order.
 struct Heads {
   int64_t batch;
   int height, width, channels;
@@ -236,7 +236,7 @@ struct Heads {
     return ((size_t(o) * channels + c) * 3 + ky) * 3 + kx;
   }
 
-  // The factors of the products are stored as T, like x.
+  // The factors of the products have the type T, like x.
   template <class T>
   void forward(const T* x, const float* weight, const std::vector<float*>& logits,
                int threads) const {
@@ -340,7 +340,7 @@ struct Heads {
   }
 
  private:
-  // A row of a plane, its values `step` apart.
+  // Copies a row of a plane; the copied values are `step` apart.
   template <class T>
   void spread(const float* row, int step, T* out) const {
     for (int j = 0; j < width; j += 8) {

@@ -1,4 +1,5 @@
-// 3x3 depthwise convolution, stride 1 or 2, with its neighbours' BatchNorm and activation.
+// 3x3 depthwise convolution of stride 1 or 2, fused with BatchNorm and activation of the layers
+// before and after it.
 #pragma once
 
 #include "norm.h"
@@ -13,8 +14,8 @@ struct Grid {
   int out_width() const { return (width - 1) / stride + 1; }
 };
 
-// One vector of channels, BLOCK neighbouring output pixels: the sums over the nine taps `w` of the
-// input `rows` from channel `c` of the block's first column on.
+// The sums over the nine taps `w` for one vector of channels and BLOCK neighbouring output pixels.
+// The input `rows` are read from channel `c` of the block's first column on.
 template <int STRIDE, int BLOCK, class V>
 inline void depthwise_block(const float* const rows[3], const V (&w)[9], int64_t c, int channels,
                             V (&sum)[BLOCK]) {
@@ -77,9 +78,10 @@ void depthwise_forward(const X* x, const Norm& norm, const float* weight, const 
   });
 }
 
-// One vector of channels, BLOCK neighbouring input pixels from column j: their values `in` meet the
-// gradients of the outputs they went into, for the gradients `sum` of the values and `dw` of the
-// taps. rows[ky] is the gradient row that tap ky joins to this input row, after one zero column.
+// One vector of channels and BLOCK neighbouring input pixels from column j on, with the values
+// `in`. The gradients of the outputs that depend on them give the gradients `sum` of the values and
+// `dw` of the taps. rows[ky] is the gradient row that tap ky connects with this input row, after
+// one zero column.
 template <int STRIDE, int BLOCK, class V>
 inline void depthwise_backward_block(const float* const rows[3], const V (&in)[BLOCK],
                                      const V (&w)[9], int j, int c, int channels, V (&sum)[BLOCK],
@@ -96,7 +98,7 @@ inline void depthwise_backward_block(const float* const rows[3], const V (&in)[B
     for (int t = 0; t < BLOCK; ++t)
 #pragma GCC unroll 3
       for (int kx = 0; kx < 3; ++kx) {
-        const int shift = t + 1 - kx;  // input column j + t meets output column (j + shift) / STRIDE
+        const int shift = t + 1 - kx;  // output column (j + shift) / STRIDE reads column j + t
         if (shift % STRIDE) continue;
         const V value = grad[shift / STRIDE + 1 - FIRST];
         sum[t] += w[ky * 3 + kx] * value;
@@ -155,7 +157,7 @@ void depthwise_backward(const Y* dz, const Y* y, const Gradient& gradient, const
           depthwise_backward_block<STRIDE, size.value>(rows, value, w, j, c, channels, sum, dw);
 #pragma GCC unroll 2
           for (int t = 0; t < size.value; ++t) {
-            if (norm.scale) {  // as in store_gradient
+            if (norm.scale) {  // as in PassedGradient
               sum[t] = where_between(value[t], low, high, sum[t]);
               one += sum[t];
               two += sum[t] * (in[t] - mean);

@@ -1,4 +1,4 @@
-// The matrix product that every dense convolution ends in.
+// The matrix product of all dense convolutions.
 #pragma once
 
 #include "amx.h"
@@ -20,8 +20,8 @@ inline Float8 multiply_add(Float8 sum, BFloat16Pair a, Float8 line) {
 }
 #endif
 
-// `out` (ROWS x VECTORS*lanes, at i, j) gets a (ROWS x k) times b (k x VECTORS*lanes), summed in
-// registers.
+// `out` (ROWS x VECTORS*lanes, at row i, column j) receives a (ROWS x k) times b (k x
+// VECTORS*lanes), summed in registers.
 template <int ROWS, int VECTORS, class V, class E, class Out>
 void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
           const Out& out, int64_t i, int j) {
@@ -59,8 +59,8 @@ void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* 
 }
 
 #ifdef __AMX_BF16__
-// The product by tiles; false where they do not pay or cannot cut k. A sum that adds to what is
-// there can come in parts.
+// The product by tiles; false if tiles do not pay off or cannot divide k. A product that is added
+// to a Matrix may be computed in parts.
 template <class Out>
 bool gemm_by_tiles(int64_t m, int n, int k, const BFloat16Pair* a, int64_t a_row, int64_t a_col,
                    const BFloat16Pair* b, int64_t b_row, Out out) {
@@ -78,9 +78,9 @@ bool gemm_by_tiles(int64_t m, int n, int k, const BFloat16Pair* a, int64_t a_row
 }
 #endif
 
-// `out` (m x n) gets a (m x k) times b (k x n), of floats or of pairs, which make two steps of k in
-// one. n is a multiple of 8. a's strides are free, so that a transposed matrix and the overlapping
-// windows of a convolution are read where they stand; rows of b are contiguous.
+// `out` (m x n) receives a (m x k) times b (k x n), of floats or of pairs; a pair makes two steps
+// of k in one. n is a multiple of 8. The strides of a are free, so that a transposed matrix and the
+// overlapping windows of a convolution are read without a copy. Rows of b are contiguous.
 template <class E, class Out>
 void gemm(int64_t m, int n, int k, const E* a, int64_t a_row, int64_t a_col, const E* b,
           int64_t b_row, const Out& out) {
@@ -98,7 +98,7 @@ void gemm(int64_t m, int n, int k, const E* a, int64_t a_row, int64_t a_col, con
   for (; j < n; j += 8) panel<1, Float8>(m, k, a, a_row, a_col, b + j, b_row, out, j);
 }
 
-// (k, n) as the right factor of a product.
+// A matrix (k, n) as the right factor of a product.
 inline void make_factor(const float* matrix, int k, int n, std::vector<float>& out) {
   out.assign(matrix, matrix + size_t(k) * n);
 }

@@ -1,18 +1,18 @@
-// The training loss on two-class logits with its gradients, in one pass over the pixels. What the
-// terms are stands in losses/; here all of them come from m, the margin of class 1 over class 0.
+// The training loss on two-class logits with its gradients, in one pass over the pixels. losses/
+// defines the terms. Here all terms are functions of m, the margin of class 1 over class 0.
 #pragma once
 
 #include "basics.h"
 
 namespace portraitnet {
 
-// e^x for x <= 0: 2^n from x's exponent times Taylor's series of the rest, whose error is 1e-8.
+// e^x for x <= 0, with an error of 1e-8: 2^n times the Taylor series of the remainder.
 template <class V>
 V exponential(V x) {
   typedef int Bits __attribute__((vector_size(sizeof(V))));
   // The high part of log 2 has few bits, so that n times it is exact.
   constexpr double LOG2 = 0.693147180559945, LOG2_HIGH = 0.693359375;
-  constexpr float ROUND = 3 << 22;  // a float above 2^23 holds whole numbers, in its lowest bits
+  constexpr float ROUND = 3 << 22;  // a float above 2^23 is an integer, held in its lowest bits
   x = x < -87.f ? V{} - 87.f : x;
   const V shifted = x * float(1 / LOG2) + ROUND, n = shifted - ROUND;
   const V r = x - n * float(LOG2_HIGH) + n * float(LOG2_HIGH - LOG2);
@@ -22,7 +22,7 @@ V exponential(V x) {
   return (V)((Bits)sum + ((Bits)shifted << 23));
 }
 
-// log(1 + e) for 0 <= e <= 1: the series of 2 atanh(e / (2 + e)), whose error is 1e-8.
+// log(1 + e) for 0 <= e <= 1, with an error of 1e-8: the series of 2 atanh(e / (2 + e)).
 template <class V>
 V log_one_plus(V e) {
   const V z = e / (2.f + e), square = z * z;
@@ -32,7 +32,7 @@ V log_one_plus(V e) {
   return 2.f * z * sum;
 }
 
-// What a margin says: -log of both probabilities, and the probability of class 1.
+// Functions of a margin: -log of both probabilities, and the probability of class 1.
 template <class V>
 struct Odds {
   V cost0, cost1, person;
@@ -44,7 +44,7 @@ struct Odds {
   }
 };
 
-// `copies` times `photos` logits (2, height, width), the augmented copy last; labels (photos,
+// `copies` times `photos` logits (2, height, width), the photometric copies last; labels (photos,
 // height, width), 255 ignored. The width is a multiple of 8.
 struct Loss {
   int64_t photos;
@@ -52,7 +52,7 @@ struct Loss {
   float edge_weight, consistency_weight, temperature;
   enum Term { MASK, EDGE, CONSISTENCY, TOTAL, TERMS };
 
-  // Pixels that count, at least one.
+  // Number of pixels that are not ignored, at least one.
   double count(const float* labels, int threads) const {
     std::vector<int64_t> counts(TASKS);
     parallel(threads, [&](int task) {
@@ -64,14 +64,15 @@ struct Loss {
     return std::max<int64_t>(total, 1);
   }
 
-  // Without edge labels there is no edge term, and no gradient of it.
+  // Without edge labels the edge term and its gradient are left out.
   void run(const float* mask_logits, const float* edge_logits, const float* mask, const float* edge,
            float* terms, float* dmask, float* dedge, int threads) const {
     const int64_t plane = int64_t(height) * width, clean = 2 * plane * photos * (copies - 1);
     const double pixels = double(photos) * plane, mask_count = count(mask, threads);
     const double edge_count = edge ? count(edge, threads) : 1;
-    const float mask_share = 1 / mask_count, edge_share = edge_weight / edge_count;
-    const float consistency_share = consistency_weight * temperature / pixels;
+    // Weight of a pixel in the gradient of each term.
+    const float mask_scale = 1 / mask_count, edge_scale = edge_weight / edge_count;
+    const float consistency_scale = consistency_weight * temperature / pixels;
     std::vector<double> sums(TASKS * TOTAL);
     parallel(threads, [&](int task) {
       const Range range = task_range(photos * height, task);
@@ -87,36 +88,36 @@ struct Loss {
           const auto spread = [&](float* gradients, int64_t at, V value) {
             store(gradients + at, -value), store(gradients + at + plane, value);
           };
-          const int64_t at = start + column, last = at + clean;  // of the first and the last copy
-          const V share = load<V>(mask + label), counts = share != 255.f ? V{} + 1.f : V{};
+          const int64_t at = start + column, last = at + clean;  // first and last copy
+          const V target = load<V>(mask + label), counts = target != 255.f ? V{} + 1.f : V{};
           const V m = margin(mask_logits, last);
           const Odds<V> odds(m);
-          V dm = (odds.person - share) * counts * mask_share;
-          accumulate(row_sums[MASK], (odds.cost0 - share * m) * counts);
+          V dm = (odds.person - target) * counts * mask_scale;
+          accumulate(row_sums[MASK], (odds.cost0 - target * m) * counts);
           if (copies == 2) {
             const V teacher = margin(mask_logits, at);
             const Odds<V> truth(teacher);
-            accumulate(row_sums[MASK], (truth.cost0 - share * teacher) * counts);
-            spread(dmask, at, (truth.person - share) * counts * mask_share);
+            accumulate(row_sums[MASK], (truth.cost0 - target * teacher) * counts);
+            spread(dmask, at, (truth.person - target) * counts * mask_scale);
             if (consistency_weight) {
               const bool plain = temperature == 1;
               const V s = m / temperature, t = teacher / temperature;
               const Odds<V> soft = plain ? odds : Odds<V>(s), wanted = plain ? truth : Odds<V>(t);
               accumulate(row_sums[CONSISTENCY],
                          soft.cost0 - wanted.cost0 - wanted.person * (s - t));
-              dm += (soft.person - wanted.person) * consistency_share;
+              dm += (soft.person - wanted.person) * consistency_scale;
             }
           }
           spread(dmask, last, dm);
           if (!edge) return;
-          // Focal: each class' cost times the square of the other's probability.
+          // Focal loss: each class's cost times the squared probability of the other class.
           const V is_edge = load<V>(edge + label), valid = is_edge != 255.f ? V{} + 1.f : V{};
           const Odds<V> o(margin(edge_logits, last));
           const V p = o.person, q = 1.f - p;
           const V rest0 = (1.f - is_edge) * p * p * valid, rest1 = is_edge * q * q * valid;
           accumulate(row_sums[EDGE], rest0 * o.cost0 + rest1 * o.cost1);
           spread(dedge, last, (rest0 * (2.f * q * o.cost0 + p) -
-                               rest1 * (2.f * p * o.cost1 + q)) * edge_share);
+                               rest1 * (2.f * p * o.cost1 + q)) * edge_scale);
           if (copies == 2) spread(dedge, at, V{});
         });
         for (int term = 0; term < TOTAL; ++term)

@@ -1,12 +1,13 @@
-// BatchNorm and activation, applied where a raw convolution output is loaded or stored.
+// BatchNorm and activation, applied while a raw convolution output is loaded or stored.
 #pragma once
 
 #include "basics.h"
 
 namespace portraitnet {
 
-// What stands between a raw convolution output and its reader: raw * scale + shift, then clipped to
-// low..high. ReLU6 is (0, 6), ReLU (0, inf), none (-inf, inf). No `scale`: nothing stands between.
+// The operation between a raw convolution output and its reader: raw * scale + shift, then clipped
+// to low..high. ReLU6 is (0, 6), ReLU (0, inf), no activation (-inf, inf). Without `scale` the
+// reader gets the raw output.
 struct Norm {
   const float* scale = nullptr;
   const float* shift = nullptr;
@@ -14,18 +15,17 @@ struct Norm {
   float low = -INFINITY, high = INFINITY;
 };
 
-// Gradient of a raw convolution output from dz, the gradient of its normalised value: per channel
-// a * dz + b * raw + c.
+// The gradient of a raw convolution output from dz, the gradient of its normalised value: in each
+// channel a * dz + b * raw + c.
 struct Gradient {
   std::vector<float> a, b, c;
 };
 
-// Below, value(V{}, i, c) is the vector of channels c, c + 1, ... of the pixel whose
-// channels start at place i. These
-// functions capture copies of pointers and limits: a store might change what a reference refers to,
-// for all the compiler knows, and it would load that again for each vector.
+// In the following functions value(V{}, i, c) is the vector of channels c, c + 1, ... of the pixel
+// whose channels start at index i. They capture copies of pointers and limits. With references the
+// compiler would load these again after each store, because a store might change them.
 
-// What the reader of a raw output sees.
+// The value that the reader of a raw output gets.
 template <class T>
 auto activated(const T* raw, const Norm& norm) {
   const float *scale = norm.scale, *shift = norm.shift, low = norm.low, high = norm.high;
@@ -54,8 +54,8 @@ void fill(int64_t pixels, int channels, Value value, T* rows) {
 }
 
 #ifdef __AVX512BF16__
-// Writes them, if `rows` is not null, as rows, and as pairs of two pixels' values of one channel;
-// beside the last of an odd number stands 0.
+// Writes values as rows (if `rows` is not null) and as pairs of two pixels' values of one channel.
+// The last of an odd number of pixels is paired with 0.
 template <class Value>
 void fill(int64_t pixels, int channels, Value value, BFloat16* rows, BFloat16Pair* pairs) {
   for (int64_t p = 0; p < pixels; p += 2) {
@@ -76,7 +76,7 @@ void fill(int64_t pixels, int channels, Value value, BFloat16* rows, BFloat16Pai
 }
 #endif
 
-// The rows themselves, or pairs of them in `memory`: factors of a sum over pixels.
+// The factors of a sum over pixels: the rows themselves, or pairs of rows in `memory`.
 template <class T, class X>
 const typename Factor<T>::type* pixel_factors(const X* rows, int64_t pixels, int channels,
                                               typename Factor<T>::type* memory) {
@@ -88,7 +88,7 @@ const typename Factor<T>::type* pixel_factors(const X* rows, int64_t pixels, int
   }
 }
 
-// Per task and channel two sums in double, of sums of a few rows in float.
+// Two sums in double for each task and channel; the summands are RowSums.
 struct Sums {
   int channels;
   std::vector<double> first, second;
@@ -111,13 +111,13 @@ struct Sums {
   }
 };
 
-// The two sums of a few rows, in float.
+// The two sums of each channel over a few rows, in float.
 struct RowSums {
   std::vector<float> values;
   float *one, *two;
   explicit RowSums(int channels)
       : values(2 * channels + 16), one(aligned(&values[0])), two(one + channels) {}
-  // Adds them to a task's sums and begins anew.
+  // Adds the values to a task's sums and sets them to 0.
   void flush(int task, Sums& sums) {
     sums.add(task, one, two);
     std::fill(values.begin(), values.end(), 0.f);
@@ -129,8 +129,8 @@ void accumulate(float* sum, V value) {
   store(sum, load<V>(sum) + value);
 }
 
-// Where a product goes that is a convolution's raw output: stored, and added up with its squares
-// for BatchNorm's mean and variance.
+// The output of a product that is a convolution's raw output. Values are stored; the values and
+// their squares are summed for BatchNorm's mean and variance.
 template <class T>
 struct RawOutput {
   T* raw;
@@ -153,9 +153,9 @@ struct RawOutput {
   }
 };
 
-// Where the gradient of an activated value goes, by way of dz, its gradient before the activation:
-// the same where that let it pass, else 0. Sums of dz and dz * (raw - mean) for BatchNorm's
-// backward. `value` is the activated one: strictly between the limits where that was open.
+// The output of a product that is the gradient of an activated value. It stores dz, the gradient
+// before the activation: the same if `value`, the activated value, is strictly between the limits,
+// else 0. It sums dz and dz * (raw - mean) for BatchNorm's backward pass.
 template <class Value, class T>
 struct PassedGradient {
   Value value;
@@ -207,8 +207,9 @@ void finish_forward(const T* raw, const Norm& norm, const float* residual, int64
   });
 }
 
-// dz: gradient of the sum before the activation, that is of the residual too, which gets it as
-// floats where dz is none. `out` may be null where the limits let everything pass.
+// dz: gradient of the sum before the activation, which is also the gradient of the residual.
+// `dresidual` receives it as floats if dz has another type. `out` may be null if there are no
+// limits.
 template <class T>
 void finish_backward(const float* dout, const float* out, const T* raw, const Norm& norm,
                      int64_t pixels, T* dz, float* dresidual, Sums& sums, int threads) {

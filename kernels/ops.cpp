@@ -1,5 +1,5 @@
-// Paddle's side of the kernels: tensors in, tensors out. The backward passes are called by the
-// PyLayers of kernels/__init__.py, so these operators have no gradient of their own.
+// The kernels as Paddle operators: tensors in, tensors out. These operators have no gradient of
+// their own, because the PyLayers of kernels/__init__.py call the backward passes.
 #include "dense.h"
 #include "depthwise.h"
 #include "loss.h"
@@ -13,11 +13,11 @@ using namespace portraitnet;
 namespace {
 
 enum Kind { POINTWISE = 0, DEPTHWISE = 1, STEM = 2 };
-// The rows of a `norm` tensor (4, channels) that travels beside every raw tensor.
+// The rows of a `norm` tensor (4, channels) that accompanies every raw tensor.
 enum Row { SCALE = 0, SHIFT = 1, MEAN = 2, INVERSE_STD = 3, ROWS = 4 };
 
-// Activations inside a chain of convolutions are float, or bfloat16 where the processor multiplies
-// it; everything else is float.
+// Activations inside a chain of convolutions are float, or bfloat16 if the processor multiplies it.
+// All other values are float.
 #ifdef __AVX512BF16__
 typedef BFloat16 Half;
 #else
@@ -27,7 +27,7 @@ typedef float Half;
 Tensor empty(const std::vector<int64_t>& shape, paddle::DataType type = paddle::DataType::FLOAT32) {
   int64_t size = phi::SizeOf(type);
   for (int64_t side : shape) size *= side;
-  void* memory = size_t(size) < Pool::LEAST ? nullptr : Pool::the().take(size);
+  void* memory = size_t(size) < Pool::MIN_SIZE ? nullptr : Pool::the().take(size);
   if (!memory) return paddle::empty(shape, type, paddle::CPUPlace());
   return paddle::from_blob(memory, shape, type, paddle::DataLayout::NCHW, paddle::CPUPlace(),
                            [](void* block) { Pool::the().give(block); });
@@ -68,15 +68,15 @@ Norm norm_of(const paddle::optional<Tensor>& tensor, float low, float high) {
   return norm;
 }
 
-// Mean and variance as scale and shift: the batch's in training, which moves the running ones on,
-// else the running ones.
+// Mean and variance as scale and shift. In training they are those of the batch, and the running
+// statistics are updated; otherwise they are the running statistics.
 Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Tensor& beta,
                  const Tensor& running_mean, const Tensor& running_variance, bool training,
                  float momentum, float epsilon) {
   const int channels = sums.channels;
   Tensor out = empty({ROWS, channels});
   float* rows = out.data<float>();
-  // Paddle's own batch_norm writes its running statistics in place too.
+  // Paddle's own batch_norm also writes its running statistics in place.
   float* old_mean = const_cast<float*>(running_mean.data<float>());
   float* old_variance = const_cast<float*>(running_variance.data<float>());
   std::vector<double> one(channels), two(channels);
@@ -99,8 +99,8 @@ Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Ten
   return out;
 }
 
-// BatchNorm's backward, all that is per channel: see `Gradient`. `sums` (2, C) float64: of dz and
-// dz * (raw - mean).
+// The per-channel part of BatchNorm's backward pass; see `Gradient`. `sums` (2, C) float64 are
+// those of dz and dz * (raw - mean).
 Gradient make_gradient(const Tensor& norm, const Tensor& sums, int64_t count, bool training,
                        float* dgamma, float* dbeta) {
   const int channels = int(norm.shape()[1]);
@@ -113,7 +113,7 @@ Gradient make_gradient(const Tensor& norm, const Tensor& sums, int64_t count, bo
     const double inverse_std = rows[INVERSE_STD * channels + c];
     dbeta[c] = float(one[c]);
     dgamma[c] = float(two[c] * inverse_std);
-    // Running statistics are constants: the batch's own enter the gradient.
+    // The batch's statistics enter the gradient; running statistics are constants.
     const double slope = training ? -scale * inverse_std * inverse_std * two[c] / count : 0;
     gradient.a[c] = float(scale);
     gradient.b[c] = float(slope);
@@ -140,7 +140,7 @@ Stem stem_of(const Tensor& x, const Tensor& weight) {
 
 }  // namespace
 
-// Convolution and the statistics of its BatchNorm: raw output, bfloat16 if `half`, and its norm.
+// Convolution with the statistics of its BatchNorm: raw output (bfloat16 if `half`) and its norm.
 std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>& norm,
                                 const Tensor& weight, const Tensor& gamma, const Tensor& beta,
                                 const Tensor& running_mean, const Tensor& running_variance,
@@ -174,8 +174,8 @@ std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>&
                        training, momentum, epsilon)};
 }
 
-// From the gradient dz of the normalised output (its sums beside it) to that of the normalised
-// input, and its sums. dz is of y's type, dx of x's.
+// From the gradient dz of the normalised output with its sums to the gradient dx of the normalised
+// input with its sums. dz has y's type, dx has x's type.
 std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const Tensor& y,
                                  const Tensor& y_norm, const Tensor& x,
                                  const paddle::optional<Tensor>& norm, const Tensor& weight,
@@ -189,7 +189,7 @@ std::vector<Tensor> ConvBackward(const Tensor& dz, const Tensor& dz_sums, const 
   const Gradient gradient = make_gradient(y_norm, dz_sums, y.numel() / output_c, training,
                                           data<float>(dgamma), data<float>(dbeta));
   Sums sums(kind == STEM ? 1 : int(shape[3]));
-  // Nobody asks for the photo's gradient.
+  // The image needs no gradient.
   Tensor dx = empty(kind == STEM ? std::vector<int64_t>{1} : shape, x.dtype());
   float* dw = data<float>(dweight);
   with_types(is_half(x), is_half(y), [&](auto x_type, auto y_type) {
@@ -224,7 +224,7 @@ std::vector<Tensor> FinishForward(const Tensor& raw, const Tensor& norm,
   return {out};
 }
 
-// Gradient of the sum before the activation, as raw's type and as float, and its sums for the last
+// Gradient of the sum before the activation, in raw's type and as float, with its sums for the last
 // BatchNorm.
 std::vector<Tensor> FinishBackward(const Tensor& dout, const paddle::optional<Tensor>& out,
                                    const Tensor& raw, const Tensor& norm, float low, float high,
@@ -242,8 +242,7 @@ std::vector<Tensor> FinishBackward(const Tensor& dout, const paddle::optional<Te
   return {dz, sums_tensor(sums), dresidual};
 }
 
-// The products are of bfloat16 where the heads' input, or what the upsampling passes on, is stored
-// so, or if `half`.
+// Products are in bfloat16 if `half` or `half_out`; the output is bfloat16 if `half_out`.
 std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, bool half, bool half_out,
                                     int threads) {
   const auto shape = x.shape();
@@ -322,7 +321,7 @@ std::vector<Tensor> LossForward(const Tensor& mask_logits, const Tensor& mask,
   return {terms, dmask, dedge};
 }
 
-// Moves each of `means` towards its value, in place: mean += weight * (value - mean).
+// Updates each of `means` in place: mean += weight * (value - mean).
 std::vector<Tensor> Average(const std::vector<Tensor>& means, const std::vector<Tensor>& values,
                             float weight) {
   for (size_t i = 0; i < means.size(); ++i) {

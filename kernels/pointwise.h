@@ -1,4 +1,4 @@
-// 1x1 convolution with its neighbours' BatchNorm and activation.
+// 1x1 convolution, fused with BatchNorm and activation of the layers before and after it.
 #pragma once
 
 #include "gemm.h"
@@ -7,7 +7,7 @@
 namespace portraitnet {
 
 // x (pixels, input_c) raw -> y (pixels, output_c) raw; weight (output_c, input_c). The factors of
-// the products are stored as Y is, their sums are float.
+// the products have the type of Y, their sums are float.
 template <class X, class Y>
 void pointwise_forward(const X* x, const Norm& norm, const float* weight, int64_t pixels,
                        int input_c, int output_c, Y* y, Sums& sums, int threads) {
@@ -33,8 +33,9 @@ void pointwise_forward(const X* x, const Norm& norm, const float* weight, int64_
   });
 }
 
-// dz (pixels, output_c) is the gradient of y's normalised value. Writes dx (pixels, input_c), that
-// of x's normalised value with its sums, or of x itself where there is no norm; and dweight.
+// dz (pixels, output_c) is the gradient of y's normalised value. Writes dweight and
+// dx (pixels, input_c): the gradient of x's normalised value with its sums, or of x itself if there
+// is no norm.
 template <class X, class Y>
 void pointwise_backward(const Y* dz, const Y* y, const Gradient& gradient, const X* x,
                         const Norm& norm, const float* weight, int64_t pixels, int input_c,
@@ -45,14 +46,14 @@ void pointwise_backward(const Y* dz, const Y* y, const Gradient& gradient, const
   make_factor(weight, output_c, input_c, matrix);
   const int64_t chunk = chunk_pixels(2 * input_c + output_c);
   const int64_t groups = (pixels + PACK<Y> - 1) / PACK<Y>;  // pixels that share a Pack
-  // The weight's gradient is a sum over pixels. Where there are many it is summed chunk by chunk,
-  // a matrix for each task. Where there are few, TASKS large matrices would cost more than the
-  // products, so all pixels' factors are kept and each task makes some rows of the one matrix.
+  // The weight's gradient is a sum over pixels. With many pixels it is summed chunk by chunk, in a
+  // matrix for each task. With few pixels TASKS large matrices would cost more than the products,
+  // so all pixels' factors are kept and each task computes some rows of a single matrix.
   const bool many = pixels * (input_c + output_c) > TASKS * int64_t(input_c) * output_c;
   Partials partials(many ? size_t(input_c) * output_c : 0);
   Pack* kept_g = reinterpret_cast<Pack*>(scratch<2>(many ? 0 : groups * (input_c + output_c)));
   Pack* kept_active = kept_g + groups * output_c;
-  const bool kept_x = plain && !norm.scale;  // x itself is the other factor
+  const bool kept_x = plain && !norm.scale;  // x itself is the right factor
   parallel(threads, [&](int task) {
     const Range range = task_range(groups, task);
     float* memory = scratch(chunk * (input_c + 2 * output_c));

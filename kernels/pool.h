@@ -1,5 +1,5 @@
-// Memory of large tensors. In the heap, small objects that outlive them lie between them, and what
-// they leave is too small for the next one.
+// Memory of large tensors. A pool of its own avoids fragmentation: in the heap, small objects that
+// live longer would lie between large tensors, and the gaps would be too small for the next ones.
 #pragma once
 
 #include <sys/mman.h>
@@ -13,13 +13,13 @@ namespace portraitnet {
 
 class Pool {
  public:
-  static constexpr size_t LEAST = 1 << 20;
+  static constexpr size_t MIN_SIZE = 1 << 20;  // bytes of a tensor
 
-  static Pool& the() {  // never destroyed: tensors may outlive everything else
+  static Pool& the() {  // never destroyed, because tensors may outlive all other objects
     static Pool& pool = *new Pool;
     return pool;
   }
-  // Null where there is no more.
+  // Null if the pool has no such block.
   void* take(size_t size) {
     std::lock_guard<std::mutex> lock(mutex_);
     size = (size + LINE - 1) / LINE * LINE;
@@ -50,7 +50,7 @@ class Pool {
  private:
   static constexpr size_t LINE = 4096;
 
-  // Addresses for as much as the machine has; what was never used takes no memory.
+  // Reserves addresses for the machine's whole memory; unused pages take no memory.
   Pool() {
     const size_t size = size_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
     void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE,

@@ -1,12 +1,12 @@
-// Rows of an image for the 3x3 and 4x4 convolutions, which look at several at a time.
+// Rows of an image for the 3x3 and 4x4 convolutions, which read several rows at a time.
 #pragma once
 
 #include "basics.h"
 
 namespace portraitnet {
 
-// The last `count` rows that were asked for, each made once by `make(row, destination)`, with a
-// column of zeros left and right.
+// The last `count` requested rows. `make(row, destination)` computes each row once. A column of
+// zeros lies on the left and on the right.
 template <class T>
 class RowRing {
  public:
@@ -21,7 +21,7 @@ class RowRing {
         rows_(count, -1) {
     std::memset(memory, 0, count * size_ * sizeof(T));
   }
-  // `row` of image `image`, null outside of the image.
+  // `row` of image `image`; null outside the image.
   template <class Make>
   const T* get(int64_t image, int row, int height, Make make) {
     if (row < 0 || row >= height) return nullptr;
@@ -39,8 +39,8 @@ class RowRing {
   std::vector<int64_t> rows_;
 };
 
-// The same rows, and what a sum over their pixels takes for factors: for bfloat16, beside each value
-// that of `step` columns further right, so that the row needs as many more columns of zeros.
+// The same rows, and the factors of a sum over their pixels. For bfloat16 a factor pairs each value
+// with the one `step` columns further right, so the row needs as many more columns of zeros.
 template <class T>
 class FactorRing {
  public:

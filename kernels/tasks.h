@@ -1,9 +1,9 @@
-// Threads that never wait for one that has not begun.
+// Threads that never wait for a thread without work.
 //
-// OpenMP ends a loop when every thread has arrived, so a thread whose core is busy with something
-// else holds up all the others, who spin meanwhile and take that core's time. Here the caller and
-// the helpers draw tasks from one counter, and the caller waits only for tasks that were drawn:
-// helpers without a core cost nothing. Who finds no work spins for some microseconds, then sleeps.
+// OpenMP ends a loop when every thread has arrived. A thread whose core is busy with other work
+// then delays all others, which spin and take that core's time. Here the caller and the helpers
+// draw tasks from one counter, and the caller waits only for tasks that were drawn. So helpers
+// without a core cost nothing. A helper without work spins for some microseconds, then sleeps.
 #pragma once
 
 #include <algorithm>
@@ -20,10 +20,10 @@ constexpr int TASKS = 16;
 
 class Helpers {
  public:
-  // Calls work(task) for every task on up to `threads` threads, this one among them.
+  // Calls work(task) for every task on up to `threads` threads, including the calling thread.
   void run(int threads, const std::function<void(int)>& work) {
     std::unique_lock<std::mutex> only(busy_, std::try_to_lock);
-    if (threads < 2 || !only) {  // a second caller at the same time works alone
+    if (threads < 2 || !only) {  // a second, simultaneous caller gets no helpers
       for (int task = 0; task < TASKS; ++task) work(task);
       return;
     }
@@ -51,14 +51,14 @@ class Helpers {
 #endif
   }
 
-  // Does one task if this thread may; false where there is none.
-  bool draw(int least_threads) {
+  // Does one task if one is left and the round has `min_threads` threads; returns whether it did.
+  bool draw(int min_threads) {
     uint64_t counter = counter_.load();
     do {
-      if (int(counter & 0xffff) >= TASKS || int(counter >> 16 & 0xffff) < least_threads)
+      if (int(counter & 0xffff) >= TASKS || int(counter >> 16 & 0xffff) < min_threads)
         return false;
     } while (!counter_.compare_exchange_weak(counter, counter + 1));
-    // Drawn, so the caller is still waiting and `work_` is that of this counter's round.
+    // The caller waits for drawn tasks, so `work_` belongs to this counter's round.
     (*work_)(int(counter & 0xffff));
     done_.fetch_add(1);
     return true;

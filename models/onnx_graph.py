@@ -1,8 +1,4 @@
-"""PortraitNet as an ONNX graph for fast inference, without the edge head.
-
-Three rewrites are exact up to float rounding: BatchNorm is folded into the convolution before it,
-the softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
-which are both linear, become one convolution at half resolution. Input and output:
+"""PortraitNet as an ONNX graph, written node by node. Input and output:
 
     batch        (N, 3, H, W) float32, BGR, (pixel - MEAN) * SCALE
     probability  (N, H, W) float32, 0..1, person
@@ -10,195 +6,94 @@ which are both linear, become one convolution at half resolution. Input and outp
 N, H and W are free; H and W are multiples of 32.
 """
 
-import copy
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
-import paddle
-import paddle.nn as nn
-import paddle.nn.functional as F
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.mobilenetv2 import SKIP_STAGES, ConvBN, InvertedResidual
-from models.portraitnet import D_block, PortraitNet, Upsample
+from models.inference_graph import INPUT, MIN_HALVED, OUTPUT, Graph
+from models.portraitnet import PortraitNet
 from portraitnet.images import Image
 from portraitnet.predictor import to_batch
 
 OPSET, IR_VERSION = 17, 8  # from 2022, supported by all current runtimes
-INPUT, OUTPUT = "batch", "probability"
-MIN_HALVED = 10_000  # numbers of a weight; see `halve`
 # Row k of the 4x4 kernel maps input i to output 2i - 1 + k.
 UPSAMPLE = {"kernel_shape": [4, 4], "pads": [1] * 4, "strides": [2, 2]}
-HEAD = {"kernel_shape": [3, 3], "pads": [1] * 4}
 END = 2**63 - 1  # end of a slice that reaches the last line
 
 
-def fold_batchnorm(model: PortraitNet) -> PortraitNet:
-    """A copy of a PortraitNet with BatchNorm folded into the convolutions' weights and biases.
-
-    Exact in evaluation mode: w' = w g, b' = beta - mean g with g = gamma / sqrt(variance + eps).
-    """
-    model = copy.deepcopy(model)
-    for layer in model.sublayers():
-        if isinstance(layer, ConvBN):
-            conv, bn = layer.conv, layer.bn
-            variance = bn._variance.numpy().astype(np.float64) + bn._epsilon
-            gain = bn.weight.numpy() / np.sqrt(variance)
-            weight = conv.weight.numpy() * gain[:, None, None, None]
-            bias = bn.bias.numpy() - bn._mean.numpy() * gain
-            conv.weight.set_value(weight.astype(np.float32))
-            start = nn.initializer.Assign(bias.astype(np.float32))
-            conv.bias = conv.create_parameter([len(bias)], attr=paddle.ParamAttr(initializer=start))
-            layer.bn = nn.Identity()
-    return model
-
-
-def fold_softmax(head: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weight of the mask head whose sigmoid is the softmax's channel 1.
-
-    Args:
-        head: (2, C, 3, 3).
-
-    Returns:
-        (1, C, 3, 3).
-
-    Raises:
-        ValueError: the head has not two classes.
-    """
-    if head.shape[0] != 2:
-        raise ValueError(
-            f"The mask head has {head.shape[0]} classes: only background and person export."
-        )
-    return head[1:] - head[:1]
-
-
-class Graph:
-    """Nodes and weights of an ONNX graph.
-
-    Every method appends nodes or a weight and returns the name of the output. Arguments `x` and
-    `name` are the names of the input and of the output.
-    """
+class OnnxGraph(Graph):
+    """Nodes and weights of an ONNX graph; operations take and return the names of outputs."""
 
     def __init__(self):
-        self.nodes, self.weights = [], []
+        self.nodes, self.weights = [], {}
 
     def constant(self, value: ArrayLike, name: str, dtype: DTypeLike = np.float32) -> str:
-        """A weight."""
+        """The name of a weight; equal weights are stored once."""
         array = np.ascontiguousarray(value, dtype)
-        self.weights.append(numpy_helper.from_array(array, name))
-        return name
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self.weights:
+            self.weights[key] = numpy_helper.from_array(array, name)
+        return self.weights[key].name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes) -> str:
         """A node of the operator `kind`."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
-    def conv(self, x: str, layer: ConvBN, name: str) -> str:
-        """A ConvBN whose BatchNorm is folded, with its activation."""
-        conv, kernel = layer.conv, layer.conv.weight.shape[2]
-        weight = self.constant(conv.weight.numpy(), f"{name}.weight")
-        bias = self.constant(conv.bias.numpy(), f"{name}.bias")
+    def activate(self, x: str, activation: str, name: str) -> str:
+        """The activation, a value of ACTIVATIONS."""
+        if activation == "relu6":
+            limits = self.constant(0, "zero"), self.constant(6, "six")
+            return self.node("Clip", [x, *limits], f"{name}.relu6")
+        return self.node("Relu", [x], f"{name}.relu") if activation else x
+
+    def convolution(
+        self,
+        x: str,
+        weight: NDArray,
+        bias: NDArray | None,
+        name: str,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "",
+    ) -> str:
+        kernel = weight.shape[2]
+        inputs = [x, self.constant(weight, f"{name}.weight")]
+        if bias is not None:
+            inputs.append(self.constant(bias, f"{name}.bias"))
         x = self.node(
             "Conv",
-            [x, weight, bias],
+            inputs,
             name,
             kernel_shape=[kernel, kernel],
             pads=[kernel // 2] * 4,
-            strides=list(conv._stride),
-            group=conv._groups,
+            strides=[stride, stride],
+            group=groups,
         )
-        if layer.activation is F.relu6:
-            return self.node("Clip", [x, "zero", "six"], f"{name}.relu6")
-        if layer.activation is F.relu:
-            return self.node("Relu", [x], f"{name}.relu")
-        assert layer.activation is None, layer.activation
-        return x
+        return self.activate(x, activation, name)
 
-    def inverted_residual(self, x: str, block: InvertedResidual, name: str) -> str:
-        """An InvertedResidual."""
-        y = self.conv(x, block.expand, f"{name}.expand")
-        y = self.conv(y, block.depthwise, f"{name}.depthwise")
-        y = self.conv(y, block.project, f"{name}.project")
-        return self.node("Add", [x, y], f"{name}.add") if block.has_shortcut else y
+    def upsampling(self, x: str, weight: NDArray, name: str) -> str:
+        inputs = [x, self.constant(weight, f"{name}.weight")]
+        return self.node("ConvTranspose", inputs, name, **UPSAMPLE)
 
-    def d_block(self, x: str, block: D_block, name: str) -> str:
-        """A D_block."""
-        y = x
-        for i, layer in enumerate(block.block):
-            y = self.conv(y, layer, f"{name}.block.{i}")
-        if block.shortcut is not None:
-            x = self.conv(x, block.shortcut, f"{name}.shortcut")
-        return self.node("Relu", [self.node("Add", [y, x], f"{name}.add")], f"{name}.relu")
+    def sum(self, x: str, y: str, name: str, activation: str = "") -> str:
+        return self.activate(self.node("Add", [x, y], name), activation, name)
 
-    def upsample(self, x: str, layer: Upsample, skip: str | None, name: str) -> str:
-        """An Upsample, plus the skip connection if there is one."""
-        weight = self.constant(layer.weight.numpy(), f"{name}.weight")
-        x = self.node("ConvTranspose", [x, weight], name, **UPSAMPLE)
-        return x if skip is None else self.node("Add", [x, skip], f"{name}.add")
+    def depth_to_space(self, x: str, name: str) -> str:
+        # With four channels both modes are the same, and pnnx knows only CRD.
+        return self.node("DepthToSpace", [x], name, blocksize=2, mode="CRD")
 
-    def upsampled_head(self, x: str, up: NDArray[np.float32], head: NDArray[np.float32]) -> str:
-        """Upsampling and mask head as one 3x3 convolution to the four pixels of each 2x2 block.
+    def slice(self, x: str, axis: int, first: int, end: int | None, name: str) -> str:
+        limits = [first], [END if end is None else end], [axis]
+        inputs = [self.constant(i, f"{name}.{n}", np.int64) for n, i in enumerate(limits)]
+        return self.node("Slice", [x, *inputs], name)
 
-        The mask head pads the upsampled grid with zeros, but the joint convolution sees upsampled
-        values there. So the outermost rows and columns are wrong. They are computed again with
-        upsampling and head as separate operations.
-
-        Args:
-            x: features (N, C, H / 2, W / 2).
-            up: (C, C, 4, 4), weight of the upsampling.
-            head: (1, C, 3, 3), folded weight of the mask head.
-
-        Returns:
-            logits (N, 1, H, W).
-        """
-        weight = self.constant(joint_kernel(up, head), "head.weight")
-        blocks = self.node("Conv", [x, weight], "head", **HEAD)
-        logits = self.node("DepthToSpace", [blocks], "head.logits", blocksize=2)
-        self.constant(up, "frame.up.weight")
-        self.constant(head, "frame.head.weight")
-        for axis in (2, 3):
-            first, last = (self.outermost(x, axis, end) for end in ("first", "last"))
-            inner = self.slice(logits, axis, 1, -1, f"frame.inner{axis}")
-            logits = self.node("Concat", [first, inner, last], f"frame.whole{axis}", axis=axis)
-        return logits
-
-    def outermost(self, x: str, axis: int, end: str) -> str:
-        """The "first" or "last" row (axis 2) or column (axis 3) of the logits."""
-        name = f"frame.{end}{axis}"
-        lines, line = ((0, 2), (0, 1)) if end == "first" else ((-2, END), (-1, END))
-        x = self.slice(x, axis, *lines, f"{name}.lines")
-        x = self.node("ConvTranspose", [x, "frame.up.weight"], f"{name}.up", **UPSAMPLE)
-        x = self.node("Conv", [x, "frame.head.weight"], f"{name}.head", **HEAD)
-        return self.slice(x, axis, *line, name)
-
-    def slice(self, x: str, axis: int, first: int, end: int, name: str) -> str:
-        """x[first:end] along an axis."""
-        ends = [self.constant([i], f"{name}.{i}", np.int64) for i in (first, end)]
-        return self.node("Slice", [x, *ends, f"axis{axis}"], name)
-
-
-def joint_kernel(up: NDArray[np.float32], head: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The kernel of `upsampled_head`.
-
-    Args:
-        up: (C in, C out, 4, 4), weight of the stride-2 transposed convolution with padding 1.
-        head: (1, C, 3, 3), weight of the mask head with padding 1.
-
-    Returns:
-        (4, C, 3, 3) float64; channel 2 * r + c gives pixel (r, c) of each 2x2 block.
-    """
-    # Tap k maps input i to upsampled 2i - 1 + k, and tap j maps that to output 2i + k - j. The
-    # joint kernel has index t = k - j + 2.
-    joint = np.zeros((up.shape[0], 6, 6))
-    for j in range(3):
-        for i in range(3):
-            part = np.einsum("cdkl,d->ckl", up.astype(np.float64), head[0, :, j, i])
-            joint[:, 2 - j : 6 - j, 2 - i : 6 - i] += part
-    # Output 2q + p takes input q + d with t = p - 2d + 2. Taps 0, 1, 2 have d = -1, 0, 1.
-    return np.stack([joint[:, 4 + r :: -2, 4 + c :: -2] for r in (0, 1) for c in (0, 1)])
+    def concat(self, parts: list[str], axis: int, name: str) -> str:
+        return self.node("Concat", parts, name, axis=axis)
 
 
 def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
@@ -214,35 +109,15 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
     Raises:
         ValueError: the network has not two classes.
     """
-    head = fold_softmax(model.mask_head.weight.numpy())
-    model, graph = fold_batchnorm(model), Graph()
-    for name, value, dtype in (
-        ("zero", 0, np.float32),
-        ("six", 6, np.float32),
-        ("axis1", [1], np.int64),
-        ("axis2", [2], np.int64),
-        ("axis3", [3], np.int64),
-    ):
-        graph.constant(value, name, dtype)
-
-    x, skips = graph.conv(INPUT, model.encoder.stem, "stem"), []
-    for i, stage in enumerate(model.encoder.stages):
-        for j, block in enumerate(stage):
-            x = graph.inverted_residual(x, block, f"stage{i}.{j}")
-        if i in SKIP_STAGES:
-            skips.append(x)
-    skip4, skip8, skip16, x = skips
-    for grid, skip in ((16, skip16), (8, skip8), (4, skip4), (2, None)):
-        x = graph.d_block(x, getattr(model, f"decode{grid}"), f"decode{grid}")
-        x = graph.upsample(x, getattr(model, f"up{grid}"), skip, f"up{grid}")
-    x = graph.d_block(x, model.decode1, "decode1")
-    x = graph.upsampled_head(x, model.up1.weight.numpy(), head)
-    graph.node("Squeeze", [graph.node("Sigmoid", [x], "sigmoid"), "axis1"], OUTPUT)
+    graph = OnnxGraph()
+    logits = graph.logits(model, INPUT)
+    squeezed = [graph.node("Sigmoid", [logits], "sigmoid"), graph.constant([1], "axis", np.int64)]
+    graph.node("Squeeze", squeezed, OUTPUT)
 
     batch = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, "H", "W"])
     answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", "H", "W"])
     proto = helper.make_model(
-        helper.make_graph(graph.nodes, "PortraitNet", [batch], [answer], graph.weights),
+        helper.make_graph(graph.nodes, "PortraitNet", [batch], [answer], graph.weights.values()),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
@@ -310,6 +185,9 @@ def quantize(proto: onnx.ModelProto, inputs: list[Image]) -> onnx.ModelProto:
             target,
             Photos(),
             per_channel=True,
+            # 7 bits of weights: without VNNI, pairs of 8-bit products saturate in 16 bits, and
+            # answers would depend on the processor (ONNX Runtime's documentation of quantization).
+            reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=["Conv", "ConvTranspose", "Add", "Clip", "Relu"],

@@ -1,6 +1,5 @@
 """Reading and writing weights, and the start of a training from pretrained weights."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,19 +17,6 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 # Encoders pretrained on people (models/movenet.py), of width 1 and 1.75.
 PERSON = WEIGHTS / "mobilenetv2_person.pdparams"
 PERSON_175 = WEIGHTS / "mobilenetv2_person_175.pdparams"
-# Errors while a damaged file is unpickled, from Python's documentation and from experiments.
-DAMAGED = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-)
 
 
 def load_model(path: str | Path) -> PortraitNet:
@@ -96,14 +82,12 @@ def load_whole(path: str | Path) -> object:
     """The value that `paddle.save` wrote, read without running code of the file.
 
     Raises:
-        ValueError: the file is damaged, or refers to code.
+        ValueError: the file is damaged, refers to code, or would need too much memory.
     """
     try:
         return safe_load(path)
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path} is damaged or not Paddle's ({type(error).__name__}: {error}); copy it again."
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or not Paddle's ({error}); copy it again.") from error
 
 
 def load_state(

@@ -273,7 +273,7 @@ def run_command(argv, program, open_predictor):
     if not tasks and not refused:
         folders = ", ".join(map(str, args.photos))
         raise FileNotFoundError(f"No photo in {folders}: give {' '.join(SUFFIXES)} files.")
-    # Set by `python -m paddle.distributed.launch`: every process takes its share of the list.
+    # Set by `python -m paddle.distributed.launch`: every process takes its part of the list.
     rank = int(os.environ.get("PADDLE_TRAINER_ID", 0))
     count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
     tasks, refused = tasks[rank::count], refused[rank::count]

@@ -8,11 +8,14 @@ A batch has any number of photos and any sides that are multiples of 32.
 | inference | .pdiparams beside its .json, of export.py | paddlepaddle |
 | onnx | .onnx, of export.py | onnxruntime |
 | openvino | .onnx, of export.py | openvino |
+| litert | .tflite, of export.py: what a phone runs | ai-edge-litert |
 
 Nothing here imports one of them before it runs.
 """
 
 import importlib.util
+import json
+import struct
 import threading
 import warnings
 from collections.abc import Callable
@@ -58,11 +61,13 @@ MODELS = {
 }
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
-# Views of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO 0.2 s
-# and 28 MB; one network for all shapes would take a fifth more time, INT8 three quarters more.
+# Inputs of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO
+# 0.2 s and 28 MB; one network for all shapes would take a fifth more time, in INT8 three quarters.
 SHAPES_KEPT = 16
 MANY = 300  # photos from which OpenVINO's faster network makes up for its slower start
 MAX_SIZE = 1024  # of an input, pixels: a larger one would take minutes
+# Packages whose name for pip is not the module's.
+PACKAGE_NAMES = {"paddle": "paddlepaddle", "ai_edge_litert": "ai-edge-litert"}
 # Batch (N, 3, h, w) float32 -> probability (N, h, w) float32; any number of threads may call it.
 RunBatch = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -178,7 +183,7 @@ def load(
 
 
 def check_model_file(model_path: str | Path, backend: str) -> None:
-    """Check that a model file is there and intact, and that its backend is installed; see `load`."""
+    """Check that a model file is there and intact and its backend is installed; see `load`."""
     package = BACKENDS[backend].package
     if not Path(model_path).is_file():
         raise FileNotFoundError(
@@ -186,13 +191,13 @@ def check_model_file(model_path: str | Path, backend: str) -> None:
             "or export.py."
         )
     if not is_installed(backend):
-        name = {"paddle": "paddlepaddle"}.get(package, package)
+        name = PACKAGE_NAMES.get(package, package)
         raise ImportError(f"The backend {backend} needs {package}: run `pip install {name}`.")
     check_sha256(Path(model_path))
 
 
 def import_paddle() -> ModuleType:
-    """Paddle, without its advice to install a C++ compiler's cache; the only place that silences it."""
+    """Paddle, without its advice to install ccache; the only place that silences it."""
     warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
 
@@ -329,8 +334,91 @@ def load_openvino(model_path, threads):
     return Network(run_batch, size)
 
 
+def load_litert(model_path, threads):
+    """See `load`."""
+    content = model_path.read_bytes()  # all interpreters run one file, even if it is replaced
+    interpreter = litert_interpreter(model_path, content, threads)
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    # Any side of an input with four axes can be resized.
+    fixed = False if [len(each["shape"]) for each in inputs + outputs] == [4, 4] else None
+    names = [[each["name"] for each in tensors] for tensors in (inputs, outputs)]
+    check_interface(model_path, names[0], fixed, names[1])
+    metadata = litert_metadata(model_path, content)
+    size = check_size(model_path, metadata.get("size", SIZE))
+    given, answer = inputs[0]["index"], outputs[0]["index"]
+    threads_own = threading.local()  # an interpreter keeps one input and one output
+    threads_own.interpreter = interpreter
+
+    def run_batch(batch):
+        if not hasattr(threads_own, "interpreter"):
+            threads_own.interpreter = litert_interpreter(model_path, content, threads)
+        own, answers = threads_own.interpreter, []
+        # One photo at a time: a batch costs memory and is no faster. A new shape costs 1.5 ms.
+        shape = [1, *batch.shape[2:], 3]
+        try:
+            if shape != own.get_input_details()[0]["shape"].tolist():
+                own.resize_tensor_input(given, shape)
+                own.allocate_tensors()
+            for photo in batch.transpose(0, 2, 3, 1):
+                own.set_tensor(given, photo[None])
+                own.invoke()
+                answers.append(own.get_tensor(answer)[..., 0])
+        except (ValueError, RuntimeError) as error:
+            del threads_own.interpreter  # its memory may not fit its shapes
+            raise damaged(model_path, error) from None
+        return np.concatenate(answers)
+
+    return Network(run_batch, size)
+
+
+def litert_interpreter(model_path: str | Path, content: bytes, threads: int | None):
+    """A LiteRT interpreter with its memory allocated; of any .tflite file.
+
+    Args:
+        model_path: for the message alone.
+        content: of the file.
+        threads: see `load`.
+
+    Raises:
+        ImportError: ai-edge-litert is not installed.
+        ValueError: the file is damaged or no model.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise damaged(model_path, error) from None
+    return interpreter
+
+
+def litert_metadata(model_path: str | Path, content: bytes) -> dict:
+    """The metadata that export.py writes into a .tflite file; {} for files of other makers.
+
+    Args:
+        model_path: for the message alone.
+        content: of the file, which an interpreter has taken.
+
+    Raises:
+        ValueError: the metadata is damaged.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    entries = [model.Metadata(i) for i in range(model.MetadataLength())]
+    for entry in entries:
+        if entry.Name() == b"portraitnet":
+            try:
+                metadata = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+            except (AttributeError, RecursionError, ValueError, struct.error) as error:
+                raise damaged(model_path, error) from None
+            return metadata if isinstance(metadata, dict) else {}
+    return {}
+
+
 def check_interface(model_path, inputs, fixed, outputs):
-    """Raise ValueError unless an ONNX file is as export.py writes it.
+    """Raise ValueError unless an exported file is as export.py writes it.
 
     Args:
         inputs, outputs: lists of names.
@@ -388,6 +476,7 @@ class Backend(NamedTuple):
 BACKENDS = {
     "openvino": Backend(".onnx", "openvino", load_openvino),
     "onnx": Backend(".onnx", "onnxruntime", load_onnx),
+    "litert": Backend(".tflite", "ai_edge_litert", load_litert),
     "inference": Backend("_inference.pdiparams", "paddle", load_inference),
     "paddle": Backend(".pdparams", "paddle", load_checkpoint),
 }

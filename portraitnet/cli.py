@@ -1,5 +1,5 @@
-"""What every command line shares: numbers in a range, so that a wrong flag is a usage error before
-any work; help that shows defaults; and one line instead of a traceback where a user can help it."""
+"""Helpers of every command line: numbers in a range, so that a wrong flag is a usage error before
+any work; help with defaults; one sentence instead of a traceback for a user's mistake."""
 
 import argparse
 import functools
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# What a user can mend: a file, a flag, a package, memory. Anything else is a bug: its traceback is
-# what we need to be sent.
+# Errors that a user can mend: a file, a flag, a package, memory. Any other error is a bug, whose
+# traceback belongs into a report.
 MISTAKES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError, MemoryError)
-LARGEST = 2**31 - 1  # whole number of a flag: what C++ counts with
-STOPPED = 130  # exit code after Ctrl-C, as shells count it
+LARGEST = 2**31 - 1  # largest integer of a flag: C++ counts with 32 bits
+STOPPED = 130  # exit code after Ctrl-C, by the convention of shells
 
 
 def command(name: str) -> Callable:
-    """Decorator of a command's `main(argv)`: what ends it is one line and an exit code.
+    """Decorator of a command's `main(argv)`: every end is one sentence and an exit code.
 
     Args:
-        name: of the command, before each of its lines.
+        name: name of the command, which begins each of its lines.
     """
 
     def decorate(main):
@@ -32,13 +32,13 @@ def command(name: str) -> Callable:
             try:
                 return main(argv)
             except KeyboardInterrupt:
-                print(f"{name}: Stopped; what was finished is kept.", file=sys.stderr)
+                print(f"{name}: Interrupted; finished results were kept.", file=sys.stderr)
                 return STOPPED
-            except BrokenPipeError:  # of `| head`, which has seen enough
+            except BrokenPipeError:  # `| head` closes the pipe early
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
             except MISTAKES as error:
-                if isinstance(error, RuntimeError) and "\n" in str(error):  # Paddle's own bugs
+                if isinstance(error, RuntimeError) and "\n" in str(error):  # a bug of Paddle
                     raise
                 print(f"{name}: {sentence(error)}", file=sys.stderr)
                 return 1
@@ -49,21 +49,21 @@ def command(name: str) -> Callable:
 
 
 def sentence(error: Exception, who: str = "this") -> str:
-    """What a user is told of one of MISTAKES; `who` needs the package where one is missing."""
+    """The sentence for one of MISTAKES; `who` needs the package if one is missing."""
     if isinstance(error, ModuleNotFoundError):
         return f"{who} needs {error.name}: run `pip install -r requirements-dev.txt`."
     return str(error) or type(error).__name__
 
 
 def _print_any_name():
-    """Let the terminal show names that are not UTF-8, their bytes written out, not end the run."""
+    """Print names that are not UTF-8 with escaped bytes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default where there is one, and an example as it is written."""
+    """Help with the defaults, and with examples unwrapped."""
 
     def _get_help_string(self, action):
         default = action.default
@@ -81,11 +81,11 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def make_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser as every command has it: help with defaults, and no flag by a part of its name.
+    """A parser with defaults in its help; abbreviated flags are errors.
 
     Args:
-        description: what the command does, a sentence or two.
-        example: a whole command, `python SCRIPT ...` or `python -m MODULE ...`.
+        description: one or two sentences on what the command does.
+        example: a whole command line.
     """
     words = example.split()
     return argparse.ArgumentParser(
@@ -98,7 +98,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def int_range(low=0, high=LARGEST, multiple=1):
-    """Type of a whole number from `least` to `most`, a multiple of `multiple`."""
+    """Type of an integer from `low` to `high`, a multiple of `multiple`."""
     message = f"a whole number{_range(low, high)}" if multiple == 1 else f"a multiple of {multiple}"
 
     def parse(text):
@@ -111,7 +111,7 @@ def int_range(low=0, high=LARGEST, multiple=1):
 
 
 def float_range(low=0.0, high=math.inf, above=None):
-    """Type of a finite number from `least` (or, where given, anything above `above`) to `most`."""
+    """Type of a finite number from `low` to `high`, or above `above` if that is given."""
     message = f"a number{_range(low, high)}" if above is None else f"a number above {above:g}"
 
     def parse(text):
@@ -127,8 +127,19 @@ def float_range(low=0.0, high=math.inf, above=None):
     return parse
 
 
+def height_by_width(text: str) -> tuple[int, int]:
+    """Type of a network input's shape, such as 256x192: (height, width), multiples of 32."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    shape = tuple(map(int, match.groups())) if match else (0, 0)
+    if min(shape) < 32 or shape[0] % 32 or shape[1] % 32:
+        raise argparse.ArgumentTypeError(
+            f"must be height x width in multiples of 32, such as 256x192, not {text!r}"
+        )
+    return shape
+
+
 def _shown(value):
-    """A default as one types it: files of this project by their place in it."""
+    """A default as it is typed: files of this project relative to its folder."""
     inside = isinstance(value, Path) and value.is_relative_to(ROOT)
     return str(value.relative_to(ROOT) if inside else value)
 

@@ -18,7 +18,7 @@ from portraitnet.postprocess import CLEAR, SOLID
 
 OVERLAY_COLOR = (80, 200, 80)  # BGR
 COLOR_SIDE = 1024  # longer side at which colours are estimated, pixels
-# Half widths of the windows of the two colour estimates, as shares of the longer side: 90 and 6
+# Half widths of the windows of the two colour estimates, as fractions of the longer side: 90 and 6
 # pixels at about 1000 in the paper.
 FAR, NEAR = 0.09, 0.006
 PURITY = 4  # power of alpha that weighs a colour: how much pure pixels count above mixed ones
@@ -159,7 +159,7 @@ def blur(
     The blur averages background alone, so that the person does not bleed into it.
 
     Args:
-        strength: sigma of the blur as a share of the photo's longer side; 0 for none.
+        strength: sigma of the blur as a fraction of the photo's longer side; 0 for none.
         side: as for `person_colors`.
     """
     alpha = matte(probability) if alpha is None else alpha
@@ -252,8 +252,8 @@ def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) 
     small = limited(image, side).astype(np.float32)
     small_alpha = resize(alpha, *small.shape[:2])
     person = background = small
-    for share in (FAR, NEAR):
-        window = (2 * max(1, round(share * max(small.shape))) + 1,) * 2
+    for fraction in (FAR, NEAR):
+        window = (2 * max(1, round(fraction * max(small.shape))) + 1,) * 2
 
         def box(plane, window=window):
             return cv2.blur(plane, window)

@@ -10,8 +10,8 @@ from portraitnet.images import Mask, mask_of
 SIZE = 224  # side of the square whose area the network's input has, pixels
 Box = tuple[int, int, int, int]  # top, left, height, width
 IMAGE_BORDER = 128  # grey around an image that is moved or letterboxed
-GRID = 32  # pixels: a network input's sides are multiples of it
-MAX_ELONGATION = 2  # longest side of a network input as a multiple of the square's
+GRID = 32  # pixels: the sides of a network input are multiples of this
+MAX_ELONGATION = 2  # longest side of a network input, in sides of the square
 AREA_WEIGHT = (
     0.25  # what a network input loses by more or fewer pixels, beside what it loses by stretching
 )
@@ -43,10 +43,10 @@ def limited(picture: np.ndarray, side: float) -> np.ndarray:
 
 @lru_cache(1024)  # a video's frames and a data set's photos ask for a few again and again
 def input_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """The rectangle in which the network sees a photo: its proportions, nearly, and no padding.
+    """The shape of the network input: nearly the photo's proportions, without padding.
 
     Both sides are multiples of 32 (the encoder halves five times) and their product is about
-    size * size, so that every photo costs the same. 4:3 becomes 192x256 at size 224, 16:9 160x288.
+    size x size, so that every photo costs the same. 4:3 becomes 192x256 at size 224, 16:9 160x288.
     Few rectangles fit exactly: the photo is stretched, by some per cent, where they do not.
 
     Args:
@@ -54,7 +54,7 @@ def input_shape(height: int, width: int, size: int) -> tuple[int, int]:
         size: side of the square with the rectangle's area, pixels.
 
     Returns:
-        (height, width) of the network input, pixels.
+        (height, width), pixels.
     """
     area, steps = (size / GRID) ** 2, range(1, round(MAX_ELONGATION * size / GRID) + 1)
     shapes = [(h, w) for h in steps for w in steps]

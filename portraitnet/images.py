@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from portraitnet.files import refuse_inputs, write_whole
 
 # What a name in a signature means; the docstrings tell the shapes.
-Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a network input and a texture are images too
+Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a network input is an image too
 Mask = NDArray[np.uint8]  # (H, W) 0 background, 1 person; an edge is 0/1 alike
 Probability = NDArray[np.float32]  # (H, W) 0..1, of person
 
@@ -110,8 +110,8 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
     width, height = picture_size(data) or (0, 0)
     if width * height > max_pixels:
         raise ValueError(
-            f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or raise "
-            "the limit (predict.py's --max_pixels)."
+            f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or "
+            "raise the limit (predict.py's --max_pixels)."
         )
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -313,7 +313,7 @@ def read_mask(path: str | Path) -> Mask:
 
 
 def read_alpha(path: str | Path) -> Probability:
-    """A soft mask: grey levels 0..255 (or 0..65535) are the person's share of each pixel.
+    """A soft mask: grey levels 0..255 (or 0..65535) are the person's fraction of each pixel.
 
     Files, channels and errors are those of `read_mask`, but every level is allowed.
 

@@ -1,4 +1,4 @@
-"""What a command has to do: which files it reads and where their results go."""
+"""Which files a command reads, and where their results go."""
 
 import os
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from portraitnet.images import SUFFIXES, is_picture
 
 
 class Task(NamedTuple):
-    """A file and those that its results are written to."""
+    """An input file and the files of its results."""
 
     path: Path
     results: list[Path]
 
 
 class Failure(NamedTuple):
-    """A file that was not done, and why: a sentence, with or without its name and full stop."""
+    """A file that failed, and why: a sentence, with or without the file's name and a full stop."""
 
     path: Path
     reason: str
@@ -71,7 +71,7 @@ def _photos_in(folder, unread):
 
 
 def _has_picture(path, unread):
-    """Whether a file's content is a picture's; a file that cannot be opened is added to `unread`."""
+    """Whether a file's content is a picture; files that cannot be opened join `unread`."""
     if not path.is_file():  # a pipe would wait for ever
         return False
     try:
@@ -85,15 +85,15 @@ def _has_picture(path, unread):
 def without_clashes(
     tasks: Iterable[Task], inputs: Iterable[Path]
 ) -> tuple[list[Task], list[Failure]]:
-    """Set apart every task whose result is an input or already that of another file.
+    """Separate the tasks whose result is an input, or the result of another task.
 
     Args:
         inputs: paths that must not be overwritten.
 
     Returns:
-        the tasks that can be done, and a failure for each of the others.
+        the other tasks, and a failure for each separated task.
     """
-    inputs = {os.path.realpath(path) for path in inputs}  # of a link in a loop too
+    inputs = {os.path.realpath(path) for path in inputs}  # works for a loop of links too
     kept, refused, taken = [], [], {}
     for task in tasks:
         result = task.results[0]

@@ -1,4 +1,4 @@
-"""Photos and frames on their way through a network: read, run and finished at once, in order."""
+"""Photos and frames on their way through a network: reading, network and writing overlap."""
 
 import os
 import time
@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 import cv2
 
-FAILURES = (OSError, ValueError, MemoryError, cv2.error)  # of one item: the others go on
+FAILURES = (
+    OSError,
+    ValueError,
+    MemoryError,
+    cv2.error,
+)  # errors of one item; the other items continue
 END = object()
 
 
@@ -20,13 +25,13 @@ def core_count() -> int:
 
 
 class Outcome(NamedTuple):
-    """What became of one item.
+    """The result of one item.
 
     Attributes:
-        item: as it was given.
-        result: what was made of it.
+        item: the item itself.
+        result: what `finish` returned.
         error: one of FAILURES instead of a result, or None.
-        seconds: spent on it, waiting left out.
+        seconds: time spent on the item, without waiting.
     """
 
     item: Any
@@ -44,19 +49,19 @@ def outcomes(
     depth: int = 4,
     batch_size: int = 1,
 ) -> Iterator[Outcome]:
-    """Prepare, run and finish items; the three overlap, and few items are in memory at a time.
+    """Prepare, run and finish items; the three steps overlap, with few items in memory at a time.
 
     Args:
-        items: anything; with one reader they are made in its thread, as a video's frames want it.
-        prepare: function of an item -> what the network sees of it and `finish` needs.
-        network: function of a list of prepared items -> an answer for each; called in their order.
-        finish: function of an item, as prepared, and its answer -> result; called in two threads.
-        readers: threads that prepare.
-        depth: items that each of the three may be ahead of the next.
-        batch_size: items that the network sees at once.
+        items: anything; a single reader makes them in its own thread, in order, as videos need.
+        prepare: function of an item -> input of `network` and `finish`.
+        network: function of a list of prepared items -> one answer each; called in order.
+        finish: function of an item, its prepared form and its answer -> result; in two threads.
+        readers: number of threads that prepare.
+        depth: number of items by which each step may be ahead of the next.
+        batch_size: items in a batch of the network.
 
     Yields:
-        an Outcome for each item, in their order. What `items` or `network` raise ends it.
+        an Outcome for each item, in order. Errors of `items` or `network` end the iteration.
     """
 
     def start(item):
@@ -68,11 +73,11 @@ def outcomes(
             whole = [outcome for outcome in group if outcome.error is None]
             began = time.perf_counter()
             answers = iter(network([outcome.result for outcome in whole]) if whole else ())
-            share = (time.perf_counter() - began) / max(1, len(whole))
+            seconds = (time.perf_counter() - began) / max(1, len(whole))
             for outcome in group:
                 if outcome.error is None:
                     outcome = outcome._replace(
-                        result=(outcome.result, next(answers)), seconds=outcome.seconds + share
+                        result=(outcome.result, next(answers)), seconds=outcome.seconds + seconds
                     )
                 yield outcome
 
@@ -89,7 +94,7 @@ def outcomes(
 
 
 def attempt(outcome: Outcome, function: Callable, *arguments) -> Outcome:
-    """The outcome after one step more, with its result or its error."""
+    """The outcome after one more step, with its result or its error."""
     began = time.perf_counter()
     try:
         result, error = function(*arguments), None
@@ -100,13 +105,13 @@ def attempt(outcome: Outcome, function: Callable, *arguments) -> Outcome:
 
 
 def ahead(function: Callable, items: Iterable, depth: int, threads: int = 2) -> Iterator:
-    """What `function` makes of items, in order, at most `depth` ahead of who takes it."""
+    """Results of `function`, in order, at most `depth` ahead of the consumer."""
     with ThreadPoolExecutor(threads) as pool:
         yield from window(pool, function, items, depth)
 
 
 def window(pool: Executor, function: Callable, items: Iterable, depth: int) -> Iterator:
-    """What `function` makes of items in a pool, in order; who stops taking cancels the rest."""
+    """Results of `function` from a pool, in order; a consumer that stops cancels the rest."""
     items = iter(items)
     futures = deque(pool.submit(function, item) for item in islice(items, depth))
     try:
@@ -119,7 +124,7 @@ def window(pool: Executor, function: Callable, items: Iterable, depth: int) -> I
 
 
 def in_thread(items: Iterable, depth: int) -> Iterator:
-    """The items, made in a thread of their own and up to `depth` ahead of who takes them."""
+    """The items, made in a thread of their own, up to `depth` ahead of the consumer."""
     items = iter(items)
     for item in ahead(lambda _: next(items, END), count(), depth, threads=1):
         if item is END:

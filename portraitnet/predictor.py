@@ -19,34 +19,33 @@ from portraitnet.postprocess import drop_doubtful, guided_upsample
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
 SCALE = 0.017
-TOLERANCE = 1e-3  # by which rounding may take a probability out of 0..1
+TOLERANCE = 1e-3  # largest rounding error of a probability outside 0..1
 
 
 class Predictor:
     """A loaded network; any number of threads may call it at a time.
 
-    `probability` and `probabilities` are all that most need. They are `prepare`, `run` and
-    `restore` in a row; a pipeline may call these apart, `prepare` and `restore` in any thread.
-    The network sees a photo in a rectangle of nearly its proportions, without padding: its network
-    input.
+    Most programs need only `probability` and `probabilities`. These are `prepare`, `run` and
+    `restore` in a row; a pipeline may call the three apart, in any thread. The network input is a
+    rectangle of nearly the photo's proportions, without padding.
 
     Args:
         model_path: model file, or a name in `backends.MODELS`; None for the default one.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
-        refine: take out what is hardly a person (`drop_doubtful`) and let the mask follow the
-            photo's edges (`guided_upsample`), instead of the network's answer, bilinear.
-        size: side of the square with a network input's area, pixels; None for the name's or the
-            file's.
-        threads: that the network may use; None for the runtime's choice.
+        refine: remove doubtful regions (`drop_doubtful`) and let the mask follow the photo's edges
+            (`guided_upsample`). Without it the network's answer is resized bilinearly.
+        size: input size: the input's area is about size x size pixels; None for the size that
+            belongs to the name or the file.
+        threads: number of threads of the network; None for the runtime's choice.
         photos: number of photos to be run, by which "auto" chooses; None for many.
 
     Attributes:
-        backend: name of the one that runs.
-        model_path: of the file that it runs.
-        size: as above.
+        backend: name of the backend in use.
+        model_path: path of the file that it runs.
+        size: input size, pixels.
 
     Raises:
-        FileNotFoundError, ValueError: one sentence on what is wrong with the model file.
+        FileNotFoundError, ValueError: the model file is missing or wrong, in one sentence.
         ImportError: the backend is not installed.
     """
 
@@ -77,13 +76,13 @@ class Predictor:
         return predictor
 
     def probability(self, image: Image) -> Probability:
-        """Where the person is.
+        """The probability of each pixel to be person.
 
         Args:
             image: (H, W, 3) uint8 BGR, any size.
 
         Returns:
-            (H, W) float32, 0..1, the probability that a pixel is person.
+            (H, W) float32, 0..1.
         """
         return self.probabilities([image])[0]
 
@@ -110,11 +109,11 @@ class Predictor:
         return self.restore_alpha(self.run([self.prepare(image)])[0], image, matting)
 
     def prepare(self, image: Image) -> Image:
-        """image (H, W, 3) uint8 -> its network input (h, w, 3) uint8."""
+        """Image (H, W, 3) uint8 BGR -> network input (h, w, 3) uint8 BGR."""
         return resize(image, *input_shape(*image.shape[:2], self.size))
 
     def run(self, inputs: list[Image]) -> list[Probability]:
-        """Network inputs -> their (h, w) float32 probabilities; one pass for each shape."""
+        """List of network inputs -> list of (h, w) float32 probabilities; one pass a shape."""
         probabilities = [None] * len(inputs)
         for shape in {network_input.shape for network_input in inputs}:
             indices = [i for i, network_input in enumerate(inputs) if network_input.shape == shape]
@@ -126,7 +125,7 @@ class Predictor:
         return probabilities
 
     def restore(self, probability: Probability, image: Image) -> Probability:
-        """A network input's probability (h, w) float32 -> the image's, (H, W) float32."""
+        """The network's answer (h, w) float32 -> the probability of the image (H, W) float32."""
         if self.refine:
             return guided_upsample(drop_doubtful(probability), image)
         return cv2.resize(probability, image.shape[1::-1])

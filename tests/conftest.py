@@ -87,7 +87,8 @@ def own_cache(tmp_path_factory):
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     own = tmp_path_factory.mktemp("cache")
     (own / "portraitnet").mkdir()
-    for build in Path(home, "portraitnet").glob("????????????????"):
+    for digest in Path(home, "portraitnet").glob("*/sha256"):  # of a finished build
+        build = digest.parent
         (own / "portraitnet" / build.name).symlink_to(build)
     os.environ["XDG_CACHE_HOME"] = str(own)
 

@@ -39,10 +39,12 @@ def damaged(seeds):
                 data[int(place * (len(data) - 1))] = value
         return bytes(data + more)
 
-    share = st.one_of(st.just(0.0), st.just(0.0), st.floats(0, 1))
+    fraction = st.one_of(st.just(0.0), st.just(0.0), st.floats(0, 1))
     head = st.one_of(st.floats(0, 0.02), st.floats(0, 1))  # rather in the header
     edits = st.lists(st.tuples(head, st.integers(0, 255)), max_size=12)
-    parts = st.tuples(st.integers(0, len(seeds) - 1), share, share, edits, st.binary(max_size=8))
+    parts = st.tuples(
+        st.integers(0, len(seeds) - 1), fraction, fraction, edits, st.binary(max_size=8)
+    )
     return st.one_of(parts.map(change), st.binary(max_size=200))
 
 

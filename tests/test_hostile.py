@@ -214,7 +214,7 @@ def test_weights(model_path, tmp_path, capsys):
         assert not (tmp_path / "a_overlay.png").exists()
 
 
-def test_an_onnx_network_that_answers_no_number_is_told(tmp_path, capsys):
+def test_an_onnx_network_that_answers_no_number_is_named(tmp_path, capsys):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     nodes = [
@@ -264,7 +264,7 @@ def test_every_file_in_weights_is_listed():
 
 
 def odd_files(folder, rng):
-    """A folder with odd names and odd things; the names of the photos that can be read."""
+    """A folder with odd names and files; the names of the photos that can be read."""
     folder.mkdir()
     image = cv2.imencode(".png", draw_portrait(rng, 40, 30)[0])[1].tobytes()
     names = [os.fsdecode(b"caf\xe9.png"), "-v.png", "--help.jpg", "a b.png", "a\nb.png", "a\tb.png"]
@@ -281,7 +281,7 @@ def odd_files(folder, rng):
     return names
 
 
-def test_odd_names_and_things(model_path, tmp_path, capsys):
+def test_odd_names_and_files(model_path, tmp_path, capsys):
     names = odd_files(tmp_path / "in", np.random.default_rng(0))
     out = tmp_path / "out"
     code = predict.main([str(tmp_path / "in"), "--model_path", model_path, "--output", str(out)])
@@ -345,7 +345,7 @@ def test_a_photo_of_a_billion_pixels_is_refused_before_it_is_decoded(model_path,
 
 
 @pytest.mark.parametrize("count", FEW_AND_MANY)
-def test_damaged_films(model_path, tmp_path, capsys, count):
+def test_damaged_videos(model_path, tmp_path, capsys, count):
     av = pytest.importorskip("av")
     from apps.video import __main__ as videos
 
@@ -389,7 +389,8 @@ def test_ctrl_c_ends_a_command_in_one_line(model_path, tmp_path):
     assert first
     process.send_signal(signal.SIGINT)
     message = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and message.splitlines()[-1].startswith("predict.py: Stopped")
+    assert process.returncode == 130
+    assert message.splitlines()[-1].startswith("predict.py: Interrupted")
     assert "Traceback" not in message and not leftovers(tmp_path)
 
 

@@ -69,20 +69,20 @@ def test_a_mask_is_the_mean_in_log_odds_of_networks_and_mirror_images(models, tm
         for probability in (straight, mirrored):
             probability = np.clip(probability.astype(np.float64), 1e-4, 1 - 1e-4)
             total = total + np.log(probability / (1 - probability)) / 4
-    share, _ = draft_mask(
+    alpha, _ = draft_mask(
         [open_predictor(models[name], refine=False) for name in ("one", "nobody")], image
     )
-    assert np.abs(share - 255 / (1 + np.exp(-total))).max() <= 0.51
+    assert np.abs(alpha - 255 / (1 + np.exp(-total))).max() <= 0.51
 
 
 def test_a_mirrored_photo_gets_the_mirrored_mask(models):
     image, _ = draw_portrait(np.random.default_rng(5), 60, 50)
     predictors = [open_predictor(models["one"])]
-    share, agreement = draft_mask(predictors, image)
+    alpha, agreement = draft_mask(predictors, image)
     mirrored, same = draft_mask(predictors, np.ascontiguousarray(image[:, ::-1]))
-    assert np.abs(share.astype(int) - mirrored[:, ::-1]).max() <= 1
+    assert np.abs(alpha.astype(int) - mirrored[:, ::-1]).max() <= 1
     assert agreement == pytest.approx(same, abs=0.01)
-    assert share.std() > 20, "the drawing decides nothing: the test could not fail"
+    assert alpha.std() > 20, "the drawing decides nothing: the test could not fail"
 
 
 def test_contours_are_moved_where_inset_asks_for_it(models, tmp_path):
@@ -104,8 +104,8 @@ def test_a_given_mask_joins_with_its_weight(models):
     assert np.array_equal(whole, levels), "a level of the given mask is lost"
     half, _ = draft_mask(predictors, image, given, 0.5)
 
-    def odds(share):
-        return log_odds(share.astype(np.float32) / 255)
+    def odds(alpha):
+        return log_odds(alpha.astype(np.float32) / 255)
 
     expected = 255 / (1 + np.exp(-(odds(alone) + odds(levels)) / 2))
     middle = (alone > 20) & (alone < 235)
@@ -125,7 +125,7 @@ class Says:
         return [self.answer, self.answer[:, ::-1]]
 
 
-def test_a_salient_thing_joins_where_it_is_the_person():
+def test_a_salient_object_joins_where_it_is_the_person():
     image, person = np.zeros((40, 30, 3), np.uint8), np.full((40, 30), 0.2, np.float32)
     person[5:35, 5:25] = 0.8
     hand, chair = person.copy(), np.full((40, 30), 0.2, np.float32)
@@ -245,13 +245,13 @@ def test_each_bad_file_is_named_and_the_others_are_done(models, soft_root, tmp_p
     assert "There is no file" in capsys.readouterr().err
 
 
-def test_two_photos_never_share_a_mask(models, tmp_path, capsys):
+def test_two_photos_never_have_one_mask(models, tmp_path, capsys):
     draw(tmp_path / "in" / "a.png"), draw(tmp_path / "in" / "a.jpg", 1)
     assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 1
     assert "a.png is already that of" in capsys.readouterr().err
 
 
-def test_a_name_that_no_list_can_hold_is_told(models, tmp_path, capsys):
+def test_a_name_that_no_list_can_hold_is_named(models, tmp_path, capsys):
     draw(tmp_path / "a\tb.png")
     assert run(tmp_path / "a\tb.png", "--output", tmp_path / "out", model=models["one"]) == 1
     assert "has a tab or a line break in its path: rename it" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The wheel, in an environment of its own without Paddle."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,12 @@ ROOT = Path(__file__).parent.parent
 def environment(tmp_path_factory):
     """Folder of a fresh virtual environment into which the wheel of this tree was installed."""
     folder = tmp_path_factory.mktemp("package")
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT]
+    source = folder / "source"  # a copy, because the build writes beside its sources
+    for name in ("portraitnet", "weights"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source]
     subprocess.run(wheel, check=True)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     pip = folder / "venv" / "bin" / "pip"

@@ -37,7 +37,7 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_one_photo_gets_its_overlay_and_is_told(model_path, tmp_path, capsys):
+def test_one_photo_gets_its_overlay_and_a_line(model_path, tmp_path, capsys):
     photo = draw(tmp_path / "me.jpg")
     before = photo.read_bytes()
     assert run(model_path, photo) == 0
@@ -46,8 +46,10 @@ def test_one_photo_gets_its_overlay_and_is_told(model_path, tmp_path, capsys):
     written = cv2.imread(str(tmp_path / "me_overlay.png"))
     assert np.array_equal(written, effects.overlay(image, probability))
     message = capsys.readouterr()
-    share = effects.mask_of(probability).mean()
-    assert f"me_overlay.png: {share:.1%} person, " in message.out and message.out.endswith(" ms\n")
+    fraction = effects.mask_of(probability).mean()
+    assert f"me_overlay.png: {fraction:.1%} person, " in message.out and message.out.endswith(
+        " ms\n"
+    )
     assert photo.read_bytes() == before and files(tmp_path) == ["me.jpg", "me_overlay.png"]
     assert "photo/s" not in message.err, "a progress bar for one photo"
 
@@ -107,7 +109,7 @@ def test_background_takes_names_codes_and_photos(tmp_path):
     assert np.array_equal(read_background(str(photo)), read_image(photo))
 
 
-def test_a_background_that_is_nothing_is_told(capsys):
+def test_a_background_that_is_neither_colour_nor_photo_is_named(capsys):
     for text in ("mauve", "#12345g"):
         with pytest.raises(SystemExit) as stop:
             portraitnet_command.parse_args(["a.png", "--mode", "replace", "--background", text])
@@ -192,7 +194,7 @@ def test_an_input_is_never_overwritten(model_path, tmp_path, capsys):
     assert "a_overlay.png is an input and is kept: give another --output" in capsys.readouterr().err
 
 
-def test_two_photos_never_share_a_result(model_path, tmp_path, capsys):
+def test_two_photos_never_have_one_result(model_path, tmp_path, capsys):
     photos = [draw(tmp_path / "a.png"), draw(tmp_path / "a.jpg", 1)]
     assert run(model_path, *photos) == 1
     message = capsys.readouterr().err
@@ -341,14 +343,14 @@ def test_json_is_a_line_a_photo_and_all_of_stdout(model_path, tmp_path, capsys):
     message = capsys.readouterr()
     first, second = map(json.loads, message.out.splitlines())
     assert first.pop("milliseconds") > 0
-    share = effects.mask_of(open_predictor(model_path).probability(read_image(good))).mean()
+    fraction = effects.mask_of(open_predictor(model_path).probability(read_image(good))).mean()
     results = [str(tmp_path / f"a_{mode}.png") for mode in ("overlay", "mask")]
-    assert first == {"photo": str(good), "results": results, "person": round(float(share), 4)}
+    assert first == {"photo": str(good), "results": results, "person": round(float(fraction), 4)}
     assert second.keys() == {"photo", "error"} and "not a readable picture" in second["error"]
     assert "bad.jpg is not a readable picture" in message.err and "a_overlay" not in message.err
 
 
-def test_paddle_alone_is_told_what_is_faster(monkeypatch, tmp_path, capsys):
+def test_paddle_alone_names_what_is_faster(monkeypatch, tmp_path, capsys):
     photo = draw(tmp_path / "a.png")
     paddle = open_predictor(backend="paddle")
     monkeypatch.setattr(predict, "main", make_command("predict.py", lambda *args, **flags: paddle))
@@ -356,16 +358,16 @@ def test_paddle_alone_is_told_what_is_faster(monkeypatch, tmp_path, capsys):
     assert "apps.txt` makes it about seven times as fast" in capsys.readouterr().out
 
 
-def test_nobody_is_told_and_is_an_error_only_where_a_person_is_required(
+def test_no_person_is_reported_and_an_error_only_if_one_is_required(
     model_path, tmp_path, capsys, monkeypatch
 ):
     photos = draw(tmp_path / "me.png"), draw(tmp_path / "wall.png", height=61)
-    whole = Predictor.restore
+    restore = Predictor.restore
 
-    def nobody_on_the_wall(self, probability, image):
-        return whole(self, probability * (len(image) != 61), image)
+    def no_person_on_the_wall(self, probability, image):
+        return restore(self, probability * (len(image) != 61), image)
 
-    monkeypatch.setattr(Predictor, "restore", nobody_on_the_wall)
+    monkeypatch.setattr(Predictor, "restore", no_person_on_the_wall)
     assert run(model_path, *photos) == 0
     message = capsys.readouterr()
     assert message.err.count("no person was found") == 1

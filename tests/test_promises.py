@@ -78,10 +78,10 @@ def commands_in(document):
 
 
 def commands_of_recipe(recipe, folder):
-    """Every `python …` that a recipe runs, told by a shell in which python only tells."""
-    tell = 'python() { printf "%s\\n" "$@" ""; }\n'
+    """Every `python …` that a recipe runs, printed by a shell in which python only prints."""
+    define = 'python() { printf "%s\\n" "$@" ""; }\n'
     done = subprocess.run(
-        ["bash", "-c", tell + recipe.read_text()], cwd=folder, capture_output=True, text=True
+        ["bash", "-c", define + recipe.read_text()], cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     calls = [call.splitlines() for call in done.stdout.strip().split("\n\n")]

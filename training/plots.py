@@ -1,4 +1,4 @@
-"""How a training is shown: its curves as a picture that every browser opens, and VisualDL's."""
+"""Pictures of a training: curves as an SVG that every browser opens, and VisualDL's panels."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from portraitnet.geometry import letterbox
 from portraitnet.predictor import Predictor
 from training.checkpoints import runner
 
-PANEL_PHOTOS, PANEL_SIDE = 8, 224  # of VisualDL's rows of validation photos
-WIDTH, HEIGHT, LEFT, TOP = 480, 180, 64, 40  # of a panel of the curves, its axis and title, pixels
-LEGEND = 170  # pixels right of a panel
+PANEL_PHOTOS, PANEL_SIDE = 8, 224  # photos in VisualDL's rows, and their side in pixels
+WIDTH, HEIGHT, LEFT, TOP = 480, 180, 64, 40  # pixels: a panel, its axis and its title
+LEGEND = 170  # width of the legend, pixels
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -28,7 +28,7 @@ def draw_curves(history: Sequence[dict]) -> str:
     Returns:
         SVG.
     """
-    epochs = [line["epoch"] for line in history]
+    epochs = [line["epoch"] + 1 for line in history]  # readers count from one
     loss = {"training": [line["loss"].get("total", math.nan) for line in history]}
     names = dict.fromkeys(name for line in history for name in line["val"])
     iou = {
@@ -106,7 +106,7 @@ def open_writer(output: Path):
 
 
 def log_epoch(writer, state, dataset):
-    """VisualDL's figures of an epoch, and its masks over those of the truth."""
+    """Write an epoch's scores, and its masks above the true ones, to VisualDL."""
     for name, summary in state.history[-1]["val"].items():
         for score_name in ("accuracy", "miou_raw", SELECTION, "boundary_iou"):
             writer.add_scalar(f"{name}/{score_name}", summary[score_name], state.epoch)
@@ -114,7 +114,7 @@ def log_epoch(writer, state, dataset):
 
 
 def draw_panel(model, dataset):
-    """First validation photos side by side, the network's masks above and the true ones below.
+    """The first validation photos side by side: the network's masks above the true ones.
 
     Returns:
         (2 * PANEL_SIDE, W, 3) uint8 RGB.

@@ -77,7 +77,7 @@ class Schedule:
 
     @cached_property
     def epoch_costs(self) -> np.ndarray:
-        """Each epoch's share of the training's time, which goes with its pixels; sums to 1."""
+        """Each epoch's fraction of the training's time, which goes with its pixels; sums to 1."""
         pixels = np.square(np.array(self.sizes, float))
         return pixels / pixels.sum()
 

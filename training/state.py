@@ -14,7 +14,6 @@ import paddle.distributed as dist
 import kernels
 from models import PortraitNet
 from models.weights import (
-    DAMAGED,
     are_weights,
     load_pretrained,
     load_state,
@@ -32,6 +31,18 @@ from training.distributed import (
 HARMLESS = ("resume", "output", "log_iter", "sizes")  # settings that may change
 DECIDING = ("batch_size", "seed")  # of the order of the photos
 SELECTED = "mean_person_iou"  # of an epoch
+# Errors of Paddle's optimizer and scaler when they are given a foreign state, from experiments.
+FOREIGN = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 RESUME_FILE = "resume.pdstate"  # in the training's folder; the epoch's weights lie beside it
 
 
@@ -248,7 +259,7 @@ class TrainingState:
             self.optimizer.set_state_dict(state["optimizer"])
             if self.scaler is not None:
                 self.scaler.load_state_dict(state["scaler"])
-        except (*DAMAGED, AssertionError) as error:
+        except FOREIGN as error:
             raise ValueError(f"{path} holds no state of this optimizer ({error}).") from None
         for name in (*self.PLACE, "sums"):
             setattr(self, name, state[name])

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +25,7 @@ def compiled(tmp_path, monkeypatch):
 
     real_run = subprocess.run
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", sys.executable)  # any program that answers --version
     monkeypatch.setattr(build.subprocess, "run", compile_library)
     monkeypatch.setattr(build, "_import", build._library)
     return calls

@@ -1,9 +1,10 @@
-"""The fast kernels say what Paddle's own say, whatever the shape, the mode and the threads."""
+"""The fused kernels equal Paddle's own, whatever the shape, the mode and the threads."""
 
 import copy
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -27,10 +28,15 @@ BLOCKS = sorted(
 BLOCKS += sorted({(o, o, 1, t) for o, repeats, _, t in STAGES if repeats > 1})
 
 
-def accelerated(model, threads=2):
-    sentence = kernels.accelerate(model, threads)
-    if not sentence.startswith(FAST):
+def check_fast(sentence):
+    """Skip where no compiler is; anything else that keeps the fast kernels away is a failure."""
+    if sys.platform != "linux" or shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip(sentence)
+    assert sentence.startswith(FAST), sentence
+
+
+def accelerated(model, threads=2):
+    check_fast(kernels.accelerate(model, threads))
     return model
 
 
@@ -413,6 +419,19 @@ def away_from_kinks(model):
     return model
 
 
+def in_float64(model):
+    """The same network in float64."""
+    paddle.set_default_dtype("float64")
+    exact = PortraitNet()
+    paddle.set_default_dtype("float32")
+    for name, tensor in model.state_dict().items():
+        exact.state_dict()[name].set_value(tensor.astype("float64"))
+    return exact
+
+
+FLOAT32_STEP = 2.0**-23  # relative distance of neighbouring numbers
+
+
 def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
@@ -481,10 +500,21 @@ def test_rectangles_of_mixed_shapes_equal_stock():
     paddle.seed(0)
     stock = away_from_kinks(PortraitNet())
     fast = accelerated(copy.deepcopy(stock))
+    exact = in_float64(stock)
     for height, width in ((160, 288), (64, 32), (32, 96), (256, 192), (64, 32)):
         batch = paddle.randn([2, 3, height, width])
-        for ours, truth in zip(training_step(fast, batch), training_step(stock, batch)):
-            assert distance(ours, truth) < 2e-5, (height, width)
+        steps = zip(
+            training_step(fast, batch),
+            training_step(stock, batch),
+            training_step(exact, batch.astype("float64")),
+        )
+        for ours, theirs, truth in steps:
+            # At 64x32 BatchNorm divides by the spread of four numbers, which magnifies rounding:
+            # the measure is what Paddle's own float32 kernels lose against float64 there. Sums in
+            # another order lose several times as much (2 to 7 times, with AVX2 as with AVX-512);
+            # a row that is left out, or counted twice, a thousand times.
+            rounding = max(distance(theirs, truth), FLOAT32_STEP)
+            assert distance(ours, truth) < 10 * rounding, (height, width)
 
 
 def test_memory_stays_flat_over_mixed_shapes():
@@ -517,8 +547,8 @@ for number in range(120):
 print(memory() - before)
 """
     sentence, growth = run_python(code).splitlines()
-    if sentence.startswith(FAST):
-        assert float(growth) < 2.5, growth  # MB, in pages of 2; 0.04 a step would make 4.8
+    check_fast(sentence)
+    assert float(growth) < 2.5, growth  # MB, in pages of 2; 0.04 a step would make 4.8
 
 
 def test_large_tensors_leave_no_holes():
@@ -543,12 +573,12 @@ for _ in range(3):
 print(peak() - before)
 """
     sentence, growth = run_python(code).splitlines()
-    if sentence.startswith(FAST):
-        assert float(growth) < 400, growth  # MB; 350 here, 470 and more with holes
+    check_fast(sentence)
+    assert float(growth) < 400, growth  # MB; 350 here, 470 and more with holes
 
 
 def test_a_busy_core_is_not_waited_for():
-    """Two threads on one core: who has nothing to do leaves the core to who has."""
+    """Two threads on one core: an idle thread leaves the core to the busy one."""
     code = """
 import os, sys, time
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
@@ -565,9 +595,9 @@ def seconds():
 print(min(seconds() for _ in range(12)))
 """
     (sentence, one), (_, two) = (run_python(code, n).splitlines() for n in ("1", "2"))
-    if sentence.startswith(FAST):
-        # 1.1 to 1.6 here, however busy the machine; 4 and more with barriers that spin.
-        assert float(two) < 3 * float(one)
+    check_fast(sentence)
+    # 1.1 to 1.6 here, however busy the machine; 4 and more with barriers that spin.
+    assert float(two) < 3 * float(one)
 
 
 def test_a_deep_copy_runs_on_its_own_weights():
@@ -617,7 +647,7 @@ def test_stock_kernels_without_a_compiler(monkeypatch):
 
 
 def test_stock_kernels_for_another_dtype():
-    assert "ours are for float32" in kernels.accelerate(PortraitNet().to(dtype="float64"))
+    assert "the fused kernels need float32" in kernels.accelerate(PortraitNet().to(dtype="float64"))
 
 
 def test_stock_kernels_when_the_build_fails(tmp_path):
@@ -630,6 +660,7 @@ def test_stock_kernels_when_the_build_fails(tmp_path):
 def test_stock_kernels_when_the_cache_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("CXX", sys.executable)  # any program that answers --version
     monkeypatch.setattr(kernels, "_operators", None)
     assert "cannot be written (set XDG_CACHE_HOME" in kernels.accelerate(PortraitNet())
 

@@ -77,7 +77,7 @@ def test_cross_entropy_ignores_pixels():
     assert logits.grad[0, :, 0, 2].abs().max().item() == 0
 
 
-def test_cross_entropy_takes_shares_and_small_integers():
+def test_cross_entropy_takes_soft_masks_and_small_integers():
     logits = pixels(LOG3)
     soft = cross_entropy(logits, labels(0.25, dtype="float32"))
     assert soft.item() == pytest.approx(0.25 * math.log(4 / 3) + 0.75 * math.log(4), rel=1e-6)
@@ -157,7 +157,7 @@ def test_focal_alpha_weighs_the_classes(alpha, expected):
 def test_focal_smooth_rate_and_ignore_index():
     logits = pixels(LOG3, 9.0)
     loss = FocalLoss(None, gamma=1.0, ignore_index=7, smooth_rate=0.2)(logits, labels(1, 7))
-    # shares .9 and .1; (1 - p) -log p with p 3/4 and 1/4
+    # soft labels .9 and .1; (1 - p) -log p with p 3/4 and 1/4
     assert loss.item() == pytest.approx(
         0.9 * math.log(4 / 3) / 4 + 0.1 * math.log(4) * 3 / 4, rel=1e-6
     )

@@ -61,7 +61,7 @@ def write_graph(folder, graph, name="movenet-lightning"):
 def tensorflow_features(graph, image):
     """The four features as TensorFlow computes them, for a (S, S, 3) uint8 BGR image.
 
-    But for one thing: TensorFlow pads the image with 127.5 and this with MEAN, as our batch does.
+    One difference: TensorFlow pads the image with 127.5 and this with MEAN, as our batch does.
     """
 
     def convolve(x, name, stride=1):
@@ -207,7 +207,7 @@ def test_a_wrong_graph_is_one_sentence(tmp_path, photos, capsys):
     assert not (tmp_path / "person.pdparams").exists()
 
 
-def test_a_folder_without_photos_and_wrong_usage_are_told(tmp_path, capsys):
+def test_a_folder_without_photos_and_wrong_usage_are_reported(tmp_path, capsys):
     folder = write_graph(tmp_path / "graph", made_up_graph())
     output = ["--output", str(tmp_path / "person.pdparams")]
     assert movenet.main([str(folder), "--photos", str(tmp_path), *output]) == 1

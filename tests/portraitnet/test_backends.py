@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backends")
     save_random_weights(folder / "portraitnet.pdparams", seed=1)
     paths = ["--model_path", str(folder / "portraitnet.pdparams")]
-    assert export.main([*paths, "--size", f"{SIZE}", "--formats", "onnx", "inference"]) == 0
+    formats = ["onnx", "inference"]
+    if is_installed("litert"):
+        formats.append("tflite")
+    assert export.main([*paths, "--size", f"{SIZE}", "--formats", *formats]) == 0
     return folder
 
 
@@ -48,11 +52,13 @@ def test_every_backend_gives_the_same_probability(folder, backend):
     assert np.ptp(expected[0]) > 0.05, "a flat answer proves nothing"
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "litert"])
 def test_the_size_is_the_files_unless_another_is_wanted(folder, backend):
     pytest.importorskip(BACKENDS[backend].package)
     for wanted, size in ((None, SIZE), (64, 64)):
-        network = load(folder / "portraitnet.onnx", backend, size=wanted, threads=1)
+        network = load(
+            folder / f"portraitnet{BACKENDS[backend].ending}", backend, size=wanted, threads=1
+        )
         assert network.size == size
 
 
@@ -71,7 +77,7 @@ def test_a_file_with_fixed_sides_is_refused(folder, tmp_path, backend):
         load(tmp_path / "fixed.onnx", backend, threads=1)
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino", "inference"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "inference", "litert"])
 @pytest.mark.parametrize("part", [0, 0.01, 0.5])
 def test_a_damaged_file_is_one_sentence(folder, tmp_path, backend, part):
     pytest.importorskip(BACKENDS[backend].package)
@@ -160,7 +166,7 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
         choose("light")
 
 
-def test_the_lite_network_sees_smaller_views(folder, tmp_path, monkeypatch):
+def test_the_lite_network_has_smaller_inputs(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
     for name in ("portraitnet.pdparams", "portraitnet_lite.pdparams"):
         shutil.copy(folder / "portraitnet.pdparams", tmp_path / name)
@@ -180,20 +186,21 @@ def test_a_file_the_backend_does_not_run_is_refused():
         choose("b.xyz")
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "litert"])
 def test_paddle_is_not_imported_for_another_backend(folder, tmp_path, backend):
     pytest.importorskip(BACKENDS[backend].package)
+    name = f"portraitnet{BACKENDS[backend].ending}"
     code = (
         "import sys, predict; "
         f"status = predict.main(['{ROOT}/examples', '--model_path', "
-        f"'{folder}/portraitnet.onnx', '--backend', '{backend}', '--output', '{tmp_path}']); "
+        f"'{folder}/{name}', '--backend', '{backend}', '--output', '{tmp_path}']); "
         "sys.exit(status or 'paddle' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert f"portraitnet.onnx with {backend}" in done.stdout
+    assert f"{name} with {backend}" in done.stdout
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -239,11 +246,32 @@ def onnx_file(path, value=0.5, outputs=("probability",), size=None):
     return path
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def litert_file(path, value=0.5, names=("batch", "probability"), metadata=None, stride=1):
+    """A LiteRT network that answers one value everywhere."""
+    pytest.importorskip("ai_edge_litert")
+    from models.tflite_graph import TFLiteGraph, tflite_file
+
+    graph = TFLiteGraph()
+    batch = graph.tensor([1, 64, 64, 3], names[0])
+    weight, bias = np.zeros((1, 3, 1, 1)), np.array([value])
+    answer = graph.convolution(batch, weight, bias, names[1], stride)
+    path.write_bytes(tflite_file(graph, batch, answer, metadata or {}))
+    return path
+
+
+def model_file(folder, backend, value=0.5, size=None):
+    """A network of a backend that answers one value everywhere."""
+    if backend == "litert":
+        metadata = {} if size is None else {"size": size}
+        return litert_file(folder / "net.tflite", value, metadata=metadata)
+    return onnx_file(folder / "net.onnx", value, size=size)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "litert"])
 @pytest.mark.parametrize("size", ["100000", "-32", "0", "33", "ten", "", "1e3", "9" * 99])
 def test_an_absurd_input_size_in_a_file_is_refused(tmp_path, backend, size):
     pytest.importorskip(BACKENDS[backend].package)
-    path = onnx_file(tmp_path / "net.onnx", size=size)
+    path = model_file(tmp_path, backend, size=size)
     with pytest.raises(ValueError, match="not a multiple of 32 up to 1024"):
         load(path, backend)
 
@@ -256,16 +284,47 @@ def test_two_outputs_are_refused(tmp_path, backend):
         load(path, backend)
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "litert"])
 @pytest.mark.parametrize("value", [-0.5, 1.5, 1e9])
 def test_answers_that_are_no_probabilities_are_refused(tmp_path, backend, value):
     pytest.importorskip(BACKENDS[backend].package)
     photo = draw_portrait(np.random.default_rng(0))[0]
-    predictor = open_predictor(onnx_file(tmp_path / "net.onnx", value), backend)
+    predictor = open_predictor(model_file(tmp_path, backend, value), backend)
     with pytest.raises(ValueError, match="not from 0 to 1"):
         predictor.probability(photo)
-    right = open_predictor(onnx_file(tmp_path / "right.onnx", 0.25), backend, refine=False)
+    right = open_predictor(model_file(tmp_path, backend, 0.25), backend, refine=False)
     assert right.probability(photo) == pytest.approx(0.25)
+
+
+def test_a_litert_file_of_other_names_is_refused(tmp_path):
+    path = litert_file(tmp_path / "other.tflite", names=("x", "y"))
+    with pytest.raises(ValueError, match="takes x and gives y, not batch and probability"):
+        load(path, "litert")
+
+
+def test_a_litert_answer_of_another_shape_is_refused(tmp_path):
+    path = litert_file(tmp_path / "half.tflite", stride=2)
+    photo = draw_portrait(np.random.default_rng(0), 96, 96)[0]
+    with pytest.raises(ValueError, match=r"answers with \(1, 33, 33\) numbers for \(1, 64, 64\)"):
+        open_predictor(path, "litert", size=64).probability(photo)
+
+
+@pytest.mark.parametrize("metadata", ["{", "[" * 100_000, "\xff"])
+def test_damaged_metadata_of_a_litert_file_is_one_sentence(tmp_path, monkeypatch, metadata):
+    monkeypatch.setattr(json, "dumps", lambda value: metadata)
+    path = litert_file(tmp_path / "net.tflite")
+    with pytest.raises(ValueError, match="net.tflite is damaged or no model"):
+        load(path, "litert")
+
+
+def test_a_litert_file_may_be_replaced_while_it_is_used(tmp_path):
+    """Threads that come later run the file that was loaded."""
+    path = litert_file(tmp_path / "net.tflite", 0.25)
+    run_batch = load(path, "litert").run_batch
+    litert_file(path, 0.75)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(run_batch, np.zeros((2, 3, 32, 96), np.float32)).result()
+    assert answer.shape == (2, 32, 96) and (answer == 0.25).all()
 
 
 def test_a_file_that_the_sums_do_not_list_is_refused(folder, tmp_path):

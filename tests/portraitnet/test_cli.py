@@ -69,7 +69,7 @@ def test_help_shows_a_default_where_there_is_one():
         (PermissionError(13, "Permission denied", "a"), 1, "x.py: [Errno 13] Permission denied"),
         (MemoryError(), 1, "x.py: MemoryError\n"),
         (ModuleNotFoundError("No module", name="onnx"), 1, "x.py: this needs onnx: run `pip"),
-        (KeyboardInterrupt(), 130, "x.py: Stopped"),
+        (KeyboardInterrupt(), 130, "x.py: Interrupted"),
     ],
 )
 def test_a_command_ends_in_one_line(error, code, message, capsys):
@@ -91,11 +91,11 @@ def test_a_bug_keeps_its_traceback():
         main([])
 
 
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tmp_path):
-    script = "from portraitnet.cli import command\n"
+def test_a_closed_pipe_ends_a_command_quietly_with_code_1(tmp_path):
+    script = "import sys\nfrom portraitnet.cli import command\n"
     script += "@command('x.py')\ndef main(argv=None):\n    while True:\n        print('y' * 9999)\n"
-    (tmp_path / "x.py").write_text(script + "main()\n")
-    pipe = f"{sys.executable} {tmp_path / 'x.py'} | head -n 1 | wc -c"
+    (tmp_path / "x.py").write_text(script + "sys.exit(main())\n")
+    pipe = f"{sys.executable} {tmp_path / 'x.py'} | head -n 1 | wc -c; echo ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(pipe, shell=True, env=environment, capture_output=True, text=True)
-    assert (done.stdout.strip(), done.stderr) == ("10000", "")
+    done = subprocess.run(["bash", "-c", pipe], env=environment, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["10000", "1"], "")

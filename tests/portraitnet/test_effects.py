@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
-from portraitnet import effects, images, postprocess
+from portraitnet import effects, images
 
 MODES = {
     "overlay": effects.overlay,
@@ -158,37 +158,6 @@ def test_fill_does_not_stretch():
     filled = effects.fill(disc, 100, 300)[:, :, 0] > 127
     rows, columns = np.flatnonzero(filled.any(1)), np.flatnonzero(filled.any(0))
     assert np.ptp(columns) == pytest.approx(120, abs=3) and np.ptp(rows) == 99
-
-
-def test_where_nobody_is_the_mask_is_empty():
-    suspicion = np.full((64, 64), 0.1, np.float32)
-    suspicion[10:29, 10:29] = 0.7  # unsure: 361 of 4096 pixels
-    suspicion[50:53, 50:53] = 0.99  # sure and small: 9 pixels
-    suspicion[51, 53:] = 0.3
-    assert not postprocess.drop_doubtful(suspicion).any()
-
-
-def test_a_network_that_is_unsure_of_everything_shows_its_largest_region():
-    unsure = np.full((64, 64), 0.1, np.float32)
-    unsure[10:40, 10:40] = 0.6  # 900 of 4096 pixels
-    unsure[50:60, 50:60] = 0.6
-    kept = postprocess.drop_doubtful(unsure)
-    assert (kept[10:40, 10:40] == np.float32(0.6)).all() and not kept[50:60, 50:60].any()
-    unsure[50:60, 50:60] = 0.9  # one sure person: the doubtful region goes, however large
-    kept = postprocess.drop_doubtful(unsure)
-    assert not kept[10:40, 10:40].any() and kept[55, 55] == np.float32(0.9)
-
-
-def test_a_person_stays_and_blobs_beside_go():
-    probability = np.full((64, 64), 0.1, np.float32)
-    probability[20:, 8:30] = 0.95
-    probability[15:20, 8:30] = 0.6  # the rim of the person
-    probability[30:50, 50:60] = 0.7
-    probability[28:30, 50:60] = 0.4  # the rim of the blob
-    kept = postprocess.drop_doubtful(probability)
-    expected = probability.copy()
-    expected[28:50, 50:60] = 0
-    assert np.array_equal(kept, expected) and kept.dtype == np.float32
 
 
 def test_a_cut_out_that_is_fed_back_comes_out_as_it_was():

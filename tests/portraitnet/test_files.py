@@ -1,9 +1,16 @@
 import errno
 import json
+import os
 
 import pytest
 
-from portraitnet.files import whole_file, write_json, write_whole
+from portraitnet.files import (
+    check_writable,
+    refuse_inputs,
+    whole_file,
+    write_json,
+    write_whole,
+)
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -48,3 +55,30 @@ def test_an_error_names_the_file_and_keeps_its_kind(tmp_path):
     with message, whole_file(tmp_path / "a.npy"):
         raise missing
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_input_is_recognised_under_every_name(tmp_path, monkeypatch):
+    """A symbolic link, a hard link, a detour, a link that leads nowhere yet."""
+    photo, missing = tmp_path / "photo.png", tmp_path / "missing.png"
+    photo.touch()
+    (tmp_path / "link.png").symlink_to(photo)
+    os.link(photo, tmp_path / "hard.png")
+    (tmp_path / "soon.png").symlink_to(missing)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "link.png", "hard.png", "folder/photo.png", "folder/hard.png"):
+        for refuse in (refuse_inputs, check_writable):
+            with pytest.raises(ValueError, match=f"{name} is an input and is not overwritten"):
+                refuse(tmp_path / name, keep=[tmp_path / "other.png", "photo.png"])
+    with pytest.raises(ValueError, match="soon.png is an input"):
+        refuse_inputs(tmp_path / "soon.png", keep=[missing])
+    refuse_inputs(tmp_path / "new.png", keep=[photo, missing])
+    assert photo.exists() and (tmp_path / "hard.png").samefile(photo)
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path):
+    check_writable(tmp_path / "new" / "folder" / "a.json")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(IsADirectoryError) as error:
+        check_writable(tmp_path)
+    assert error.value.filename == str(tmp_path)

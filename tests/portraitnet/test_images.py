@@ -117,6 +117,31 @@ def test_a_header_tells_the_size_that_opencv_decodes(height, width):
     assert images.picture_size(b"GIF89a" + bytes(20)) is None
 
 
+def segments(jpeg):
+    """The marker segments of a JPEG before its first scan, and the rest from the scan on."""
+    found, place = [], 2
+    while jpeg[place + 1] != 0xDA:
+        length = 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        found.append(jpeg[place : place + length])
+        place += length
+    return found, jpeg[place:]
+
+
+def test_a_jpegs_size_is_in_its_frame_header_and_no_other_segment():
+    """Huffman tables (DHT, 0xC4), which look like a frame's marker, may come before the frame."""
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    found, scan = segments(cv2.imencode(".jpg", picture)[1].tobytes())
+    tables = [each for each in found if each[1] == 0xC4]
+    others = [each for each in found if each[1] != 0xC4]
+    arithmetic = b"\xff\xcc\x00\x04\x00\x10"  # DAC
+    jpeg = b"\xff\xd8" + b"".join([*tables, *others]) + scan
+    assert tables and cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) is not None
+    assert images.picture_size(jpeg) == (60, 40)
+    assert images.picture_size(jpeg[:2] + arithmetic + jpeg[2:]) == (60, 40)
+    padded = jpeg[:2] + b"\xff\xff" + jpeg[2:]
+    assert images.picture_size(padded) == (60, 40)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0cut"])
 @pytest.mark.parametrize("read", [images.read_image, images.read_mask])
 def test_unreadable_files_are_named(tmp_path, content, read):

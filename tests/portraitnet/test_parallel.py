@@ -1,10 +1,11 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from portraitnet.parallel import ahead, in_thread, outcomes
+from portraitnet.parallel import ahead, in_thread, outcomes, window
 
 
 def test_few_items_are_in_memory_at_a_time():
@@ -94,3 +95,36 @@ def test_what_the_network_raises_ends_it():
 
     with pytest.raises(ValueError, match="no network"):
         list(outcomes(range(3), np.sqrt, broken, print))
+
+
+def test_who_stops_taking_cancels_what_waits():
+    """One thread is at an item when the reader stops; those behind it are never begun."""
+    begun, reached, gate = [], threading.Event(), threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if item == 1:
+            reached.set()
+            gate.wait(30)
+        return item
+
+    with ThreadPoolExecutor(1) as pool:
+        results = window(pool, work, range(100), depth=5)
+        assert next(results) == 0
+        reached.wait(30)
+        results.close()
+        gate.set()
+    assert begun == [0, 1]
+
+
+def test_an_error_cancels_what_waits():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.001)
+        raise ValueError("unread")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="unread"):
+        list(window(pool, work, range(100), depth=50))
+    assert len(begun) < 50

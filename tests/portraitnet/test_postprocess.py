@@ -1,3 +1,5 @@
+"""From the network's answer to the photo's size: regions that are kept, edges that are followed."""
+
 import cv2
 import numpy as np
 import pytest
@@ -7,25 +9,53 @@ from portraitnet.geometry import resize
 from portraitnet.postprocess import (
     APPLY_SIDE,
     CLEAR,
+    drop_doubtful,
     guided_upsample,
     without_specks,
     without_spikes,
 )
 
 
-def portrait(height=150, width=110, seed=0):
-    return draw_portrait(np.random.default_rng(seed), height, width)
+def test_regions_too_unsure_or_too_small_are_removed():
+    suspicion = np.full((64, 64), 0.1, np.float32)
+    suspicion[10:29, 10:29] = 0.7  # unsure: 361 of 4096 pixels
+    suspicion[50:53, 50:53] = 0.99  # sure and small: 9 pixels
+    suspicion[51, 53:] = 0.3
+    assert not drop_doubtful(suspicion).any()
+
+
+def test_a_network_that_is_unsure_of_everything_shows_its_largest_region():
+    unsure = np.full((64, 64), 0.1, np.float32)
+    unsure[10:40, 10:40] = 0.6  # 900 of 4096 pixels
+    unsure[50:60, 50:60] = 0.6
+    kept = drop_doubtful(unsure)
+    assert (kept[10:40, 10:40] == np.float32(0.6)).all() and not kept[50:60, 50:60].any()
+    unsure[50:60, 50:60] = 0.9  # one sure person: the doubtful region goes, however large
+    kept = drop_doubtful(unsure)
+    assert not kept[10:40, 10:40].any() and kept[55, 55] == np.float32(0.9)
+
+
+def test_a_person_is_kept_and_doubtful_regions_beside_are_removed():
+    probability = np.full((64, 64), 0.1, np.float32)
+    probability[20:, 8:30] = 0.95
+    probability[15:20, 8:30] = 0.6  # the rim of the person
+    probability[30:50, 50:60] = 0.7
+    probability[28:30, 50:60] = 0.4  # the rim of the blob
+    kept = drop_doubtful(probability)
+    expected = probability.copy()
+    expected[28:50, 50:60] = 0
+    assert np.array_equal(kept, expected) and kept.dtype == np.float32
 
 
 @pytest.mark.parametrize("value", [0, 0.3, 0.5, 1])
 def test_a_flat_answer_stays_flat_and_gets_surer(value):
-    image, _ = portrait()
+    image, _ = draw_portrait(np.random.default_rng(0), 150, 110)
     refined = guided_upsample(np.full((64, 32), value, np.float32), image)
     odds = value**2, (1 - value) ** 2
     assert refined == pytest.approx(odds[0] / sum(odds), abs=1e-4)
 
 
-def test_texture_leaves_no_print_away_from_the_boundary():
+def test_a_textured_photo_changes_the_mask_only_near_the_boundary():
     """A chessboard of random colours behind person and wall alike, and a boundary 30 px wide."""
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (48, 64, 3), np.uint8), (640, 480), interpolation=0)
@@ -34,11 +64,11 @@ def test_texture_leaves_no_print_away_from_the_boundary():
     answer = cv2.blur(answer, (3, 3))
     plain = guided_upsample(answer, np.full_like(image, 90))
     printed = np.abs(guided_upsample(answer, image) - plain).max(0)
-    assert printed[320:328].max() > 0.1, "a test of nothing"
+    assert printed[320:328].max() > 0.1, "this photo tests nothing"
     assert printed[:290].max() < 0.01 and printed[350:].max() < 0.01
 
 
-def test_refinement_stays_between_0_and_1():
+def test_upsampling_stays_between_0_and_1():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (200, 300, 3), np.uint8)
     probability = (rng.random((32, 64)) > 0.5).astype(np.float32)
@@ -46,9 +76,9 @@ def test_refinement_stays_between_0_and_1():
     assert refined.min() >= 0 and refined.max() <= 1
 
 
-def test_refinement_moves_the_mask_to_the_edge_of_the_photo():
+def test_upsampling_moves_the_mask_to_the_edge_of_the_photo():
     """A mask a few pixels off, and coarse, is drawn to where the photo changes."""
-    image, mask = portrait(640, 480, seed=3)
+    image, mask = draw_portrait(np.random.default_rng(3), 640, 480)
     coarse = resize(np.roll(mask, (5, 5), (0, 1)) * np.uint8(255), 64, 48) / np.float32(255)
 
     def wrong(probability):
@@ -59,7 +89,7 @@ def test_refinement_moves_the_mask_to_the_edge_of_the_photo():
 
 
 def test_beyond_apply_side_the_answer_is_that_of_the_shrunk_photo():
-    image, mask = portrait(APPLY_SIDE, 600, seed=3)
+    image, mask = draw_portrait(np.random.default_rng(3), APPLY_SIDE, 600)
     coarse = resize(mask * np.uint8(255), 64, 48) / np.float32(255)
     large = image.repeat(2, axis=0).repeat(2, axis=1)  # its 2x2 means are the image
     expected = cv2.resize(guided_upsample(coarse, image), (1200, 2 * APPLY_SIDE))

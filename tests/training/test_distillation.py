@@ -18,30 +18,30 @@ class Half:
         return [np.full(image.shape[:2], 0.5, np.float32) for image in images]
 
 
-@pytest.mark.parametrize("share", [0, 0.25, 1])
-def test_targets_are_the_mean_of_mask_and_answer(share):
+@pytest.mark.parametrize("weight", [0, 0.25, 1])
+def test_targets_are_the_mean_of_mask_and_answer(weight):
     masks = np.zeros((3, 8, 8), np.float32)
     masks[:2, 2:6, 2:6] = 1
     given = masks.copy()
     pairs = [Pair("mine/Images/a.jpg"), Pair("mine/../other/b.jpg"), Pair("theirs/Images/c.jpg")]
-    teacher = Teacher(Half(), share, pairs, ["mine"])
+    teacher = Teacher(Half(), weight, pairs, ["mine"])
     targets = teacher(masks, np.zeros((3, 8, 8, 3), np.uint8), [1, 2, 0])
     assert targets.dtype == np.float32
-    assert np.allclose(targets[0], (1 - share) * masks[0] + share * 0.5)
-    assert (targets[1] == masks[1]).all(), "a photo of another folder was taught"
+    assert np.allclose(targets[0], (1 - weight) * masks[0] + weight * 0.5)
+    assert (targets[1] == masks[1]).all(), "a photo of another folder was distilled"
     assert not targets[2].any(), "the teacher invented somebody"
     assert (masks == given).all()
-    assert Teacher(Half(), share, pairs, None).distilled == [True] * 3
+    assert Teacher(Half(), weight, pairs, None).distilled == [True] * 3
 
 
 def test_training_aims_at_what_the_teacher_says(tmp_path, model_path):
     root = draw_data_root(tmp_path / "data", train=4, val=2)
     ends = {}
-    for share in ("0", "0.5"):
-        output = tmp_path / share
-        flags = ["--teacher", model_path, "--teacher_weight", share, "--output", str(output)]
+    for weight in ("0", "0.5"):
+        output = tmp_path / weight
+        flags = ["--teacher", model_path, "--teacher_weight", weight, "--output", str(output)]
         assert train.main([*SMALL, "--data_root", str(root), *flags]) == 0
-        ends[share] = read_state(output / "model_0.pdparams")["mask_head.weight"].numpy()
+        ends[weight] = read_state(output / "model_0.pdparams")["mask_head.weight"].numpy()
     output = tmp_path / "none"
     assert train.main([*SMALL, "--data_root", str(root), "--output", str(output)]) == 0
     alone = read_state(output / "model_0.pdparams")["mask_head.weight"].numpy()
@@ -75,17 +75,17 @@ def salient_file(path, channels=3, side=64):
         make.make_node("Slice", ["photo", "first", "second", "axis"], ["red"]),
         make.make_node("Sub", ["red", "level"], ["over"]),
         make.make_node("Mul", ["over", "steep"], ["odds"]),
-        make.make_node("Sigmoid", ["odds"], ["share"]),
+        make.make_node("Sigmoid", ["odds"], ["alpha"]),
     ]
-    shapes = {"photo": [1, channels, side, side], "share": [1, 1, side, side]}
+    shapes = {"photo": [1, channels, side, side], "alpha": [1, 1, side, side]}
     ends = {name: make.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()}
-    graph = make.make_graph(nodes, "salient", [ends["photo"]], [ends["share"]], given)
+    graph = make.make_graph(nodes, "salient", [ends["photo"]], [ends["alpha"]], given)
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 15)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
 
 
-def test_what_strikes_the_eye_has_the_photo_s_size_and_place(tmp_path):
+def test_a_salient_object_has_its_size_and_place_in_the_photo(tmp_path):
     image = np.zeros((96, 48, 3), np.uint8)
     image[24:72, 12:36] = 0, 0, 255  # red in BGR
     image[:, 40:] = 255, 0, 0
