@@ -6,6 +6,11 @@ The command prints a table of scores (metrics/) at the photos' own size. All met
 same answers of the network: bilinear, bicubic, the guided filter with the luma as guide (the
 default until 2026-11-24), and `guided_upsample` of portraitnet/postprocess.py (the default).
 --pictures FOLDER writes the cut-outs of all methods side by side.
+
+    python -m benchmarks.refine_quality --data_root EG1800/ --specks --photos PHOTOS/
+
+The command counts the specks and holes of the masks instead. The photos are those of a folder and
+as many of the data set's as make 79 together, and examples/portrait.jpg with sensor noise.
 """
 
 import argparse
@@ -15,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.table import heading, row
@@ -23,7 +29,7 @@ from metrics import boundary_f_score, boundary_iou, confusion, gradient_error, p
 from portraitnet.cli import make_parser
 from portraitnet.effects import contact_sheet, matte, replace
 from portraitnet.geometry import SIZE, input_shape, resize
-from portraitnet.images import Image, Mask, Probability, mask_of, write_image
+from portraitnet.images import Image, Mask, Probability, mask_of, read_image, write_image
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 from portraitnet.predictor import Predictor
 from training.checkpoints import MODEL_PATH, open_predictor
@@ -41,6 +47,10 @@ SCORES = {  # heading -> function of a probability and the true mask; printed in
 SIZES = {"CPU ms at 1280x720": (720, 1280), "at 3000x4000": (4000, 3000)}  # height, width
 TIMED = 12  # number of photos that are stretched to SIZES and timed
 WALL = (90, 160, 60)  # BGR, background of the cut-outs
+SPECK = 0.001  # fraction of the photo below which a region is a speck, or a hole
+SPECK_PHOTOS = 79
+NOISE, NOISY_SIDES = 8, (640, 1600, 3000)  # sigma, 0..255; longer sides, pixels
+PORTRAIT = Path(__file__).parent.parent / "examples" / "portrait.jpg"
 
 
 def luma_guided(
@@ -107,7 +117,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     true_mask = "upsample the true mask at the network's resolution instead of the network's answer"
     add("--true_mask", action="store_true", help=true_mask)
     add("--pictures", type=Path, help="folder for the cut-outs of every photo")
-    return parser.parse_args(argv)
+    add("--specks", action="store_true", help="count specks and holes instead of scoring")
+    add("--photos", type=Path, help="folder of more photos for --specks, counted first")
+    args = parser.parse_args(argv)
+    if args.specks and (args.true_mask or args.pictures):
+        parser.error("--specks counts on the network's masks: leave out --true_mask and --pictures")
+    if args.photos and not args.specks:
+        parser.error("argument --photos: has an effect with --specks alone")
+    return args
 
 
 def reduced(mask: Mask) -> Probability:
@@ -131,11 +148,52 @@ def timed(
         yield 1000 * (time.process_time() - start)
 
 
+def specks(mask: Mask) -> NDArray[np.int64]:
+    """How many regions of a mask, and how many holes, are smaller than SPECK of the photo: (2,)."""
+    counts = []
+    for side in (mask, 1 - mask):
+        _, _, found, _ = cv2.connectedComponentsWithStats(side)
+        areas = found[1:, cv2.CC_STAT_AREA]
+        counts.append(np.count_nonzero(areas < SPECK * mask.size))
+    return np.array(counts)
+
+
+def noisy(image: Image, side: int) -> Image:
+    """The image at a longer side of `side` pixels, with sensor noise."""
+    height, width = (round(length * side / max(image.shape)) for length in image.shape[:2])
+    noise = np.random.default_rng(0).normal(0, NOISE, (height, width, 3))
+    return np.clip(resize(image, height, width) + noise, 0, 255).astype(np.uint8)
+
+
+def count_specks(dataset: PortraitDataset, photos: Path | None, predictor: Predictor) -> None:
+    """Print how many specks and holes every method leaves."""
+    paths = sorted(photos.glob("*.jpg")) if photos else []
+    images = [read_image(path) for path in paths]
+    images += [dataset.photo(i)[0] for i in range(min(len(dataset), SPECK_PHOTOS - len(images)))]
+    groups = {f"{len(images)} photos": images}
+    portrait = read_image(PORTRAIT)
+    groups |= {f"noise, {side} px": [noisy(portrait, side)] for side in NOISY_SIDES}
+    answers = {
+        group: [network_answer(predictor, image) for image in images]
+        for group, images in groups.items()
+    }
+    print(heading(["upsampling", *(f"{group}: specks, holes" for group in groups)]))
+    for name, upsample in METHODS.items():
+        totals = [
+            sum(specks(mask_of(upsample(*each))) for each in zip(answers[group], images))
+            for group, images in groups.items()
+        ]
+        print(row([name, *(f"{found}, {holes}" for found, holes in totals)]))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cv2.setNumThreads(1)
     dataset = PortraitDataset(args.data_root, args.split)
     predictor = None if args.true_mask else open_predictor(args.model_path)
+    if args.specks:
+        count_specks(dataset, args.photos, predictor)
+        return
     scores = {name: [] for name in METHODS}
     milliseconds = {name: [] for name in METHODS}
     for index in tqdm(range(len(dataset))):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from portraitnet.backends import AUTO, RunBatch, choose, load
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, Probability
+from portraitnet.matting import METHODS
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
@@ -90,6 +91,23 @@ class Predictor:
         probabilities = self.run([self.prepare(image) for image in images])
         return [self.restore(*each) for each in zip(probabilities, images)]
 
+    def alpha(self, image: Image, matting: str = "fast") -> Probability:
+        """How opaque the person is, for the effects that take an alpha.
+
+        Args:
+            image: (H, W, 3) uint8 BGR, any size.
+            matting: "none": the network's answer, enlarged; "fast": guided upsampling, as
+                `probability`; "hair": closed-form matting, which finds single strands and takes
+                0.1 to 1.2 seconds more.
+
+        Returns:
+            (H, W) float32, 0..1.
+
+        Raises:
+            ValueError: `matting` is no method's name.
+        """
+        return self.restore_alpha(self.run([self.prepare(image)])[0], image, matting)
+
     def prepare(self, image: Image) -> Image:
         """Image (H, W, 3) uint8 BGR -> network input (h, w, 3) uint8 BGR."""
         return resize(image, *input_shape(*image.shape[:2], self.size))
@@ -111,6 +129,14 @@ class Predictor:
         if self.refine:
             return guided_upsample(drop_doubtful(probability), image)
         return cv2.resize(probability, image.shape[1::-1])
+
+    def restore_alpha(self, probability: Probability, image: Image, matting: str) -> Probability:
+        """A network input's probability (h, w) float32 -> the image's alpha, (H, W) float32."""
+        if matting not in METHODS:
+            raise ValueError(f"There is no matting {matting}: give {', '.join(METHODS)}.")
+        if self.refine:
+            probability = drop_doubtful(probability)
+        return METHODS[matting](image, probability)
 
 
 def check_answers(answers, batch):

@@ -125,6 +125,32 @@ def test_refinement_can_be_switched_off(model_path, tmp_path):
     assert np.array_equal(mask, 255 * effects.mask_of(probability))
 
 
+@pytest.mark.parametrize("mode", ["cutout", "replace", "blur", "grey"])
+def test_matting_gives_the_effects_its_alpha(model_path, tmp_path, mode):
+    photo = draw(tmp_path / "a.png", height=120, width=100)
+    image, predictor = read_image(photo), open_predictor(model_path)
+    pictures = []
+    for matting in ("none", "fast", "hair"):
+        assert run(model_path, photo, "--mode", mode, "--matting", matting) == 0
+        pictures.append(cv2.imread(str(tmp_path / f"a_{mode}.png"), cv2.IMREAD_UNCHANGED))
+        options = effects.Options(
+            read_background("green"), 0.02, alpha=predictor.alpha(image, matting)
+        )
+        assert np.array_equal(pictures[-1], effects.EFFECTS[mode](image, None, options))
+    assert run(model_path, photo, "--mode", mode) == 0
+    usual = cv2.imread(str(tmp_path / f"a_{mode}.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(usual, pictures[1])
+    assert not np.array_equal(pictures[0], usual) and not np.array_equal(pictures[2], usual)
+
+
+def test_matting_without_refinement_is_wrong_usage(capsys):
+    flags = ["a.png", "--mode", "cutout", "--matting", "hair", "--no-refine"]
+    with pytest.raises(SystemExit) as stop:
+        portraitnet_command.parse_args(flags)
+    assert stop.value.code == 2
+    assert "--no-refine means --matting none" in capsys.readouterr().err
+
+
 def test_blur_is_given_in_percent(model_path, tmp_path):
     photo = draw(tmp_path / "a.png")
     assert run(model_path, photo, "--mode", "blur", "--blur", 5) == 0
@@ -376,7 +402,10 @@ def test_a_folders_pictures_are_known_by_their_content(model_path, tmp_path, cap
     assert "1 of 4 photos failed" in message
 
 
-@pytest.mark.parametrize("flags", [["--background", "white"], ["--mode", "grey", "--blur", "3"]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--background", "white"], ["--mode", "grey", "--blur", "3"], ["--matting", "hair"]],
+)
 def test_a_flag_without_effect_is_wrong_usage(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         portraitnet_command.parse_args(["a.png", *flags])

@@ -301,10 +301,11 @@ def test_the_lock_file_fits_package_json():
     "file, module, names",
     [
         ("pixels.js", geometry, ["GRID", "MAX_ELONGATION", "AREA_WEIGHT"]),
-        ("pixels.js", postprocess, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON", "FLAT"]),
+        ("pixels.js", postprocess, ["GUIDE_SIDE", "GUIDE_RADIUS", "GUIDE_EPSILON", "APPLY_SIDE"]),
+        ("pixels.js", postprocess, ["SPIKE", "SPECK", "SUPPORT", "CLEAR"]),
+        ("pixels.js", images, ["THRESHOLD"]),
         ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
-        ("effects.js", images, ["THRESHOLD"]),
-        ("effects.js", postprocess, ["CLEAR", "SOLID", "LARGE_AREA"]),
+        ("effects.js", postprocess, ["SOLID", "LARGE_AREA"]),
         ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
         ("worker.js", backends, ["LITE_SIZE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
@@ -361,6 +362,36 @@ def test_the_same_regions_are_dropped_as_in_python(tmp_path):
     assert np.allclose(found, np.reshape(expected, (30, -1)), atol=1e-7)
 
 
+GUIDED = """
+import { readFileSync, writeFileSync } from "node:fs";
+import { guidedUpsample, picture } from "FOLDER/pixels.js";
+const image = picture(600, 400, 4, new Uint8ClampedArray(readFileSync("image")));
+const answer = picture(60, 40, 1, new Float32Array(new Uint8Array(readFileSync("answer")).buffer));
+writeFileSync("probability", guidedUpsample(answer, image).data);
+"""
+
+
+def test_the_same_spikes_and_specks_go_as_in_python(tmp_path, monkeypatch):
+    """Sensor noise on person and wall, and a wide boundary between them."""
+    rng = np.random.default_rng(0)
+    image = np.where(np.arange(600) < 300, 90, 150)[:, None] + rng.normal(0, 60, (400, 600, 3))
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    answer = np.zeros((40, 60), np.float32)
+    answer[:, 30:] = 1
+    answer = cv2.GaussianBlur(answer, (0, 0), 4)
+    (tmp_path / "image").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
+    (tmp_path / "answer").write_bytes(answer.tobytes())
+    run_node(tmp_path, GUIDED)
+    found = np.frombuffer((tmp_path / "probability").read_bytes(), np.float32).reshape(400, 600)
+    expected = postprocess.guided_upsample(answer, image)
+    assert (np.abs(found - expected) > 0.01).mean() < 1e-4
+    for name in ("without_spikes", "without_specks"):
+        with monkeypatch.context() as patch:
+            patch.setattr(postprocess, name, lambda refined, coarse: refined)
+            kept = postprocess.guided_upsample(answer, image)
+        assert (np.abs(kept - expected) > 0.01).mean() > 1e-3, "the test would check nothing"
+
+
 SHAPES = """
 import { inputShape } from "FOLDER/pixels.js";
 const shapes = GIVEN.map(([height, width, size]) => inputShape({ width, height }, size));
@@ -404,7 +435,9 @@ writeFileSync("cut", smooth(input, answer).data);
 """
 
 
-@pytest.fixture(scope="module", params=[(300, 200), (150, 611), (97, 60), (448, 448), (224, 31)])
+@pytest.fixture(
+    scope="module", params=[(300, 200), (150, 611), (97, 60), (448, 448), (224, 31), (1000, 700)]
+)
 def portrait(request, tmp_path_factory):
     """A drawn photo, a network's answer for its network input, and Node.js's results for both."""
     height, width = request.param
@@ -434,10 +467,10 @@ def test_javascript_computes_what_python_does(portrait):
 
     probability = postprocess.guided_upsample(answer, image)
     ours = made("probability", np.float32, height, width)
-    # The guide differs by one grey level in some pixels. Python also filters pixels that hardly
-    # change, if they are in the tile of others.
+    # The guide differs by one grey level in some pixels, and where a filter's decision hangs on it
+    # a pixel falls to another value: one in a thousand.
     difference = np.abs(ours - probability)
-    assert difference.max() < postprocess.FLAT and difference.mean() < 1e-3
+    assert (difference > 0.05).mean() < 1e-3 and difference.mean() < 1e-3
     mask = made("mask", np.uint8, height, width, 4)
     assert (mask[:, :, 0] // 255 != mask_of(probability)).mean() < 1e-3
 

@@ -3,11 +3,19 @@
 // new RGBA Uint8ClampedArray. `small` is the image shrunk to the size at which colours are estimated
 // and blurred.
 
-import { boxMean, limitedSize, luma, neighbours, picture, resize, stretchedRows } from "./pixels.js";
+import {
+  boxMean,
+  CLEAR,
+  limitedSize,
+  luma,
+  neighbours,
+  picture,
+  resize,
+  stretchedRows,
+  THRESHOLD,
+} from "./pixels.js";
 
-export const THRESHOLD = 0.5; // a pixel is person above this probability: portraitnet/images.py
-export const CLEAR = 0.33; // background up to CLEAR, person from SOLID on: portraitnet/postprocess.py
-export const SOLID = 0.67;
+export const SOLID = 0.67; // a pixel is person from this probability on: portraitnet/postprocess.py
 export const MIN_PERSON_AREA = 0.003; // of a person's region, as a fraction of the network input
 export const MIN_PERSON_MEAN = 0.75; // mean probability of a person's region
 export const LARGE_AREA = 0.1; // the largest region is kept from this area on if no region is sure

@@ -2,7 +2,7 @@
 // The page sends { id, name, ...values } and receives { id, result } or { id, error }, in order.
 
 import { BACKGROUNDS } from "./backgrounds.js";
-import { dropDoubtful, EFFECTS, THRESHOLD } from "./effects.js";
+import { dropDoubtful, EFFECTS } from "./effects.js";
 import {
   guidedUpsample,
   inputShape,
@@ -11,6 +11,7 @@ import {
   picture,
   prepare,
   resize,
+  THRESHOLD,
   toBatch,
 } from "./pixels.js";
 import { makeSmoother } from "./smoothing.js";

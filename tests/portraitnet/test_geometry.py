@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from portraitnet.geometry import input_shape, letterbox, letterbox_mask
+from portraitnet.geometry import (
+    input_shape,
+    letterbox,
+    letterbox_mask,
+    limited,
+    limited_size,
+)
 
 
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60), (1, 1), (1, 500), (333, 32), (32, 32)])
@@ -32,3 +38,13 @@ def test_a_network_input_has_the_squares_area_and_the_photos_proportions(size):
         assert abs(np.log(h / w) - np.log(height / width)) < 0.2
         assert input_shape(width, height, size) == (w, h)
     assert input_shape(4, 3, 224) == (256, 192) and input_shape(720, 1280, 224) == (160, 288)
+
+
+@pytest.mark.parametrize(
+    "side, size", [(30, (20, 30)), (59, (39, 59)), (60, (40, 60)), (1, (1, 1))]
+)
+def test_limited_shrinks_in_proportion_and_never_grows(side, size):
+    picture = np.full((40, 60, 3), 7, np.uint8)
+    assert limited(picture, side).shape == (*size, 3) == (*limited_size(40, 60, side), 3)
+    assert (limited(picture, side) == 7).all()
+    assert limited(picture, 61) is picture

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from conftest import draw_portrait
 
+from portraitnet.effects import matte
 from portraitnet.geometry import input_shape
 from portraitnet.images import read_image
+from portraitnet.matting import matting
 from portraitnet.postprocess import drop_doubtful, guided_upsample
 from portraitnet.predictor import Predictor, to_batch
 from training.checkpoints import MODEL_PATH, open_predictor
@@ -29,6 +31,18 @@ def test_refinement_is_the_default(model_path):
     expected = guided_upsample(drop_doubtful(answer), image)
     assert np.array_equal(predictor.restore(answer, image), expected)
     assert expected.max() > 0.9 and expected[:20, :20].max() < 1e-4
+
+
+def test_alpha_by_each_method(model_path):
+    image, _ = portrait()
+    predictor = open_predictor(model_path, size=64)
+    assert np.array_equal(predictor.alpha(image), matte(predictor.probability(image)))
+    answer = drop_doubtful(predictor.run([predictor.prepare(image)])[0])
+    enlarged = cv2.resize(answer, image.shape[1::-1])
+    assert np.array_equal(predictor.alpha(image, "none"), matte(enlarged))
+    assert np.array_equal(predictor.alpha(image, "hair"), matting(image, enlarged))
+    with pytest.raises(ValueError, match="no matting curls: give none, fast, hair"):
+        predictor.alpha(image, "curls")
 
 
 @pytest.mark.parametrize("refine", [True, False])

@@ -1,0 +1,120 @@
+import cv2
+import numpy as np
+import pytest
+
+import portraitnet.matting as module
+from portraitnet.matting import closed_form, laplacian, matting, sure_regions, without_strays
+
+HEIGHT, WIDTH = 120, 90
+
+
+@pytest.fixture
+def portrait():
+    """A reddish disc before bluish noise: image, alpha and a network's blurred answer."""
+    rng = np.random.default_rng(0)
+    alpha = np.zeros((4 * HEIGHT, 4 * WIDTH), np.float32)
+    cv2.circle(alpha, (2 * WIDTH, 3 * HEIGHT), 160, 1, -1)
+    alpha = cv2.resize(alpha, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    person, background = np.array((40, 50, 200.0)), np.array((200, 120, 60.0))
+    image = alpha[:, :, None] * person + (1 - alpha[:, :, None]) * background
+    image += rng.normal(0, 2, image.shape)
+    probability = cv2.GaussianBlur(alpha, (0, 0), 3)
+    return np.clip(image, 0, 255).astype(np.uint8), alpha, probability
+
+
+def dense_laplacian(image, epsilon):
+    """Levin's equation 12, written out: the sum over windows of 3x3 pixels."""
+    height, width = image.shape[:2]
+    colors = (image / 255).reshape(-1, 3)
+    total = np.zeros((height * width,) * 2)
+    for row in range(1, height - 1):
+        for column in range(1, width - 1):
+            near = [(row + y) * width + column + x for y in (-1, 0, 1) for x in (-1, 0, 1)]
+            centered = colors[near] - colors[near].mean(0)
+            covariance = centered.T @ centered / 9 + epsilon / 9 * np.eye(3)
+            pull = centered @ np.linalg.inv(covariance) @ centered.T
+            total[np.ix_(near, near)] += np.eye(9) - (1 + pull) / 9
+    return total
+
+
+def test_rows_are_those_of_levins_equation():
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (6, 7, 3), np.uint8)
+    unknown = np.zeros((6, 7), bool)
+    unknown[0:4, 2:6] = True  # it touches the photo's frame
+    coefficients, neighbours, pixels = laplacian(image, unknown, 1e-3)
+    rows = np.zeros((unknown.sum(), unknown.size))
+    for value, place in zip(coefficients, neighbours):
+        rows[np.arange(len(rows)), pixels[place]] += value
+    expected = dense_laplacian(image, 1e-3)[unknown.ravel()]
+    # float32 sums of up to 9 windows of terms up to 1
+    assert np.abs(rows - expected).max() < 1e-4
+
+
+def test_closed_form_solves_the_system():
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (6, 7, 3), np.uint8)
+    alpha = np.zeros((6, 7), np.float32)
+    alpha[:, :3] = 1
+    unknown = np.zeros((6, 7), bool)
+    unknown[:, 2:5] = True
+    solved = closed_form(image, alpha, unknown, epsilon=1e-2, tolerance=0)
+    dense, inside = dense_laplacian(image, 1e-2), unknown.ravel()
+    known = -dense[np.ix_(inside, ~inside)] @ alpha.ravel()[~inside]
+    exact = np.linalg.solve(dense[np.ix_(inside, inside)], known)
+    assert np.abs(solved[unknown] - exact.clip(0, 1)).max() < 1e-3
+    assert (solved[~unknown] == alpha[~unknown]).all()
+
+
+def test_a_strong_prior_keeps_the_first_guess():
+    image = np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)
+    guess = np.full((8, 8), 0.3, np.float32)
+    prior = np.full((8, 8), 1e6, np.float32)
+    solved = closed_form(image, guess, np.ones((8, 8), bool), prior=prior)
+    assert np.abs(solved - guess).max() < 1e-3
+
+
+def test_nothing_unknown_changes_nothing():
+    image, alpha = np.zeros((5, 5, 3), np.uint8), np.eye(5, dtype=np.float32)
+    assert (closed_form(image, alpha, np.zeros((5, 5), bool)) == alpha).all()
+
+
+def test_matting_is_far_closer_than_the_blurred_answer(portrait):
+    image, alpha, probability = portrait
+    found = matting(image, probability)
+    assert found.dtype == np.float32 and found.shape == alpha.shape
+    assert found.min() >= 0 and found.max() <= 1
+    assert np.abs(found - alpha).mean() < 0.3 * np.abs(probability - alpha).mean()
+    person, background = sure_regions(probability)
+    assert (found[person] == 1).all() and (found[background] == 0).all()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_nobody_and_all_person_stay(value):
+    image = np.random.default_rng(4).integers(0, 256, (40, 30, 3), np.uint8)
+    assert (matting(image, np.full((40, 30), value, np.float32)) == value).all()
+
+
+def test_large_photos_keep_their_size_and_their_person(portrait, monkeypatch):
+    monkeypatch.setattr(module, "WORK_SIDE", 60)
+    image, alpha, probability = portrait
+    found = matting(image, probability)
+    assert found.shape == alpha.shape
+    assert np.abs(found - alpha).mean() < np.abs(probability - alpha).mean()
+    assert cv2.connectedComponents((found > 0.5).astype(np.uint8))[0] == 2
+
+
+def test_strays_go_and_denied_holes_close():
+    alpha = np.zeros((9, 20), np.float32)
+    alpha[:, :10] = 1
+    alpha[4, 15] = 0.9  # connected to nothing
+    alpha[4, 4] = 0  # a hole where the network saw the person
+    alpha[7, 4] = 0  # another, where it did not
+    person = np.zeros(alpha.shape, bool)
+    person[:3, :3] = True
+    probability = np.full(alpha.shape, 0.9, np.float32)
+    probability[7, 4] = 0.2
+    probability[:, 10:] = 0.1
+    found = without_strays(alpha, person, probability)
+    assert found[4, 15] == 0 and found[4, 4] == 1 and found[7, 4] == 0
+    assert found[0, 0] == 1
