@@ -212,6 +212,20 @@ MUTATIONS = [
         "tests/models/test_safe_load.py -k nothing_in_a_file",
     ),
     Mutation(
+        "weights are plain numbers, and no pointers",
+        "models/safe_load.py",
+        "(str(code), 0, 1) if code in DTYPES:",
+        "(str(code), 0, 1):",
+        "tests/models/test_safe_load.py -k harm",
+    ),
+    Mutation(
+        "weights take as much memory as their file's size allows",
+        "models/safe_load.py",
+        "        if self.allowance < 0:",
+        "        if False:",
+        "tests/models/test_safe_load.py -k harm",
+    ),
+    Mutation(
         "weights are what SHA256SUMS says",
         "portraitnet/backends.py",
         "    check_sha256(Path(model_path))\n",

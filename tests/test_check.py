@@ -106,7 +106,8 @@ def test_large_photos_are_reduced_before_their_contours_are_compared(tmp_path, m
         ("1111 1001 1001 1001", True),  # and one that leaves the photo below
         ("0000 0110 0110 1111", False),
         ("0000 1111 1111 1111", False),  # a large person below a strip of background
-        ("1100 1111 1111 1111", False),  # half of the top row is background
+        ("0001 1001 1001 1111", False),  # a frame of person, but background at the top
+        ("0011 1001 1001 1111", False),  # half of the top row is not most of it
         ("1111 1111 1111 1111", False),  # frame and inside are alike
     ],
 )
