@@ -136,6 +136,29 @@ def soft_root(tmp_path):
     return root
 
 
+def pixels(*margins):
+    """Two-class logits (1, 2, 1, W) whose class 1 leads by these margins, with gradient."""
+    import paddle
+
+    logits = np.array([[[[0.0] * len(margins)], [list(margins)]]], "float32")
+    return paddle.to_tensor(logits, stop_gradient=False)
+
+
+def labels(*values, dtype="int64"):
+    """Labels (1, 1, W) of pixels."""
+    import paddle
+
+    return paddle.to_tensor([[list(values)]], dtype=dtype)
+
+
+def random_logits(shape, seed=0, scale=3.0):
+    """Gaussian logits, with gradient."""
+    import paddle
+
+    values = np.random.default_rng(seed).normal(0, scale, shape).astype("float32")
+    return paddle.to_tensor(values, stop_gradient=False)
+
+
 def save_random_weights(path, seed=0, gain=1):
     """A small network with random weights; its answers are `gain` times as sure as they come."""
     import paddle
