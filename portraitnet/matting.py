@@ -26,7 +26,7 @@ INSIDE, OUTSIDE = 0.0075, 0.01
 # The second solution is confined to what the first, at half the size, left mixed, and its rim.
 MIXED = 0.1  # alpha
 RIM = 0.004  # fraction of the longer side
-LEAST_WISP = 0.05  # alpha above which a strand still connects to the person
+MIN_WISP = 0.05  # alpha above which a strand still connects to the person
 CARRY_EPSILON = 1e-4  # variance of a colour (0..1 squared) below which alpha is not sharpened
 TILE = 256  # side of the squares in which alpha is brought to the photo's size, pixels
 EPSILON = 1e-5  # variance of a colour (0..1 squared) below which a window counts as flat
@@ -99,7 +99,7 @@ def without_strays(
     Returns:
         (H, W) float32, 0..1.
     """
-    _, labels = cv2.connectedComponents(((alpha > LEAST_WISP) | person).astype(np.uint8))
+    _, labels = cv2.connectedComponents(((alpha > MIN_WISP) | person).astype(np.uint8))
     connected = np.zeros(labels.max() + 1, bool)
     connected[labels[person]] = True
     connected[0] = True
@@ -132,11 +132,11 @@ def carry(alpha: Probability, work: Image, image: Image) -> Probability:
     height, width = image.shape[:2]
     carried = cv2.resize(alpha, (width, height))
     around = np.ones((3, 3), np.uint8)
-    least, most = cv2.erode(alpha, around), cv2.dilate(alpha, around)
+    low, high = cv2.erode(alpha, around), cv2.dilate(alpha, around)
     guide = work / np.float32(255)
     fit = cv2.merge(color_fit(guide, alpha, radius=1, epsilon=CARRY_EPSILON)) / np.float32(255)
-    bounds = cv2.merge([least, most])
-    mixed = (most - least > 0.02).astype(np.uint8)
+    bounds = cv2.merge([low, high])
+    mixed = (high - low > 0.02).astype(np.uint8)
     scale_y, scale_x = height / work.shape[0], width / work.shape[1]
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):

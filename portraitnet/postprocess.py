@@ -54,10 +54,10 @@ def guided_upsample(probability: Probability, image: Image) -> Probability:
 
     A guided filter: in every window the probability is fitted as a . (blue, green, red) + b, which
     keeps an edge where the photo has one. The fit is made at GUIDE_SIDE pixels and applied at
-    APPLY_SIDE. Two things keep the photo's texture from printing itself on the mask. The answer
-    stays between the least and the greatest probability of the 3x3 pixels of GUIDE_SIDE around.
-    `without_spikes` and `without_specks` remove what the filter adds. benchmarks/refine_quality.py
-    and benchmarks/matting.py measure the result.
+    APPLY_SIDE. Bounds and filters keep the photo's texture from printing itself on the mask. The
+    answer stays between the least and the greatest probability of the 3x3 pixels of GUIDE_SIDE
+    around. `without_spikes` and `without_specks` remove what the filter adds.
+    benchmarks/refine_quality.py and benchmarks/matting.py measure the result.
 
     Args:
         probability: (h, w) float32 0..1, the network's answer.
