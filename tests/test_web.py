@@ -818,11 +818,11 @@ def test_the_first_load_stays_below_14_mb(browser, tmp_path):
     open_example(page)
     page.close()
     assert 5e6 < web_speed.Sent.wire < 14e6
-    # With a graphics card the page loads another runtime; this machine has none.
+    # With a graphics processor the page loads another runtime; this machine has none.
     files = web.page_files(web.MODEL_PATH)
-    card = [name for name in files if not re.search(r"ort\.wasm|threaded\.(mjs|wasm)", name)]
-    assert "runtime/ort-wasm-simd-threaded.jspi.wasm.gz" in card
-    assert 5e6 < sum(len(web.content(name, files[name])) for name in card) < 14e6
+    gpu_files = [name for name in files if not re.search(r"ort\.wasm|threaded\.(mjs|wasm)", name)]
+    assert "runtime/ort-wasm-simd-threaded.jspi.wasm.gz" in gpu_files
+    assert 5e6 < sum(len(web.content(name, files[name])) for name in gpu_files) < 14e6
 
 
 @pytest.mark.slow

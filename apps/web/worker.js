@@ -67,7 +67,7 @@ async function load({ threads, backend: wanted }) {
 }
 
 async function hasGraphicsCard() {
-  if (!WebAssembly.Suspending) return false; // the runtime needs this to wait for the card
+  if (!WebAssembly.Suspending) return false; // the runtime needs this to wait for the GPU
   const adapter = await navigator.gpu?.requestAdapter();
   return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
