@@ -169,10 +169,11 @@ def _header(data):
         from PIL import Image
     except ImportError:  # of a clone without it; `pip install .` brings Pillow
         return None, 1
+    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded here; MAX_PIXELS bounds what is
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return picture.info.get("icc_profile"), picture.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError):
         return None, 1
 
 
