@@ -40,8 +40,8 @@ class Predictor:
         photos: number of photos to be run, by which "auto" chooses; None for many.
 
     Attributes:
-        backend: name of the backend in use.
-        model_path: path of the file that it runs.
+        backend: name of the backend in use; None for a network in memory.
+        model_path: path of the file that it runs; None for a network in memory.
         size: input size, pixels.
 
     Raises:
@@ -72,6 +72,7 @@ class Predictor:
             size, refine: as above.
         """
         predictor = cls.__new__(cls)
+        predictor.model_path = predictor.backend = None  # it runs no file
         predictor.run_batch, predictor.size, predictor.refine = run_batch, size, refine
         return predictor
 
