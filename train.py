@@ -102,7 +102,20 @@ def train(args):
     )
     first, output, settings = state.rank == 0, Path(args.output), vars(args)
     with lock_output(output, args.resume) if first else nullcontext():
-        samples, sets = make_samples(args), validation_sets(args.data_root, "val", args.seed)
+        samples = make_samples(
+            args.data_root,
+            args.seed,
+            args.rotation,
+            args.scale,
+            args.photometric_prob,
+            args.relight_prob,
+            args.backgrounds,
+            args.background_prob,
+            args.negative_prob,
+            args.min_person_scale,
+            args.occlusion_prob,
+        )
+        sets = validation_sets(args.data_root, "val", args.seed)
         check_readable(sets)
         teacher = args.teacher and Teacher(
             load_teacher(args.teacher), args.teacher_weight, samples.pairs, args.teacher_data
@@ -164,30 +177,42 @@ def check_readable(sets):
             dataset.photo(index)
 
 
-def make_samples(args):
-    """TrainingSamples as the flags describe them."""
-    dataset = PortraitDataset(args.data_root, "train", args.seed)
-    rotation, turn_prob = (*args.rotation, 0.0)[:2]
+def make_samples(
+    data_root,
+    seed,
+    rotation,
+    scale,
+    photometric_prob,
+    relight_prob,
+    backgrounds,
+    background_prob,
+    negative_prob,
+    min_person_scale,
+    occlusion_prob,
+):
+    """TrainingSamples of the flags of these names."""
+    dataset = PortraitDataset(data_root, "train", seed)
+    degrees, turn_prob = (*rotation, 0.0)[:2]
     samples = TrainingSamples(
         dataset.pairs,
         deformation=(
             RandomHorizontalFlip(),
-            RandomRotation(angle=rotation, scale=args.scale),
-            RandomTranslate(shift=rotation / 180),
+            RandomRotation(angle=degrees, scale=scale),
+            RandomTranslate(shift=degrees / 180),
         ),
         photometric=(
-            RandomRelight(args.relight_prob),
+            RandomRelight(relight_prob),
             *PHOTOMETRIC,
-            RandomJpeg(args.relight_prob),
-            RandomGrey(args.relight_prob),
+            RandomJpeg(relight_prob),
+            RandomGrey(relight_prob),
         ),
-        photometric_prob=args.photometric_prob,
-        seed=args.seed,
-        backgrounds=split_backgrounds(args.backgrounds)[0] if args.backgrounds else (),
-        background_prob=args.background_prob,
-        negative_prob=args.negative_prob,
-        min_person_scale=args.min_person_scale,
-        occlusion_prob=args.occlusion_prob,
+        photometric_prob=photometric_prob,
+        seed=seed,
+        backgrounds=split_backgrounds(backgrounds)[0] if backgrounds else (),
+        background_prob=background_prob,
+        negative_prob=negative_prob,
+        min_person_scale=min_person_scale,
+        occlusion_prob=occlusion_prob,
         turn_prob=turn_prob,
         cache_dir=default_cache_dir(),
     )
