@@ -36,13 +36,16 @@ from transforms import (
     RandomTranslate,
 )
 
+MAX_WIDTH = 8  # that of models.weights, named here because --help works without Paddle
 
-def train_one_epoch(state, schedule, samples, loss_weights, teacher, progress, stop):
+
+def train_one_epoch(state, schedule, steps, samples, loss_weights, teacher, progress, stop):
     """One pass over the training photos, from the iteration at which `state` stands.
 
     Args:
         state: TrainingState.
         schedule: Schedule.
+        steps: those of the whole epoch; see `Schedule.steps`.
         samples: TrainingSamples.
         loss_weights: LossWeights.
         teacher: Teacher, or None.
@@ -53,7 +56,6 @@ def train_one_epoch(state, schedule, samples, loss_weights, teacher, progress, s
         FloatingPointError: the loss is not finite; every term is named.
     """
     state.model.train()
-    steps = schedule.steps(len(samples), state.epoch)
     own = [(shape, indices[state.rank :: state.world]) for shape, indices in steps[state.batch :]]
     strength = schedule.geometry_strength(state.epoch)
     batches = load_batches(samples, own, state.epoch, strength, default_workers(state.world))
@@ -137,10 +139,10 @@ def train(args):
         stop = StopRequest()
 
         while state.epoch < args.epoch:
-            steps = len(schedule.steps(len(samples), state.epoch))
-            progress = Progress(state, steps, args.batch_size, args.log_iter, writer)
+            steps = schedule.steps(len(samples), state.epoch)
+            progress = Progress(state, len(steps), args.batch_size, args.log_iter, writer)
             try:
-                train_one_epoch(state, schedule, samples, weights, teacher, progress, stop)
+                train_one_epoch(state, schedule, steps, samples, weights, teacher, progress, stop)
             except (OSError, ValueError):  # an unreadable photo: once it is mended, --resume works
                 if first:
                     state.save(settings, output)
@@ -154,6 +156,7 @@ def train(args):
                     print(f"Stopped in {where}; --resume continues from there.")
                 return STOPPED
             state.average_statistics()
+            state.check_finite()  # the sentence names --lr; validation could not
             if first:
                 started = time.perf_counter()
                 result |= validate(state.evaluated, sets)
@@ -266,7 +269,7 @@ def add_main_flags(group):
 def add_optimization_flags(group):
     add = group.add_argument
     width = "factor on the network's channels"
-    add("--width", type=float_range(above=0, high=4), default=1.0, help=width)
+    add("--width", type=float_range(above=0, high=MAX_WIDTH), default=1.0, help=width)
     lr_schedule = "course of the learning rate; step is the paper's, without a warm-up"
     add("--lr_schedule", choices=["cosine", "step", "constant"], default="cosine", help=lr_schedule)
     decay = "weight decay of AdamW, on convolution weights only"

@@ -10,10 +10,10 @@ from models.imagenet import encoder_state
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
 from models.safe_load import safe_load
+from portraitnet.backends import WEIGHTS
 from portraitnet.files import check_sha256, whole_file
 
 MAX_WIDTH = 8  # largest width of a network
-WEIGHTS = Path(__file__).parent.parent / "weights"
 # Encoders pretrained on people (models/movenet.py), of width 1 and 1.75.
 PERSON = WEIGHTS / "mobilenetv2_person.pdparams"
 PERSON_175 = WEIGHTS / "mobilenetv2_person_175.pdparams"

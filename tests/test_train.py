@@ -13,6 +13,7 @@ from conftest import SMALL_TRAINING, draw_data_root, draw_portrait
 
 import kernels
 import train
+from models import weights
 from models.weights import load_whole, read_state
 from training.checkpoints import open_predictor
 from training.schedule import Schedule
@@ -302,3 +303,27 @@ def test_a_broken_photo_ends_the_training_and_it_resumes_once_mended(tmp_path, c
     assert load_whole(broken / RESUME_FILE)["batch"] == 2
     assert train.main(command(data_root, broken, "--epoch", "1", "--resume")) == 0
     assert same_weights(whole / "model_0.pdparams", broken / "model_0.pdparams")
+
+
+def test_the_largest_width_is_that_of_the_weights():
+    assert train.MAX_WIDTH == weights.MAX_WIDTH
+    assert train.parse_args(["--width", str(weights.MAX_WIDTH)]).width == weights.MAX_WIDTH
+
+
+def test_weights_that_diverge_in_the_last_step_name_the_learning_rate(
+    data_root, tmp_path, capsys, monkeypatch
+):
+    """The loss of the last iteration is finite; the step after it is not."""
+    step, output = TrainingState.step_optimizer, tmp_path / "out"
+
+    def step_astray(self, lr):
+        step(self, lr)
+        if self.batch == 2:  # the last of three
+            self.model.mask_head.weight.set_value(self.model.mask_head.weight * float("nan"))
+
+    monkeypatch.setattr(TrainingState, "step_optimizer", step_astray)
+    assert train.main(command(data_root, output, "--epoch", "1")) == 1
+    message = capsys.readouterr().err
+    assert "The training diverged: mask_head.weight is not finite in epoch 1" in message
+    assert "smaller --lr" in message
+    assert not list(output.glob("*.pdparams")) and not (output / RESUME_FILE).exists()

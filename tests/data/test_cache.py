@@ -113,8 +113,8 @@ def test_the_folder_is_in_the_users_cache_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / "portraitnet" / "photos"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/user")
-    assert str(default_cache_dir()) == "/home/user/.cache/portraitnet/photos"
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    assert default_cache_dir() == tmp_path / "user" / ".cache" / "portraitnet" / "photos"
 
 
 def test_different_sizes_of_photo_and_mask_are_an_error(data_root):
