@@ -4,14 +4,14 @@
 >>> probability = Predictor().probability(read_image("examples/astronaut.png"))
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portraitnet.backends import AUTO, RunBatch, choose, load
+from portraitnet.backends import AUTO, Network, RunBatch, choose, load
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, Probability
 from portraitnet.matting import METHODS
@@ -38,6 +38,8 @@ class Predictor:
             belongs to the name or the file.
         threads: number of threads of the network; None for the runtime's choice.
         photos: number of photos to be run, by which "auto" chooses; None for many.
+        load_network: `backends.load`, or a function with its arguments that runs more kinds of
+            files.
 
     Attributes:
         backend: name of the backend in use; None for a network in memory.
@@ -57,9 +59,10 @@ class Predictor:
         size: int | None = None,
         threads: int | None = None,
         photos: int | None = None,
+        load_network: Callable[..., Network] = load,
     ):
         self.model_path, self.backend, named_size = choose(model_path, backend, photos)
-        network = load(self.model_path, self.backend, size or named_size, threads)
+        network = load_network(self.model_path, self.backend, size or named_size, threads)
         self.run_batch, self.size = network
         self.refine = refine
 

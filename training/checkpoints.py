@@ -1,39 +1,33 @@
 """A PortraitNet of Paddle behind the library's `Predictor`: checkpoints, and networks in memory."""
 
+import functools
 from pathlib import Path
 
-from portraitnet.backends import AUTO, WEIGHTS, RunBatch, check_model_file, choose, import_paddle
+from portraitnet.backends import WEIGHTS, Network, RunBatch, check_model_file, import_paddle, load
 from portraitnet.geometry import SIZE
 from portraitnet.predictor import Predictor
 
 MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # the bundled checkpoint of `full`
 
 
-def open_predictor(
-    model_path: str | Path | None = None,
-    backend: str = AUTO,
-    refine: bool = True,
-    size: int | None = None,
-    threads: int | None = None,
-    photos: int | None = None,
-) -> Predictor:
-    """`Predictor`, which also runs checkpoints (.pdparams) with Paddle.
-
-    Args and errors: see `Predictor`.
-    """
-    choice = choose(model_path, backend, photos)
-    if choice.backend != "paddle":
-        return Predictor(model_path, backend, refine, size, threads, photos)
-    check_model_file(choice.path, choice.backend)
+def load_network(
+    model_path: str | Path, backend: str, size: int | None = None, threads: int | None = None
+) -> Network:
+    """As `portraitnet.backends.load`, and checkpoints (.pdparams) with Paddle."""
+    if backend != "paddle":
+        return load(model_path, backend, size, threads)
+    check_model_file(model_path, backend)
     paddle = import_paddle()
     from models.weights import load_model
 
-    model = load_model(choice.path)
+    model = load_model(model_path)
     if threads is not None:
         paddle.base.core.set_num_threads(threads)
-    predictor = Predictor.of(runner(model), size or choice.size or SIZE, refine)
-    predictor.model_path, predictor.backend = choice.path, choice.backend
-    return predictor
+    return Network(runner(model), size or SIZE)
+
+
+# `Predictor`, which also runs checkpoints.
+open_predictor = functools.partial(Predictor, load_network=load_network)
 
 
 def runner(model) -> RunBatch:

@@ -63,7 +63,8 @@ def test_the_runner_leaves_no_gradients_behind(model_path):
 def test_other_files_go_to_the_library(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(backends, "is_installed", lambda name: name == "onnx")
-    monkeypatch.setattr(checkpoints, "Predictor", lambda *args: calls.append(args))
+    network = backends.Network(None, 224)
+    monkeypatch.setattr(checkpoints, "load", lambda *args: calls.append(args) or network)
     open_predictor(tmp_path / "a.onnx", threads=3)
     assert calls[0][:1] == (tmp_path / "a.onnx",) and 3 in calls[0]
 
