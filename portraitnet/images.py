@@ -29,15 +29,17 @@ SUFFIXES = tuple(
 )
 OPAQUE = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".jp2")  # OpenCV writes these without alpha
 JPEG_START = b"\xff\xd8"
+DAMAGED = (OSError, ValueError, SyntaxError, RuntimeError)  # what Pillow raises for such a file
 MAX_CLASS = 20  # of an index mask; 255 beside such values alone means "ignore" (VOC, PaddleSeg)
 # A larger photo takes 20 bytes a pixel on its way; the largest sensor of a phone has 200 million.
 MAX_PIXELS = 200_000_000
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that the header of a JPEG, PNG, WebP, BMP or TIFF file claims, or None.
+    """Width and height that the header of a picture file claims, or None.
 
     A small file may claim a size beyond any memory, and OpenCV tells it only when it is decoded.
+    Pillow opens what has no line here (GIF, AVIF, HEIC, JPEG 2000), and decodes nothing for it.
 
     Source: each format's specification.
     """
@@ -47,15 +49,20 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(JPEG_START):
             return _jpeg_size(data)
         if data.startswith(b"BM"):
-            width, height = struct.unpack_from("<ii", data, 18)
+            (header,) = struct.unpack_from("<I", data, 14)  # its length; 12 in the oldest files
+            width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
             return abs(width), abs(height)  # a negative one: from top to bottom
         if data[:4] == b"RIFF" and data[8:15] == b"WEBPVP8":
             return _webp_size(data)
         if data[:4] in (b"II*\0", b"MM\0*"):
             return _tiff_size(data, "<" if data.startswith(b"I") else ">")
+        _register_heic()
+        with _open(data) as picture:
+            return picture.size
     except struct.error:  # it ends within its header
-        pass
-    return None
+        return None
+    except DAMAGED:
+        return None
 
 
 def _jpeg_size(data):
@@ -107,14 +114,15 @@ def is_picture(data: bytes) -> bool:
 
 
 def _decode(data, flags, path, max_pixels=MAX_PIXELS):
-    width, height = picture_size(data) or (0, 0)
+    size = picture_size(data)  # what claims none is not decoded: it may have any
+    width, height = size or (0, 0)
     if width * height > max_pixels:
         raise ValueError(
             f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or "
             "raise the limit (predict.py's --max_pixels)."
         )
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if size else None
     except cv2.error as error:
         # OpenCV refuses 2**30 pixels and more: a small file may claim a size beyond any memory.
         reason = "has too many pixels for OpenCV" if "PIXELS" in str(error) else "cannot be decoded"
@@ -123,13 +131,13 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
         ) from None
     if picture is None:
         heic = data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif")
-        if heic and _register_heic():
+        if heic and size and _register_heic():
             return _decode_with_pillow(data, path)
         raise ValueError(
             f"{path} is not a readable picture ({len(data)} bytes): "
             + (
                 "HEIC needs `pip install pillow-heif`."
-                if heic
+                if heic and not _register_heic()
                 else "it is empty, truncated or of an unknown format; give a whole JPEG, PNG, "
                 "WebP, BMP, TIFF, GIF, AVIF or JPEG 2000."
             )
@@ -150,12 +158,12 @@ def _register_heic():
 
 def _decode_with_pillow(data, path):
     """(H, W, 3) uint8 BGR, upright."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with _open(data) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path} cannot be decoded ({error}): save it as a JPEG.") from None
     return np.ascontiguousarray(np.asarray(upright)[:, :, ::-1])
 
@@ -166,15 +174,18 @@ def _header(data):
     Pillow reads the header alone. A file that Pillow does not know has neither.
     """
     try:
-        from PIL import Image
-    except ImportError:  # of a clone without it; `pip install .` brings Pillow
-        return None, 1
-    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded here; MAX_PIXELS bounds what is
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with _open(data) as picture:
             return picture.info.get("icc_profile"), picture.getexif().get(0x0112, 1)
-    except (OSError, ValueError, SyntaxError):
+    except DAMAGED:
         return None, 1
+
+
+def _open(data):
+    """A file's picture of Pillow, whose header has been read and nothing else."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS bounds what is decoded
+    return Image.open(io.BytesIO(data))
 
 
 def _upright(picture, orientation):

@@ -114,7 +114,41 @@ def test_a_header_tells_the_size_that_opencv_decodes(height, width):
         assert images.picture_size(data) == (width, height), (suffix, options)
         for end in range(0, len(data), 7):  # cut short: the same, or nothing
             assert images.picture_size(data[:end]) in (None, (width, height)), (suffix, end)
-    assert images.picture_size(b"GIF89a" + bytes(20)) is None
+    assert images.picture_size(b"GIF89a" + bytes(5)) is None
+
+
+def saved_by_pillow(kind, height=40, width=60):
+    """A picture file of a format that Pillow writes; HEIF where pillow-heif is installed."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    file, picture = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (height, width, 3))
+    PIL.Image.fromarray(picture.astype(np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "AVIF", "HEIF", "JPEG2000", "PPM"])
+def test_no_format_is_decoded_before_its_size_is_known(kind, monkeypatch):
+    data = saved_by_pillow(kind)
+    assert images.picture_size(data) == (60, 40)
+    assert images.decode_image(data, "a", max_pixels=2400).shape == (40, 60, 3)
+    monkeypatch.setattr(images.cv2, "imdecode", None)  # a call would fail
+    monkeypatch.setattr(images, "_decode_with_pillow", None)
+    with pytest.raises(ValueError, match="a has 60x40 pixels, over the limit of 2,399"):
+        images.decode_image(data, "a", max_pixels=2399)
+    with pytest.raises(ValueError, match="a is not a readable picture"):
+        images.decode_image(
+            data[:5] if kind == "PPM" else data[:11], "a"
+        )  # a size that nobody can read may be any
+
+
+def test_the_size_in_the_oldest_header_of_a_bmp_is_read():
+    """BITMAPCOREHEADER: 12 bytes, sides of 16 bits."""
+    pixels = bytes(range(18))
+    header = b"BM" + (26 + 24).to_bytes(4, "little") + bytes(4) + (26).to_bytes(4, "little")
+    core = b"".join(n.to_bytes(size, "little") for n, size in ((12, 4), (3, 2), (2, 2)))
+    data = header + core + b"\1\0\x18\0" + pixels[:9] + bytes(3) + pixels[9:] + bytes(3)
+    assert images.picture_size(data) == (3, 2)
+    assert images.decode_image(data, "a.bmp").shape == (2, 3, 3)
 
 
 def segments(jpeg):
