@@ -2,14 +2,11 @@
 
 import { show } from "./figure.js";
 import { look } from "./look.js";
-import { $, ask, chosen, ms, say, source } from "./page.js";
+import { text, write } from "./language.js";
+import { $, ask, chosen, ms, say, source, warn } from "./page.js";
 import { download } from "./save.js";
 
-const ERRORS = {
-  NotAllowedError: "The camera was not allowed: allow it for this page in the browser's address bar.",
-  NotFoundError: "No camera was found: connect one and try again.",
-  NotReadableError: "The camera cannot be read: another program may be using it.",
-};
+const ERRORS = ["NotAllowedError", "NotFoundError", "NotReadableError"]; // with their own sentence
 const SLOW = 8; // frames/s; below, a smaller size is suggested
 // Types of a recorded video; the first supported one is used.
 const VIDEO_TYPES = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/mp4"];
@@ -23,14 +20,14 @@ const stop = (stream) => stream.getTracks().forEach((track) => track.stop());
 
 export async function startCamera() {
   if (!navigator.mediaDevices) {
-    return say("This browser allows no camera at this address: use https, or http://127.0.0.1.", true);
+    return warn("no_camera_here");
   }
   const [width, height] = $("size").value.split(" × ").map(Number);
   const wanted = { width: { ideal: width }, height: { ideal: height } };
   if ($("device").value) wanted.deviceId = { exact: $("device").value };
   stopCamera();
   const request = requests;
-  say("Waiting for the camera …");
+  say("camera_waiting");
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
     if (request !== requests || document.hidden) return stop(stream);
@@ -40,11 +37,11 @@ export async function startCamera() {
   } catch (error) {
     if (request !== requests) return;
     stopCamera();
-    return say(ERRORS[error.name] ?? `The camera failed: ${error.message}`, true);
+    return warn(ERRORS.includes(error.name) ? error.name : "camera_failed", { reason: error });
   }
   camera.stream.getVideoTracks()[0].onended = () => {
     stopCamera();
-    say("The camera was disconnected: connect the camera and turn it on again.", true);
+    warn("camera_gone");
   };
   await listCameras();
   runCamera(camera.stream);
@@ -56,7 +53,7 @@ async function listCameras() {
   const cameras = devices.filter(({ kind }) => kind === "videoinput");
   $("device").replaceChildren(
     ...cameras.map(({ deviceId, label }, i) => {
-      return new Option(label || `Camera ${i + 1}`, deviceId, false, deviceId === present);
+      return new Option(label || text("camera_number", { number: i + 1 }), deviceId, false, deviceId === present);
     }),
   );
 }
@@ -85,7 +82,7 @@ async function runCamera(stream) {
       show(drawn);
       if ($("figure").hidden) {
         camera.changed();
-        say("Live.");
+        say("live");
       }
       frames++;
       spent.network += drawn.network;
@@ -94,16 +91,16 @@ async function runCamera(stream) {
       if (passed > 1000) {
         const rate = (1000 * frames) / passed;
         if (rate < SLOW && drawn.width > 640) {
-          say("Live. A smaller size moves more smoothly.", false, "off"); // not read out every second
+          say("slow", {}, "off"); // not read out every second
         }
-        const times = `network ${ms(spent.network / frames)}, in total ${ms(spent.total / frames)}`;
-        const size = `${drawn.width} × ${drawn.height} pixels`;
-        $("times").textContent = `${rate.toFixed(1)} frames/s of ${size}: ${times}.`;
+        const { width, height } = drawn;
+        const [network, total] = [ms(spent.network / frames), ms(spent.total / frames)];
+        write($("times"), "camera_times", { rate: rate.toFixed(1), width, height, network, total });
         [frames, since, spent] = [0, performance.now(), { network: 0, total: 0 }];
       }
     } catch (error) {
       stopCamera();
-      return say(`The camera stopped: ${error.message}`, true);
+      return warn("camera_stopped", { reason: error });
     }
     await new Promise(requestAnimationFrame);
   }
@@ -115,7 +112,7 @@ export function stopCamera() {
   if (camera.stream) stop(camera.stream);
   camera.stream = null;
   video.srcObject = null;
-  if (source() === "camera") say("The camera is off.");
+  if (source() === "camera") say("camera_is_off");
   camera.changed();
 }
 
@@ -147,15 +144,16 @@ export function record() {
   const begun = performance.now();
   const tick = () => {
     const seconds = Math.floor((performance.now() - begun) / 1000);
-    $("record").textContent = `Stop · ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, 0)}`;
+    const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, 0)}`;
+    write($("record"), "stop_recording", { time });
   };
   const clock = setInterval(tick, 500);
   recorder.ondataavailable = ({ data }) => parts.push(data);
-  recorder.onerror = ({ error }) => say(`The recording failed: ${error.message}`, true);
+  recorder.onerror = ({ error }) => warn("recording_failed", { reason: error });
   recorder.onstop = () => {
     clearInterval(clock);
     camera.recorder = null;
-    $("record").textContent = "Record a video";
+    write($("record"), "record");
     download(new Blob(parts, { type }), name);
     camera.changed();
   };

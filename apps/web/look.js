@@ -1,7 +1,8 @@
 // The look that the visitor chooses: an effect and its options, named as in effects.js.
 
 import { BACKGROUNDS } from "./backgrounds.js";
-import { $, ask, chosen, say, unreadable } from "./page.js";
+import { write } from "./language.js";
+import { $, ask, chosen, warn } from "./page.js";
 
 /** `background` is [red, green, blue], a name in BACKGROUNDS, or "own". */
 export function look() {
@@ -30,7 +31,8 @@ const tiles = Object.entries(BACKGROUNDS).map(([name, draw], i) => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 144, height: 96 });
   draw(canvas.getContext("2d"), canvas.width, canvas.height);
   const tile = Object.assign(document.createElement("label"), { className: "tile" });
-  tile.title = radio.ariaLabel = name[0].toUpperCase() + name.slice(1);
+  write(tile, name, {}, "title");
+  write(radio, name, {}, "label");
   tile.append(radio, canvas);
   return tile;
 });
@@ -56,7 +58,7 @@ $("own_file").onchange = async ({ target }) => {
   try {
     await ask("background", { bitmap: await createImageBitmap(file) });
   } catch {
-    return say(unreadable(file), true);
+    return warn("unreadable", { name: file.name });
   }
   URL.revokeObjectURL(own);
   own = URL.createObjectURL(file);

@@ -1,13 +1,15 @@
 // The page: photos, the shown picture, and the buttons.
-// The address may contain ?threads=1, ?backend=wasm or webgpu, and ?model=full or lite.
+// The address may contain ?threads=1, ?backend=wasm or webgpu, ?model=full or lite, and ?language=en
+// or zh-CN.
 
 import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js";
 import { show, showWhole, split } from "./figure.js";
 import { look } from "./look.js";
-import { $, ask, busy, chosen, ms, say, source, unreadable } from "./page.js";
+import { write } from "./language.js";
+import { $, ask, busy, chosen, failed, ms, say, source, warn } from "./page.js";
 import { copy, download, encode } from "./save.js";
+import { Problem } from "./strings.js";
 
-const READY = "Ready when you are.";
 const NOBODY = 0.001; // person fraction of a photo below which nobody was found
 const photos = []; // photos in the strip: { file, name, url, tile }
 let opened = null; // the shown photo, with { message, times, nobody }
@@ -34,7 +36,7 @@ function arrange() {
   const place = divided ? `${$("split").value}%` : nobody ? "100%" : "0%";
   $("figure").style.setProperty("--split", place);
   $("strip").hidden = !still || photos.length < 2;
-  $("save").textContent = still ? "Download" : "Take a photo";
+  write($("save"), still ? "download" : "take");
   $("save").disabled = $("copy").disabled = !shown || nobody || opening;
   $("save_all").disabled = opening;
   $("record").disabled = $("stop").disabled = !camera.stream;
@@ -84,18 +86,18 @@ async function open(photo) {
   } catch {
     forget(photo);
     arrange();
-    return say(unreadable(photo.file), true);
+    return warn("unreadable", { name: photo.file.name });
   }
   const request = ++requests;
   opening = true;
   arrange();
   busy(true);
-  say("Finding the person …");
+  say("finding");
   try {
     const found = await ask("open", { bitmap, model: chosen("model") });
     if (request === requests) await present(photo, found);
   } catch (error) {
-    say(error.message, true);
+    failed(error);
   }
   if (request !== requests) return;
   opening = false;
@@ -107,11 +109,9 @@ async function present(photo, { personFraction, width, height, network, total })
   const again = opened === photo; // with the other network: zoom and divider stay
   opened = photo;
   opened.nobody = personFraction < NOBODY;
-  opened.message = opened.nobody
-    ? "Nobody was found in this photo. Try one with a larger person or in better light."
-    : `${photo.file.name}, ${width} × ${height} pixels`;
-  const found = `The person covers ${(100 * personFraction).toFixed(1)} % of the photo`;
-  opened.times = `${found}. Network ${ms(network)}, in total ${ms(total)}.`;
+  opened.message = { name: photo.file.name, width, height };
+  const percent = (100 * personFraction).toFixed(1);
+  opened.times = { percent, network: ms(network), total: ms(total) };
   for (const { tile } of photos) tile.ariaCurrent = tile === photo.tile;
   await Object.assign(new Image(), { src: photo.url }).decode(); // so that the photo appears at once
   await draw();
@@ -140,11 +140,11 @@ async function draw() {
 }
 
 function showMessage() {
-  $("times").textContent = opened?.times ?? "";
-  say(opened?.message ?? READY, opened?.nobody);
+  if (!opened) return say("ready");
+  write($("times"), "photo_times", opened.times);
+  if (opened.nobody) warn("nobody");
+  else say("photo_size", opened.message);
 }
-
-const failed = (error) => say(error.message, true);
 
 function redraw() {
   arrange();
@@ -186,8 +186,8 @@ $("sources").onchange = () => {
     showMessage();
     redraw();
   } else {
-    $("times").textContent = "";
-    say("The camera is off.");
+    write($("times"), null);
+    say("camera_is_off");
     arrange();
   }
 };
@@ -206,12 +206,12 @@ $("save_all").onclick = async () => {
     await open(photo);
     if (opened === photo && !photo.nobody) await save().then(() => saved++, failed);
   }
-  if (saved < all.length) say(`${saved} of ${all.length} downloaded: nobody was found in the others.`, true);
+  if (saved < all.length) warn("some_saved", { saved, all: all.length });
 };
 $("copy").onclick = () =>
   copy($("result")).then(
-    () => say("Copied: paste it where you want it."),
-    ({ message }) => say(`The browser did not allow copying: ${message}`, true),
+    () => say("copied"),
+    (error) => warn("cannot_copy", { reason: error }),
   );
 
 addEventListener("paste", ({ clipboardData }) => add(clipboardData.files));
@@ -237,7 +237,7 @@ const model = query.get("model") ?? models.photo;
 
 /** Load the network that the address names. */
 async function load() {
-  if (!names.includes(model)) throw new Error(`there is no network ${model}: give ${names.join(" or ")}.`);
+  if (!names.includes(model)) throw new Problem("no_network", { name: model });
   if (query.has("model")) models.photo = models.camera = model;
   check(model);
   return ask("load", { threads, backend: query.get("backend") ?? undefined });
@@ -246,11 +246,11 @@ async function load() {
 arrange();
 const ready = load().then(
   ({ backend, threads: count }) => {
-    const processor = `the processor, ${count} thread${count > 1 ? "s" : ""}`;
-    $("runtime").textContent = `Runs on ${backend === "webgpu" ? "the graphics card" : processor}.`;
-    say(READY);
+    const processor = count > 1 ? "on_threads" : "on_thread";
+    write($("runtime"), backend === "webgpu" ? "on_graphics" : processor, { threads: count });
+    say("ready");
     return true;
   },
-  (error) => say(`The network cannot be loaded: ${error.message}`, true),
+  (error) => warn("cannot_load", { reason: error }),
 );
 ready.finally(() => busy(false));

@@ -1,15 +1,27 @@
 // Shared by all parts of the page: its elements, its messages, and the worker.
 
+import { write } from "./language.js";
+import { Problem } from "./strings.js";
+
 export const $ = (id) => document.getElementById(id);
 export const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 export const source = () => chosen("source"); // "photo" or "camera"
 export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
-/** Show a message. `wrong` marks an error; `live` is ARIA's value, "off" if the text changes often. */
-export function say(text, wrong = false, live = "polite") {
-  $("status").ariaLive = wrong ? "assertive" : live;
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
+/** Show a sentence of strings.js. `live` is ARIA's value, "off" if the sentence changes often. */
+export function say(key, values, live = "polite") {
+  $("status").ariaLive = live;
+  $("status").classList.toggle("wrong", live === "assertive");
+  write($("status"), key, values);
+}
+
+/** Show a sentence of strings.js as an error. */
+export const warn = (key, values) => say(key, values, "assertive");
+
+/** Show an error: its own sentence if it has one, the browser's words otherwise. */
+export function failed(error) {
+  if (error.key) warn(error.key, error.values);
+  else warn("failed", { reason: error });
 }
 
 export function busy(is) {
@@ -21,9 +33,6 @@ function showProgress(done) {
   $("busy").style.setProperty("--done", done);
   $("busy").setAttribute("aria-valuenow", Math.round(100 * done));
 }
-
-export const unreadable = ({ name }) =>
-  `${name} can't be opened as an image: choose a JPEG, PNG or WebP.`;
 
 const worker = new Worker("worker.js", { type: "module" });
 const waiting = new Map();
@@ -41,6 +50,6 @@ worker.onmessage = ({ data: { id, result, error, progress } }) => {
   const { resolve, reject } = waiting.get(id);
   waiting.delete(id);
   if (error === undefined) resolve(result);
-  else reject(new Error(error));
+  else reject(error.key ? new Problem(error.key, error.values) : new Error(error.message));
 };
-worker.onerror = () => say("This browser cannot run the page's worker: use a newer one.", true);
+worker.onerror = () => warn("no_worker");

@@ -1,5 +1,7 @@
 // Saving the result: as a downloaded file, or on the clipboard.
 
+import { Problem } from "./strings.js";
+
 /** Encode the canvas at full size; JPEG has no transparency and gets a white background. */
 export async function encode(canvas, type) {
   if (type === "image/jpeg") {
@@ -12,7 +14,7 @@ export async function encode(canvas, type) {
   }
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.92));
   if (blob?.type === type) return blob;
-  throw new Error(`This browser cannot write ${type.split("/")[1]}: choose another format.`);
+  throw new Problem("cannot_write", { format: type.split("/")[1] });
 }
 
 export function download(blob, name) {

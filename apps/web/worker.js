@@ -15,6 +15,7 @@ import {
   toBatch,
 } from "./pixels.js";
 import { makeSmoother } from "./smoothing.js";
+import { Problem } from "./strings.js";
 
 const RUNTIME = new URL("./runtime/", import.meta.url).href;
 const PROGRAMS = {
@@ -41,7 +42,8 @@ self.onmessage = ({ data: { id, name, ...values } }) => {
       const result = await commands[name](values);
       self.postMessage({ id, result }, result?.pixels ? [result.pixels.buffer] : []);
     } catch (error) {
-      self.postMessage({ id, error: error.message });
+      const { key, values, message } = error;
+      self.postMessage({ id, error: { key, values, message } });
     }
   });
 };
@@ -49,7 +51,7 @@ self.onmessage = ({ data: { id, name, ...values } }) => {
 /** Fetch model and runtime; `progress` messages report the received fraction, 0..1. */
 async function load({ threads, backend: wanted }) {
   const backend = wanted ?? ((await hasGraphicsCard()) ? "webgpu" : "wasm");
-  if (!PROGRAMS[backend]) throw new Error(`there is no backend ${backend}: give wasm or webgpu.`);
+  if (!PROGRAMS[backend]) throw new Problem("no_backend", { name: backend });
   const [description, model, binary] = await Promise.all([
     fetchFile("model.json"),
     fetchPacked("model.onnx"),
@@ -74,7 +76,7 @@ async function hasGraphicsCard() {
 
 async function fetchFile(address) {
   const response = await fetch(address);
-  if (!response.ok) throw new Error(`The server did not send ${address}.`);
+  if (!response.ok) throw new Problem("not_sent", { address });
   return response;
 }
 
@@ -150,7 +152,7 @@ async function open({ bitmap, model }) {
   try {
     image = read(width, height, (context) => context.drawImage(bitmap, 0, 0));
   } catch {
-    throw new Error(`A photo of ${width} × ${height} is too large for this browser.`);
+    throw new Problem("too_large", { width, height });
   } finally {
     bitmap.close();
   }

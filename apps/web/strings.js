@@ -1,0 +1,187 @@
+// Every sentence that a visitor can read or hear, in English and in Chinese. {name} is replaced by a
+// value. tests/test_web_strings.py finds sentences outside this table.
+
+export const STRINGS = {
+  title: ["PortraitNet: people without their background", "PortraitNet：一键抠出人像"],
+  language: ["Switch to Chinese", "切换到英文"],
+  source: ["Source", "来源"],
+  photo: ["Photo", "照片"],
+  camera: ["Camera", "摄像头"],
+
+  // The empty stage
+  drop_photos: ["Drop photos here, paste one, or", "把照片拖到这里、直接粘贴，或者"],
+  take_photo: ["Take a photo, or choose one of yours", "拍一张照片，或从相册中选择"],
+  choose_photos: ["Choose photos", "选择照片"],
+  see_yourself: ["See yourself, live", "在镜头前实时查看效果"],
+  turn_on: ["Turn the camera on", "打开摄像头"],
+  private: [
+    "Nothing is uploaded: everything runs on this device.",
+    "照片不会上传，全部处理都在这台设备上完成。",
+  ],
+  samples: ["No photo at hand? Try one of these:", "手边没有照片？试试这几张："],
+  sample_scarf: ["Woman with a scarf", "围围巾的女士"],
+  sample_hat: ["Man with a hat", "戴帽子的男士"],
+  sample_colors: ["Man in bright colours", "衣着鲜艳的男士"],
+
+  // The picture
+  picture: ["Picture", "图片"],
+  original: ["The original photo", "原图"],
+  result: ["The result", "处理结果"],
+  divider: [
+    "Divider between original and result, percent from the left",
+    "原图与结果的分界线，距左侧的百分比",
+  ],
+  loading: ["Loading the network", "正在加载模型"],
+  your_photos: ["Your photos", "你的照片"],
+  zoom_out: ["Zoom out", "缩小"],
+  zoom_in: ["Zoom in", "放大"],
+
+  // Controls
+  controls: ["Controls", "设置"],
+  effect: ["Effect", "效果"],
+  cutout: ["Cut-out", "抠图"],
+  replace: ["Background", "换背景"],
+  blur: ["Blur", "虚化"],
+  grey: ["Grey", "留色"],
+  overlay: ["Overlay", "标示"],
+  mask: ["Mask", "蒙版"],
+  about_cutout: [
+    "The person on a transparent background, ready for a slide or a sticker.",
+    "透明背景上的人像，可直接用于幻灯片或贴纸。",
+  ],
+  about_grey: ["Only the person keeps the colours.", "只有人物保留颜色，背景变为黑白。"],
+  about_overlay: ["Shows where the network sees a person.", "标出模型识别到的人物区域。"],
+  about_mask: [
+    "White where the person is, as input for other programs.",
+    "人物为白色，其余为黑色，可供其他软件使用。",
+  ],
+  background: ["Background", "背景"],
+  studio: ["Studio", "影棚"],
+  room: ["Room", "房间"],
+  garden: ["Garden", "花园"],
+  sea: ["Sea", "海边"],
+  dusk: ["Dusk", "黄昏"],
+  city: ["City", "城市夜景"],
+  a_color: ["A colour", "纯色"],
+  own_photo: ["Your own photo", "自选照片"],
+  strength: ["Strength", "强度"],
+  network: ["Network", "模型"],
+  full: ["Best edges", "边缘最佳"],
+  lite: ["Fastest", "速度最快"],
+  about_full: ["Sees more detail: for photos", "细节更多，适合照片"],
+  about_lite: ["Sees less detail, but runs faster: for the camera", "细节较少但更快，适合摄像头"],
+  mirror: ["Mirror", "镜像"],
+  size: ["Size", "尺寸"],
+  format: ["Format", "格式"],
+  download: ["Download", "下载"],
+  take: ["Take a photo", "拍照"],
+  copy: ["Copy", "复制"],
+  add_photos: ["Add photos", "添加照片"],
+  download_all: ["Download all", "全部下载"],
+  record: ["Record a video", "录制视频"],
+  stop_recording: ["Stop · {time}", "停止 · {time}"],
+  camera_off: ["Camera off", "关闭摄像头"],
+  camera_number: ["Camera {number}", "摄像头 {number}"],
+  details: ["Details", "详细信息"],
+  privacy: [
+    "Your photos and your camera stay on this device: the page can connect to its own server only.",
+    "照片和摄像头画面只留在这台设备上：本页面只能连接自己的服务器。",
+  ],
+  photos: ["Photos", "照片"],
+
+  // What the page says
+  getting_ready: ["Getting ready …", "正在准备……"],
+  ready: ["Ready when you are.", "准备就绪。"],
+  finding: ["Finding the person …", "正在识别人物……"],
+  nobody: [
+    "Nobody was found in this photo. Try one with a larger person or in better light.",
+    "这张照片里没有找到人物。请换一张人物更大或光线更好的照片。",
+  ],
+  photo_size: ["{name}, {width} × {height} pixels", "{name}，{width} × {height} 像素"],
+  photo_times: [
+    "The person covers {percent} % of the photo. Network {network}, in total {total}.",
+    "人物占画面的 {percent}%。模型用时 {network}，共 {total}。",
+  ],
+  on_graphics: ["Runs on the graphics card.", "使用显卡运行。"],
+  on_thread: ["Runs on the processor, 1 thread.", "使用处理器运行，1 个线程。"],
+  on_threads: ["Runs on the processor, {threads} threads.", "使用处理器运行，{threads} 个线程。"],
+  copied: ["Copied: paste it where you want it.", "已复制，可以粘贴到任何地方。"],
+  some_saved: [
+    "{saved} of {all} downloaded: nobody was found in the others.",
+    "已下载 {saved} 张，共 {all} 张：其余照片里没有找到人物。",
+  ],
+  live: ["Live.", "实时画面。"],
+  slow: ["Live. A smaller size moves more smoothly.", "实时画面。选择较小的尺寸会更流畅。"],
+  camera_times: [
+    "{rate} frames/s of {width} × {height} pixels: network {network}, in total {total}.",
+    "每秒 {rate} 帧，{width} × {height} 像素：模型用时 {network}，共 {total}。",
+  ],
+  camera_is_off: ["The camera is off.", "摄像头已关闭。"],
+  camera_waiting: ["Waiting for the camera …", "正在等待摄像头……"],
+
+  // What can go wrong
+  failed: ["This failed: {reason}", "操作失败：{reason}"],
+  unreadable: [
+    "{name} can't be opened as an image: choose a JPEG, PNG or WebP.",
+    "{name} 无法作为图片打开：请选择 JPEG、PNG 或 WebP 文件。",
+  ],
+  too_large: [
+    "A photo of {width} × {height} is too large for this browser.",
+    "{width} × {height} 的照片对这个浏览器来说太大了。",
+  ],
+  cannot_write: [
+    "This browser cannot write {format}: choose another format.",
+    "这个浏览器不能保存 {format} 格式：请选择其他格式。",
+  ],
+  cannot_copy: ["The browser did not allow copying: {reason}", "浏览器不允许复制：{reason}"],
+  cannot_load: ["The network cannot be loaded: {reason}", "无法加载模型：{reason}"],
+  no_network: ["there is no network {name}: give full or lite.", "没有名为 {name} 的模型：请使用 full 或 lite。"],
+  no_backend: ["there is no backend {name}: give wasm or webgpu.", "没有名为 {name} 的后端：请使用 wasm 或 webgpu。"],
+  not_sent: ["the server did not send {address}.", "服务器没有返回 {address}。"],
+  no_worker: [
+    "This browser cannot run the page's worker: use a newer one.",
+    "这个浏览器无法运行本页面：请使用更新的浏览器。",
+  ],
+  no_camera_here: [
+    "This browser allows no camera at this address: use https, or http://127.0.0.1.",
+    "浏览器不允许在这个地址使用摄像头：请改用 https 或 http://127.0.0.1。",
+  ],
+  NotAllowedError: [
+    "The camera was not allowed: allow it for this page in the browser's address bar.",
+    "摄像头未被允许：请在浏览器的地址栏中允许本页面使用摄像头。",
+  ],
+  NotFoundError: ["No camera was found: connect one and try again.", "没有找到摄像头：请连接后重试。"],
+  NotReadableError: [
+    "The camera cannot be read: another program may be using it.",
+    "无法读取摄像头：可能正被其他程序使用。",
+  ],
+  camera_failed: ["The camera failed: {reason}", "摄像头出错：{reason}"],
+  camera_gone: [
+    "The camera was disconnected: connect the camera and turn it on again.",
+    "摄像头已断开：请重新连接并再次打开。",
+  ],
+  camera_stopped: ["The camera stopped: {reason}", "摄像头已停止：{reason}"],
+  recording_failed: ["The recording failed: {reason}", "录制失败：{reason}"],
+};
+
+export const LANGUAGES = ["en", "zh-CN"]; // in the order of the table's columns
+
+/** An error in the visitor's language: `key` and `values` as for `sentence`. */
+export class Problem extends Error {
+  constructor(key, values = {}) {
+    super(sentence("en", key, values));
+    Object.assign(this, { key, values });
+  }
+}
+
+/** The table's text; a value may be an error, which gives its own sentence. */
+export function sentence(language, key, values = {}) {
+  const found = STRINGS[key]?.[LANGUAGES.indexOf(language)];
+  if (found === undefined) throw new Error(`strings.js has no ${key} in ${language}`);
+  return found.replace(/\{(\w+)\}/g, (_, name) => {
+    const value = values[name];
+    if (!(value instanceof Error)) return value;
+    return value.key ? sentence(language, value.key, value.values) : value.message;
+  });
+}
+
