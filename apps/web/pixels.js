@@ -39,46 +39,55 @@ export function picture(width, height, channels, data) {
 /** A canvas's ImageData as a picture of 4 channels, without a copy. */
 export const ofImageData = (image) => picture(image.width, image.height, 4, image.data);
 
-/**
- * A picture shrunk to at most `side` pixels on its longer side: geometry.limited. To more than half,
- * a pixel and its neighbours suffice.
- */
-export function limited(source, side) {
+/** A picture shrunk to at most `side` pixels on its longer side, opaque: geometry.limited. */
+function limited(source, side) {
   const [width, height] = limitedSize(source, side);
   if (width === source.width && height === source.height) return source;
-  const few = 2 * height > source.height && 2 * width > source.width;
-  return few ? sample(source, width, height) : roundAll(resize(source, width, height));
+  if (!shrinksLittle(source, width, height)) return roundAll(resize(source, width, height));
+  const result = picture(width, height, 4, new Uint8Array(4 * width * height).fill(255));
+  const write = colorsOf(source, width, height);
+  for (let y = 0; y < height; y++) write(y, 0, width, result.data, 4 * width * y);
+  return result;
 }
 
-/** Bilinear resampling of an RGBA picture to whole numbers; a third of the time of `interpolate`. */
-function sample(source, width, height) {
-  const data = new Uint8Array(4 * width * height);
+/** Whether a pixel and its neighbours suffice: no side shrinks to less than half. */
+const shrinksLittle = (source, width, height) => 2 * height > source.height && 2 * width > source.width;
+
+/**
+ * A function that writes red, green and blue of the pixels `from` to `to` of row y into an array of
+ * bytes, four a pixel, beginning at `at`: of the source resampled bilinearly to (width, height).
+ */
+function colorsOf(source, width, height) {
   const columns = neighbours(source.width, width);
   const rows = neighbours(source.height, height);
   const left = columns.first.map((x) => 4 * x);
   const right = columns.second.map((x) => 4 * x);
-  for (let y = 0, to = 0; y < height; y++) {
+  return (y, from, to, result, at) => {
     const above = 4 * source.width * rows.first[y];
     const below = 4 * source.width * rows.second[y];
-    to = sampleRow(source.data, above, below, rows.fraction[y], left, right, columns.fraction, data, to);
-  }
-  return picture(width, height, 4, data);
+    const down = rows.fraction[y];
+    writeColors(source.data, above, below, down, left, right, columns.fraction, from, to, result, at);
+  };
 }
 
-function sampleRow(data, above, below, down, left, right, fraction, result, to) {
-  for (let x = 0; x < left.length; x++) {
+// Written out for each channel: a loop over the channels takes twice as long.
+function writeColors(data, above, below, down, left, right, fraction, from, to, result, at) {
+  for (let x = from; x < to; x++, at += 4) {
     const along = fraction[x];
-    let a = above + left[x];
-    let b = above + right[x];
-    let d = below + left[x];
-    let e = below + right[x];
-    for (const end = to + 4; to < end; to++, a++, b++, d++, e++) {
-      const upper = data[a] + along * (data[b] - data[a]);
-      const lower = data[d] + along * (data[e] - data[d]);
-      result[to] = upper + down * (lower - upper) + 0.5;
-    }
+    const a = above + left[x];
+    const b = above + right[x];
+    const d = below + left[x];
+    const e = below + right[x];
+    let upper = data[a] + along * (data[b] - data[a]);
+    let lower = data[d] + along * (data[e] - data[d]);
+    result[at] = (upper + down * (lower - upper) + 0.5) | 0;
+    upper = data[a + 1] + along * (data[b + 1] - data[a + 1]);
+    lower = data[d + 1] + along * (data[e + 1] - data[d + 1]);
+    result[at + 1] = (upper + down * (lower - upper) + 0.5) | 0;
+    upper = data[a + 2] + along * (data[b + 2] - data[a + 2]);
+    lower = data[d + 2] + along * (data[e + 2] - data[d + 2]);
+    result[at + 2] = (upper + down * (lower - upper) + 0.5) | 0;
   }
-  return to;
 }
 
 /** [width, height] after shrinking to at most `side` pixels on the longer side. */
@@ -116,12 +125,12 @@ function overlaps(length, newLength) {
   return { first, last, begin, end, scale };
 }
 
-let spare = new Float32Array(0);
+const buffers = {};
 
-/** A reused buffer for intermediate values: new buffers for each frame would fill the memory. */
-function scratch(length) {
-  if (spare.length < length) spare = new Float32Array(length);
-  return spare.subarray(0, length);
+/** A reused buffer for intermediate values: to get fresh memory takes longer than to fill it. */
+function scratch(name, length) {
+  if (!(buffers[name]?.length >= length)) buffers[name] = new Float32Array(length);
+  return buffers[name].subarray(0, length);
 }
 
 function average(source, width, height) {
@@ -202,35 +211,39 @@ export function neighbours(length, newLength) {
   return { first, second, fraction };
 }
 
-/** Yields the rows of a picture stretched to (width, height), all in one reused array. */
-export function* stretchedRows({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
+/** A function that writes row y of a picture stretched to (width, height) into an array, at `to`. */
+function stretcher({ width: oldWidth, height: oldHeight, channels, data }, width, height) {
   const columns = neighbours(oldWidth, width);
   const rows = neighbours(oldHeight, height);
   const length = oldWidth * channels;
-  const narrow = new Float32Array(length);
-  const wide = new Float32Array(width * channels);
-  for (let y = 0; y < height; y++) {
-    const above = rows.first[y] * length;
-    const below = rows.second[y] * length;
-    const down = rows.fraction[y];
-    for (let i = 0; i < length; i++) {
-      narrow[i] = data[above + i] + down * (data[below + i] - data[above + i]);
-    }
-    if (channels === 4) stretchRow4(narrow, columns, wide);
-    else stretchRow1(narrow, columns, wide);
-    yield wide;
+  const narrow = new Float32Array(length + 1); // the right neighbour of the last value has no weight
+  return (y, result, to) => {
+    mix(data, rows.first[y] * length, rows.second[y] * length, rows.fraction[y], length, narrow);
+    if (channels === 4) stretchRow4(narrow, columns, result, to);
+    else stretchRow1(narrow, columns.first, columns.fraction, result, to);
+  };
+}
+
+// These loops are functions of their own: in a closure they take several times as long.
+
+/** Interpolate between two rows of `data` that begin at `above` and `below`. */
+function mix(data, above, below, down, length, result) {
+  for (let i = 0; i < length; i++) {
+    const value = data[above + i];
+    result[i] = value + down * (data[below + i] - value);
   }
 }
 
-function stretchRow1(narrow, { first, second, fraction }, wide) {
-  for (let x = 0; x < wide.length; x++) {
-    const left = narrow[first[x]];
-    wide[x] = left + fraction[x] * (narrow[second[x]] - left);
+function stretchRow1(narrow, first, fraction, wide, to) {
+  for (let x = 0; x < first.length; x++, to++) {
+    const at = first[x];
+    const left = narrow[at];
+    wide[to] = left + fraction[x] * (narrow[at + 1] - left);
   }
 }
 
-function stretchRow4(narrow, { first, second, fraction }, wide) {
-  for (let x = 0, to = 0; x < first.length; x++, to += 4) {
+function stretchRow4(narrow, { first, second, fraction }, wide, to) {
+  for (let x = 0; x < first.length; x++, to += 4) {
     const left = 4 * first[x];
     const right = 4 * second[x];
     const along = fraction[x];
@@ -241,14 +254,24 @@ function stretchRow4(narrow, { first, second, fraction }, wide) {
   }
 }
 
-/** Bilinear resampling in both directions. */
-export function interpolate(source, width, height) {
-  const result = picture(width, height, source.channels);
-  let to = 0;
-  for (const row of stretchedRows(source, width, height)) {
-    result.data.set(row, to);
-    to += row.length;
+/** Yields the rows of a picture stretched to (width, height), all in one reused array. */
+export function* stretchedRows(source, width, height) {
+  const write = stretcher(source, width, height);
+  const row = new Float32Array(width * source.channels);
+  for (let y = 0; y < height; y++) {
+    write(y, row, 0);
+    yield row;
   }
+}
+
+/** Bilinear resampling in both directions. */
+export function interpolate(source, width, height, result = picture(width, height, source.channels)) {
+  if (width === source.width && height === source.height) {
+    result.data.set(source.data);
+    return result;
+  }
+  const write = stretcher(source, width, height);
+  for (let y = 0; y < height; y++) write(y, result.data, y * width * source.channels);
   return result;
 }
 
@@ -305,7 +328,7 @@ function reflect(i, length) {
 export function boxMean({ width, height, channels, data }, radius) {
   const length = width * channels;
   const weight = 1 / (2 * radius + 1);
-  const passed = scratch(data.length);
+  const passed = scratch("passed", data.length);
   const sums = new Float64Array(length);
   const wide = new Float32Array(length + 2 * radius * channels); // a row with reflected ends
   const ahead = 2 * radius * channels;
@@ -357,124 +380,183 @@ export function luma({ width, height, data }) {
  * @param probability picture of one channel, 0..1: the network's probability of the network input
  * @param image picture, RGBA
  * @param guide the image again, or its network input, which is small already and so saves time
- * @returns picture of one channel, 0..1, of the image's size
+ * @param result picture of one channel to write, of the image's size: a camera reuses one
+ * @returns `result`
  */
-export function guidedUpsample(probability, image, guide = image) {
-  const applied = limited(image, APPLY_SIDE);
-  const small = smallGuide(guide === image ? applied : guide, limitedSize(applied, GUIDE_SIDE));
+export function guidedUpsample(
+  probability,
+  image,
+  guide = image,
+  result = picture(image.width, image.height, 1),
+) {
+  const [appliedWidth, appliedHeight] = limitedSize(image, APPLY_SIDE);
+  // A camera's frame is shrunk only where the fit is applied: near the person's contour.
+  const later = guide !== image && shrinksLittle(image, appliedWidth, appliedHeight);
+  const applied = later ? image : limited(image, APPLY_SIDE);
+  const size = limitedSize({ width: appliedWidth, height: appliedHeight }, GUIDE_SIDE);
+  const small = smallGuide(guide === image ? applied : guide, size);
   const { width, height } = small;
-  const odds = interpolate(probability, width, height);
-  odds.data = odds.data.map((value) => value ** 2 / (value ** 2 + (1 - value) ** 2));
-  const planes = picture(width, height, PLANES);
-  const fit = colorFit(small, odds).data;
-  const [low, high] = extremes(odds);
-  for (let i = 0, to = 0; i < low.length; i++, to += PLANES) {
-    for (let c = 0; c < 4; c++) planes.data[to + c] = fit[4 * i + c];
-    planes.data[to + 4] = low[i];
-    planes.data[to + 5] = high[i];
-    planes.data[to + 6] = odds.data[i];
-  }
-  const [refined, coarse] = applyFit(planes, applied);
-  withoutSpecks(withoutSpikes(refined, coarse), coarse);
-  return applied === image ? refined : interpolate(refined, image.width, image.height);
+  const odds = squaredOdds(interpolate(probability, width, height));
+  const planes = { fit: colorFit(small, odds).data, ...extremes(odds), odds: odds.data };
+  const { refined, coarse, raised } = applyFit(small, planes, applied, appliedWidth, appliedHeight);
+  withoutSpikes(refined, coarse, raised);
+  withoutSpecks(refined, coarse);
+  return interpolate(refined, image.width, image.height, result);
 }
 
-const PLANES = 7; // of `applyFit`: 3 slopes, offset, least and greatest probability, probability
+/** A probability whose odds of person to background are squared: postprocess.squared_odds. */
+function squaredOdds({ width, height, data }) {
+  const result = picture(width, height, 1);
+  for (let i = 0; i < data.length; i++) {
+    const [person, background] = [data[i] * data[i], (1 - data[i]) * (1 - data[i])];
+    result.data[i] = person / (person + background);
+  }
+  return result;
+}
 
-/** [the fit applied to the colours of `image`, the probability without it], each of one channel. */
-function applyFit({ width: smallWidth, height: smallHeight, data }, image) {
-  const { width, height } = image;
-  const [refined, coarse] = [picture(width, height, 1), picture(width, height, 1)];
-  const columns = neighbours(smallWidth, width);
-  const rows = neighbours(smallHeight, height);
-  const length = PLANES * smallWidth;
-  const narrow = new Float32Array(length);
+/**
+ * The fit applied to the colours of `image` shrunk to (width, height).
+ *
+ * @param planes at the size of `guide`: `fit`, 3 slopes and the offset, and the `odds` with their
+ *   least and greatest values around, `low` and `high`
+ * @returns `refined`, the probability with the fit, and `coarse`, without, pictures of one channel;
+ *   `raised`, the indices of the pixels that the fit has put above THRESHOLD or further above it
+ */
+function applyFit(guide, { fit, low, high, odds }, image, width, height) {
+  const reused = (name) => picture(width, height, 1, scratch(name, width * height));
+  const [refined, coarse] = [reused("refined"), reused("coarse")];
+  const raised = [];
+  const cells = cellsOf(neighbours(guide.width, width), width);
+  const rows = neighbours(guide.height, height);
+  const writeColors = colorsOf(image, width, height);
+  const colors = new Uint8Array(4 * width);
+  const length = guide.width;
+  const [lows, highs, middle] = [0, 1, 2].map(() => new Float32Array(length)); // of this row
+  const [left, right] = [new Float32Array(6), new Float32Array(6)]; // fit, low and high of a cell
   for (let y = 0; y < height; y++) {
     const above = rows.first[y] * length;
     const below = rows.second[y] * length;
     const down = rows.fraction[y];
-    for (let i = 0; i < length; i++) {
-      narrow[i] = data[above + i] + down * (data[below + i] - data[above + i]);
+    const lower = 4 * (below - above);
+    for (let i = 0, a = above, b = below; i < length; i++, a++, b++) {
+      lows[i] = low[a] + down * (low[b] - low[a]);
+      highs[i] = high[a] + down * (high[b] - high[a]);
+      middle[i] = odds[a] + down * (odds[b] - odds[a]);
     }
-    applyRow(narrow, columns, image.data, refined.data, coarse.data, y * width);
+    for (let cell = 0; cell < cells.starts.length; cell++) {
+      const [from, to] = [cells.starts[cell], cells.ends[cell]];
+      const [i, k] = [cells.first[cell], cells.second[cell]];
+      applyCoarse(middle[i], middle[k], cells.fraction, from, to, refined.data, coarse.data, y * width);
+      if (highs[i] - lows[i] < STILL && highs[k] - lows[k] < STILL) continue;
+      for (let c = 0; c < 4; c++) {
+        const [a, b] = [4 * (above + i) + c, 4 * (above + k) + c];
+        left[c] = fit[a] + down * (fit[a + lower] - fit[a]);
+        right[c] = fit[b] + down * (fit[b + lower] - fit[b]);
+      }
+      left[4] = lows[i];
+      left[5] = highs[i];
+      right[4] = lows[k];
+      right[5] = highs[k];
+      writeColors(y, from, to, colors, 0);
+      applyCell(left, right, cells.fraction, from, to, colors, refined.data, raised, y * width);
+    }
   }
-  return [refined, coarse];
+  return { refined, coarse, raised };
 }
 
-/** Write one row of `applyFit`, beginning at the index `start`. */
-function applyRow(narrow, { first, second, fraction }, colors, refined, coarse, start) {
-  for (let x = 0, to = start; x < first.length; x++, to++) {
-    const i = PLANES * first[x];
-    const k = PLANES * second[x];
+/** The neighbours of `neighbours` as cells: the pixels `starts` to `ends` have the same two. */
+function cellsOf({ first, second, fraction }, width) {
+  const starts = [...first.keys()].filter((x) => !x || first[x] !== first[x - 1]);
+  const at = (neighbour) => starts.map((x) => neighbour[x]);
+  return { starts, ends: [...starts.slice(1), width], first: at(first), second: at(second), fraction };
+}
+
+function applyCoarse(left, right, fraction, from, to, refined, coarse, row) {
+  const step = right - left;
+  for (let x = from; x < to; x++) refined[row + x] = coarse[row + x] = left + fraction[x] * step;
+}
+
+function applyCell(left, right, fraction, from, to, colors, refined, raised, row) {
+  const red = left[0];
+  const green = left[1];
+  const blue = left[2];
+  const offset = left[3];
+  const low = left[4];
+  const high = left[5];
+  const redStep = right[0] - red;
+  const greenStep = right[1] - green;
+  const blueStep = right[2] - blue;
+  const offsetStep = right[3] - offset;
+  const lowStep = right[4] - low;
+  const highStep = right[5] - high;
+  for (let x = from, at = 0; x < to; x++, at += 4) {
     const along = fraction[x];
-    refined[to] = coarse[to] = narrow[i + 6] + along * (narrow[k + 6] - narrow[i + 6]);
-    if (narrow[i + 5] - narrow[i + 4] < STILL && narrow[k + 5] - narrow[k + 4] < STILL) continue;
-    const low = narrow[i + 4] + along * (narrow[k + 4] - narrow[i + 4]);
-    const high = narrow[i + 5] + along * (narrow[k + 5] - narrow[i + 5]);
-    const red = narrow[i] + along * (narrow[k] - narrow[i]);
-    const green = narrow[i + 1] + along * (narrow[k + 1] - narrow[i + 1]);
-    const blue = narrow[i + 2] + along * (narrow[k + 2] - narrow[i + 2]);
-    const offset = narrow[i + 3] + along * (narrow[k + 3] - narrow[i + 3]);
-    const at = 4 * to;
-    const value = offset + (red * colors[at] + green * colors[at + 1] + blue * colors[at + 2]) / 255;
-    refined[to] = value < low ? low : value > high ? high : value;
+    const sum =
+      (red + along * redStep) * colors[at] +
+      (green + along * greenStep) * colors[at + 1] +
+      (blue + along * blueStep) * colors[at + 2];
+    const fitted = offset + along * offsetStep + sum / 255;
+    const least = low + along * lowStep;
+    const most = high + along * highStep;
+    const value = fitted < least ? least : fitted > most ? most : fitted;
+    if (value > THRESHOLD && value > refined[row + x] + STILL) raised.push(row + x);
+    refined[row + x] = value;
   }
 }
 
 /** Take thin spikes out of the mask, in place: postprocess.without_spikes. */
-function withoutSpikes(refined, coarse) {
+function withoutSpikes(refined, coarse, raised) {
   const { width, height, data } = refined;
   const radius = Math.max(1, round(SPIKE * Math.max(width, height)));
-  // Around the image lies what neither a minimum nor a maximum takes.
-  const stride = width + 2 * radius;
-  const values = new Float32Array(stride * (height + 2 * radius)).fill(Infinity);
-  const eroded = new Float32Array(values.length).fill(-Infinity);
-  for (let y = 0; y < height; y++) {
-    const to = (y + radius) * stride + radius;
-    values.set(data.subarray(y * width, (y + 1) * width), to);
-    eroded.fill(UNKNOWN, to, to + width);
+  const disc = discOffsets(radius);
+  const eroded = scratch("eroded", data.length).fill(UNKNOWN);
+  // All are computed before one is changed.
+  const opened = new Float32Array(raised.length);
+  for (let i = 0; i < raised.length; i++) opened[i] = openedAt(raised[i], refined, eroded, disc);
+  for (let i = 0; i < raised.length; i++) {
+    const at = raised[i];
+    if (opened[i] < data[at]) data[at] = Math.max(opened[i], coarse.data[at], THRESHOLD);
   }
-  const steps = Int32Array.from(discOffsets(radius), ([u, v]) => v * stride + u);
-  for (let y = 0, i = 0; y < height; y++) {
-    for (let x = 0, at = (y + radius) * stride + radius; x < width; x++, i++, at++) {
-      const value = values[at];
-      if (value <= THRESHOLD || value <= coarse.data[i] + STILL) continue;
-      const opened = openedAt(at, values, eroded, steps);
-      if (opened < value) data[i] = Math.max(opened, coarse.data[i], THRESHOLD);
-    }
-  }
-  return refined;
 }
 
 const UNKNOWN = 2; // no probability: the minimum around a pixel is computed where it is needed
 
-/** The greatest of the least values around each pixel around `at`. */
-function openedAt(at, values, eroded, steps) {
+/** The greatest of the least values around each pixel around `at`, inside the picture. */
+function openedAt(at, picture, eroded, disc) {
+  const { width, height } = picture;
+  const x = at % width;
+  const y = (at - x) / width;
   let opened = -Infinity;
-  for (let k = 0; k < steps.length; k++) {
-    const near = at + steps[k];
-    let least = eroded[near];
-    if (least === UNKNOWN) {
-      least = Infinity;
-      for (let j = 0; j < steps.length; j++) {
-        const value = values[near + steps[j]];
-        if (value < least) least = value;
-      }
-      eroded[near] = least;
-    }
-    if (least > opened) opened = least;
+  for (let k = 0; k < disc.length; k += 2) {
+    const u = x + disc[k];
+    const v = y + disc[k + 1];
+    if (u < 0 || v < 0 || u >= width || v >= height) continue;
+    const near = v * width + u;
+    if (eroded[near] === UNKNOWN) eroded[near] = leastAround(u, v, picture, disc);
+    if (eroded[near] > opened) opened = eroded[near];
   }
   return opened;
 }
 
-/** Columns and rows from the centre of OpenCV's elliptic structuring element to its pixels. */
+function leastAround(x, y, { width, height, data }, disc) {
+  let least = Infinity;
+  for (let k = 0; k < disc.length; k += 2) {
+    const u = x + disc[k];
+    const v = y + disc[k + 1];
+    if (u < 0 || v < 0 || u >= width || v >= height) continue;
+    if (data[v * width + u] < least) least = data[v * width + u];
+  }
+  return least;
+}
+
+/** Column and row, in turn, from the centre of OpenCV's elliptic structuring element to its pixels. */
 function discOffsets(radius) {
   const offsets = [];
   for (let v = -radius; v <= radius; v++) {
     const reach = round(Math.sqrt(radius * radius - v * v));
-    for (let u = -reach; u <= reach; u++) offsets.push([u, v]);
+    for (let u = -reach; u <= reach; u++) offsets.push(u, v);
   }
-  return offsets;
+  return Int32Array.from(offsets);
 }
 
 /** Remove small regions and fill small holes, in place: postprocess.without_specks. */
@@ -500,38 +582,56 @@ function withoutSpecks(refined, coarse) {
  * than maxArea. Each is a list of runs [start, end) of indices; a run lies in one row.
  */
 function smallRegions({ width, data }, level, sign, maxArea) {
-  const runs = [];
-  const parents = [];
-  const rootOf = (run) => {
-    while (parents[run] !== run) run = parents[run] = parents[parents[run]];
-    return run;
-  };
+  const { starts, ends, parents } = runsOf(data.length);
+  const inside = sign > 0;
+  let count = 0; // of the runs
   let above = 0; // first run of the row above that may touch the next run
   let row = 0; // first run of this row
   for (let from = 0; from < data.length; from += width) {
     const to = from + width;
-    [above, row] = [row, runs.length];
+    [above, row] = [row, count];
     for (let i = from; i < to; i++) {
-      if (data[i] > level !== sign > 0) continue;
+      // Two loops for each side: one that compares with `inside` takes twice as long.
+      if (inside) while (i < to && data[i] <= level) i++;
+      else while (i < to && data[i] > level) i++;
+      if (i === to) break;
       const start = i;
-      while (i < to && data[i] > level === sign > 0) i++;
-      const run = runs.length;
-      runs.push([start, i]);
-      parents.push(run);
-      while (above < row && runs[above][1] < start - width) above++;
-      for (let k = above; k < row && runs[k][0] <= i - width; k++) parents[rootOf(k)] = rootOf(run);
+      if (inside) while (i < to && data[i] > level) i++;
+      else while (i < to && data[i] <= level) i++;
+      [starts[count], ends[count], parents[count]] = [start, i, count];
+      while (above < row && ends[above] < start - width) above++;
+      for (let k = above; k < row && starts[k] <= i - width; k++) {
+        parents[rootOf(parents, k)] = rootOf(parents, count);
+      }
+      count++;
     }
   }
-  const areas = new Float64Array(runs.length);
-  runs.forEach(([start, end], run) => { areas[rootOf(run)] += end - start; });
+  const areas = new Float64Array(count);
+  for (let run = 0; run < count; run++) areas[rootOf(parents, run)] += ends[run] - starts[run];
   const regions = new Map();
-  runs.forEach((ends, run) => {
-    const root = rootOf(run);
-    if (areas[root] >= maxArea) return;
+  for (let run = 0; run < count; run++) {
+    const root = rootOf(parents, run);
+    if (areas[root] >= maxArea) continue;
     if (!regions.has(root)) regions.set(root, []);
-    regions.get(root).push(ends);
-  });
+    regions.get(root).push([starts[run], ends[run]]);
+  }
   return regions.values();
+}
+
+function rootOf(parents, run) {
+  while (parents[run] !== run) run = parents[run] = parents[parents[run]];
+  return run;
+}
+
+let runs = { pixels: 0 };
+
+/** Reused buffers for all runs of a picture of so many pixels: at most every second one starts one. */
+function runsOf(pixels) {
+  if (runs.pixels < pixels) {
+    const [starts, ends, parents] = [0, 1, 2].map(() => new Int32Array(pixels));
+    runs = { pixels, starts, ends, parents };
+  }
+  return runs;
 }
 
 /** Minimum and maximum of the 3x3 pixels around each pixel: first along rows, then along columns. */
@@ -542,18 +642,18 @@ function extremes({ width, height, data }) {
     for (let x = 0; x < width; x++, i++) {
       const left = data[x ? i - 1 : i];
       const right = data[x < width - 1 ? i + 1 : i];
-      rowLow[i] = Math.min(left, data[i], right);
-      rowHigh[i] = Math.max(left, data[i], right);
+      rowLow[i] = Math.min(Math.min(left, data[i]), right);
+      rowHigh[i] = Math.max(Math.max(left, data[i]), right);
     }
   }
   for (let y = 0, i = 0; y < height; y++) {
     const [up, down] = [y ? width : 0, y < height - 1 ? width : 0];
     for (let x = 0; x < width; x++, i++) {
-      low[i] = Math.min(rowLow[i - up], rowLow[i], rowLow[i + down]);
-      high[i] = Math.max(rowHigh[i - up], rowHigh[i], rowHigh[i + down]);
+      low[i] = Math.min(Math.min(rowLow[i - up], rowLow[i]), rowLow[i + down]);
+      high[i] = Math.max(Math.max(rowHigh[i - up], rowHigh[i]), rowHigh[i + down]);
     }
   }
-  return [low, high];
+  return { low, high };
 }
 
 /** The image shrunk, in whole numbers; large images are subsampled first, to save time. */

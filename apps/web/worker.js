@@ -32,6 +32,7 @@ let opened = null; // { image, probability, small }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
+let reused = null; // the probability of the last camera frame: its memory serves the next one
 
 const commands = { load, open, draw, background: openBackground, start, frame };
 let turn = Promise.resolve();
@@ -223,7 +224,10 @@ async function frame({ bitmap, mirror, look, model }) {
   bitmap.close();
   const answer = await timed(networkInput);
   const smoothed = smooth(networkInput, answer.probability);
-  const probability = guidedUpsample(dropDoubtful(smoothed), image, networkInput);
+  if (reused?.width !== image.width || reused.height !== image.height) {
+    reused = picture(image.width, image.height, 1);
+  }
+  const probability = guidedUpsample(dropDoubtful(smoothed), image, networkInput, reused);
   const small = shrink(networkInput, CAMERA_COLOR_SIDE);
   const { network } = answer;
   return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
