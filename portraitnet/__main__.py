@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
 from portraitnet.backgrounds import COLORS, read_background
-from portraitnet.cli import command, float_range, int_range, make_parser
+from portraitnet.cli import command, float_range, int_range, make_parser, shard
 from portraitnet.effects import EFFECTS, WITH_ALPHA, Layers, Options
 from portraitnet.images import (
     MAX_PIXELS,
@@ -33,14 +33,15 @@ from portraitnet.images import (
     read_bytes,
     write_image,
 )
-from portraitnet.jobs import Failure, Task, find_photos, without_clashes
+from portraitnet.jobs import Failure, Task, find_photos, in_shard, without_clashes
 from portraitnet.matting import METHODS
-from portraitnet.parallel import Outcome, outcomes
+from portraitnet.parallel import Outcome, core_count, in_processes, outcomes
 from portraitnet.postprocess import MIN_PERSON_MEAN
 from portraitnet.predictor import Predictor
 
 BACKGROUND, BLUR = "green", 2.0  # what --mode replace and --mode blur use by default
 MATTING = "fast"  # the method that the probability has gone through already
+PROCESS_PHOTOS = 16  # photos that make up for the start of one more process, about a second
 PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
 
 
@@ -111,6 +112,8 @@ def add_result_flags(group):
     add("--matting", choices=METHODS, help=f"{matting} (default: {MATTING})")
     add("--save_mask", action="store_true", help="also write the 0/255 mask: photo_mask.png")
     add("--skip_existing", action="store_true", help="skip photos whose results exist")
+    part = "only this part of the photos, so that several machines each do one, such as 3/16"
+    add("--shard", type=shard, metavar="PART/COUNT", default=(0, 1), help=part)
     add("--json", action="store_true", help="print a line of JSON for each photo")
     require = "exit code 3 if any photo contains no person"
     add("--require_person", action="store_true", help=require)
@@ -147,6 +150,7 @@ def contradiction(args):
 def plan(args):
     """Pair each photo with the files of its results: tasks, and failures where that cannot be."""
     photos, unread = find_photos(args.photos, EFFECTS)
+    photos = [photo for photo in photos if in_shard(photo, args.shard)]
     tasks = [Task(path, results_of(path, place, args)) for path, place in photos]
     inputs = [*dict(photos), Path(args.background or BACKGROUND)]
     tasks, refused = without_clashes(tasks, [path for path in inputs if path != PIPE])
@@ -224,6 +228,14 @@ def predict(tasks, predictor, args):
     return outcomes(tasks, prepare, network, finish, readers=2, depth=size, batch_size=size)
 
 
+def open_process(open_predictor, args, photos):
+    """The function of a task -> Outcome that one of several processes calls; see `in_processes`."""
+    predictor = open_predictor(
+        args.model_path, args.backend, refine=args.refine, threads=1, photos=photos
+    )
+    return lambda task: next(predict([task], predictor, args))
+
+
 def report(outcome, seconds, args, log, program):
     """Print what became of a photo: a line to `log`, or of JSON; a failure to stderr too."""
     path, results = outcome.item
@@ -281,16 +293,22 @@ def run_command(argv, program, open_predictor):
         todo = [task for task in tasks if not all(result.exists() for result in task.results)]
         print(f"{len(tasks) - len(todo)} photos skipped: their results exist.", file=log)
         tasks = todo
-    predictor = open_predictor(args.model_path, args.backend, refine=args.refine, photos=len(tasks))
+    processes = max(1, min(core_count(), len(tasks) // PROCESS_PHOTOS))
+    photos = len(tasks) // processes
+    predictor = open_predictor(args.model_path, args.backend, refine=args.refine, photos=photos)
     print(f"{predictor.model_path} with {predictor.backend}", file=log)
     if args.model_path in MODELS and args.backend == AUTO and predictor.backend == "paddle":
         message = "`pip install -r requirements-apps.txt` makes it about seven times as fast."
         print(f"Paddle runs the network; {message}", file=log)
 
     refused = [Outcome(Task(path, []), error=ValueError(reason)) for path, reason in refused]
+    if processes == 1:
+        done = predict(tasks, predictor, args)
+    else:  # a photo is read, run and written by one core
+        done = in_processes(open_process, (open_predictor, args, photos), tasks, processes)
     failed, empty, count, last = 0, 0, len(tasks) + len(refused), time.perf_counter()
     with tqdm(total=count, unit="photo", disable=count < 2 or rank > 0) as bar:
-        for outcome in chain(refused, predict(tasks, predictor, args)):
+        for outcome in chain(refused, done):
             # Photos overlap: a photo's time is its part of the whole run.
             now = time.perf_counter()
             report(outcome, now - last, args, log, program)

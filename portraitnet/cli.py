@@ -138,6 +138,17 @@ def height_by_width(text: str) -> tuple[int, int]:
     return shape
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Type of one part of the work, such as 3/16: (index from 0, number of parts)."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    part, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= part <= count:
+        raise argparse.ArgumentTypeError(
+            f"must be a part and the number of parts, such as 3/16, not {text!r}"
+        )
+    return part - 1, count
+
+
 def _shown(value):
     """A default as it is typed: files of this project relative to its folder."""
     inside = isinstance(value, Path) and value.is_relative_to(ROOT)

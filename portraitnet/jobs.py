@@ -1,6 +1,7 @@
 """Which files a command reads, and where their results go."""
 
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +81,21 @@ def _has_picture(path, unread):
     except OSError as error:
         unread.append(Failure(path, error.strerror))
         return False
+
+
+def in_shard(photo: tuple[Path, Path], shard: tuple[int, int]) -> bool:
+    """Whether a photo belongs to one part of the work, by its name alone.
+
+    Machines that share a disk agree without a word, even while photos are added and wherever the
+    folder is mounted.
+
+    Args:
+        photo: path and place, as `find_photos` returns them.
+        shard: (index from 0, number of parts).
+    """
+    path, place = photo
+    index, count = shard
+    return zlib.crc32(os.fsencode(place / path.name)) % count == index
 
 
 def without_clashes(

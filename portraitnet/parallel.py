@@ -1,10 +1,14 @@
 """Photos and frames on their way through a network: reading, network and writing overlap."""
 
+import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -130,3 +134,52 @@ def in_thread(items: Iterable, depth: int) -> Iterator:
         if item is END:
             return
         yield item
+
+
+def in_processes(
+    make: Callable[..., Callable], arguments: tuple, items: Iterable, processes: int
+) -> Iterator:
+    """The results of a function for each item, in order, each computed in one of some processes.
+
+    Args:
+        make: called with `arguments` once in each process; it returns the function of an item.
+            Everything that goes to and from a process is pickled.
+        processes: number of processes.
+
+    Raises:
+        RuntimeError: a process was ended from outside, mostly for lack of memory.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+    try:
+        with ProcessPoolExecutor(processes, context, _start_process, (make, arguments)) as pool:
+            yield from window(pool, _call, items, depth=2 * processes)
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "A process was ended while it worked, mostly for lack of memory: free some and run "
+            "the command again."
+        ) from None
+
+
+def _start_process(make, arguments):
+    global _function
+    become_worker()
+    _function = make(*arguments)
+
+
+def _call(item):
+    return _function(item)
+
+
+def become_worker() -> None:
+    """Make this process one of several, each on a core of its own: OpenCV has one thread, Ctrl-C is
+    left to the process that started this one, and this one ends with it, however it ends.
+    """
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

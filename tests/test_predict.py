@@ -1,5 +1,8 @@
 import json
+import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ from conftest import draw_portrait
 
 import predict
 from portraitnet import __main__ as portraitnet_command
-from portraitnet import effects
+from portraitnet import effects, parallel
 from portraitnet.__main__ import make_command
 from portraitnet.backgrounds import read_background
 from portraitnet.effects import EFFECTS
@@ -261,6 +264,68 @@ def test_processes_share_the_list(model_path, tmp_path, monkeypatch):
         assert run(model_path, tmp_path / "in", "--output", tmp_path / str(rank)) == 0
         done.append(files(tmp_path / str(rank)))
     assert list(map(len, done)) == [3, 2] and not set(done[0]) & set(done[1])
+
+
+def test_shards_are_disjoint_and_complete_wherever_the_folder_is(model_path, tmp_path):
+    names = [f"{i}.png" for i in range(6)] + ["sub/0.png", "sub/1.png"]
+    for i, name in enumerate(names):
+        draw(tmp_path / "in" / name, i)
+    shutil.copytree(tmp_path / "in", tmp_path / "mounted elsewhere")
+    done = []
+    for i, folder in enumerate(("in", "mounted elsewhere", "in")):
+        flags = ["--output", tmp_path / str(i), "--shard", f"{i + 1}/3"]
+        assert run(model_path, tmp_path / folder, *flags) == 0
+        done += files(tmp_path / str(i))
+    expected = [name.replace(".png", "_overlay.png") for name in names]
+    assert sorted(done) == sorted(expected)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "-1/3", "a/b"])
+def test_a_shard_that_does_not_exist_is_wrong_usage(text, capsys):
+    with pytest.raises(SystemExit):
+        portraitnet_command.parse_args(["a.png", f"--shard={text}"])
+    assert f"such as 3/16, not '{text}'" in capsys.readouterr().err
+
+
+def test_many_photos_take_all_cores_and_have_the_same_results(tmp_path, monkeypatch, capsys):
+    for i in range(5):
+        draw(tmp_path / "in" / f"{i}.png", i)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    flags = [str(tmp_path / "in"), "--json", "--output"]
+    assert predict.main([*flags, str(tmp_path / "one")]) == 1
+    alone = capsys.readouterr()
+    monkeypatch.setattr(portraitnet_command, "PROCESS_PHOTOS", 3)
+    monkeypatch.setattr(portraitnet_command, "core_count", lambda: 2)
+    processes = []
+    real = parallel.ProcessPoolExecutor
+    monkeypatch.setattr(
+        parallel, "ProcessPoolExecutor", lambda n, *rest: processes.append(n) or real(n, *rest)
+    )
+    assert predict.main([*flags, str(tmp_path / "two")]) == 1
+    assert processes == [2]
+    together = capsys.readouterr()
+    assert [json.loads(line).get("person") for line in together.out.splitlines()] == [
+        json.loads(line).get("person") for line in alone.out.splitlines()
+    ]
+    assert "bad.png is not a readable picture" in together.err
+    for name in files(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_process_that_is_killed_is_one_sentence(tmp_path, monkeypatch, capsys):
+    """As when the machine has no memory left; --skip_existing continues."""
+    for i in range(4):
+        draw(tmp_path / "in" / f"{i}.png", i)
+    monkeypatch.setattr(portraitnet_command, "PROCESS_PHOTOS", 2)
+    monkeypatch.setattr(portraitnet_command, "core_count", lambda: 2)
+    monkeypatch.setattr(portraitnet_command, "open_process", killed)
+    assert predict.main([str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 1
+    assert "A process was ended while it worked" in capsys.readouterr().err
+    assert not multiprocessing.active_children()
+
+
+def killed(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_script_runs_from_another_folder(model_path, tmp_path):
