@@ -99,9 +99,8 @@ def train(args):
     from training.state import LossWeights, lock_output, make_state
 
     kernels.keep_memory()
-    state, notes = make_state(
-        args.pretrained, args.width, args.lr, args.weight_decay, args.ema, args.seed, args.amp
-    )
+    network = args.pretrained, args.width, args.lite
+    state, notes = make_state(*network, args.lr, args.weight_decay, args.ema, args.seed, args.amp)
     first, output, settings = state.rank == 0, Path(args.output), vars(args)
     with lock_output(output, args.resume) if first else nullcontext():
         samples = make_samples(
@@ -239,12 +238,16 @@ def parse_args(argv=None):
         parser.error(f"argument --rotation: must be DEGREES [PROBABILITY], not {args.rotation}")
     if not set(args.teacher_data or ()) <= set(args.data_root):
         parser.error("argument --teacher_data: must name folders of --data_root")
+    if args.lite and args.width != 1:
+        parser.error("argument --lite: has no --width, so leave one of them out")
+    if args.lite and {"person", "imagenet"} & set(args.pretrained or ()):
+        parser.error("argument --lite: has another encoder; start from none or a .pdparams file")
     try:
         args.sizes = epoch_sizes(args.size, args.epoch)
     except ValueError as error:
         parser.error(f"argument --size: {error}")
     if args.pretrained is None:
-        args.pretrained = ["person" if args.width == 1 else "none"]
+        args.pretrained = ["person" if args.width == 1 and not args.lite else "none"]
     return args
 
 
@@ -258,7 +261,7 @@ def add_main_flags(group):
     add("--resume", action="store_true", help="continue the training in --output")
     start = (
         "person, imagenet, none, or a .pdparams file to start from; of several files, their mean"
-        " (default: person, which has width 1; none for another --width)"
+        " (default: person, which has width 1; none for another --width and for --lite)"
     )
     add("--pretrained", nargs="+", help=start)
     size = "input size: the input's area is about SIZE x SIZE pixels; smaller sizes for the first"
@@ -270,6 +273,7 @@ def add_optimization_flags(group):
     add = group.add_argument
     width = "factor on the network's channels"
     add("--width", type=float_range(above=0, high=MAX_WIDTH), default=1.0, help=width)
+    add("--lite", action="store_true", help="the smaller network of models/lite.py, for phones")
     lr_schedule = "course of the learning rate; step is the paper's, without a warm-up"
     add("--lr_schedule", choices=["cosine", "step", "constant"], default="cosine", help=lr_schedule)
     decay = "weight decay of AdamW, on convolution weights only"

@@ -23,7 +23,8 @@ from paddle.autograd import PyLayer
 import losses
 from kernels.build import BuildError, load_operators
 from models import D_block, InvertedResidual, PortraitNet
-from models.mobilenetv2 import SKIP_STAGES, ConvBN
+from models.lite import BilinearUpsample, PortraitNetLite
+from models.mobilenetv2 import ConvBN
 from models.portraitnet import Upsample
 from portraitnet.parallel import core_count
 
@@ -191,15 +192,19 @@ def _replace_forwards(model, half, threads):
     def replace(layer, function, **settings):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
-    replace(model, _network_forward, threads=threads)
+    lite = isinstance(model, PortraitNetLite)
+    if not lite:
+        replace(model, _network_forward, threads=threads)
     replace(model.encoder, _encoder_forward, half=half, threads=threads)
-    replace(model.mask_head, _head_forward, threads=threads)
-    replace(model.edge_head, _head_forward, threads=threads)
+    for head in (model.mask_head, model.edge_head):
+        replace(head, _pixel_head_forward if lite else _head_forward, threads=threads)
     for layer in model.sublayers():
         if isinstance(layer, InvertedResidual):
             replace(layer, _inverted_residual_forward, half=half, threads=threads)
         elif isinstance(layer, D_block):
             replace(layer, _d_block_forward, half=half, threads=threads)
+        elif isinstance(layer, BilinearUpsample):
+            replace(layer, _bilinear_forward, threads=threads)
         elif isinstance(layer, Upsample):
             half_out = half and layer is model.up1
             replace(layer, _upsample_forward, half=half, half_out=half_out, threads=threads)
@@ -213,6 +218,13 @@ def _head_forward(self, x, threads=1):
     return Heads.apply(x, threads, self.weight)
 
 
+def _pixel_head_forward(self, x, threads=1):
+    """Paddle's own operators, because the head has few products."""
+    weight = self.conv.weight
+    x = F.linear(x, weight.reshape(weight.shape[:2]).transpose([1, 0]), self.conv.bias)
+    return F.pixel_shuffle(x.transpose([0, 3, 1, 2]), 2)
+
+
 def _encoder_forward(self, batch, half=False, threads=1):
     """See MobileNetV2. A block whose output only the next block reads joins that block's chain."""
     x, features, layers = batch, [], [self.stem]
@@ -224,7 +236,7 @@ def _encoder_forward(self, batch, half=False, threads=1):
                 x, layers = block(chain(x, layers, half, threads)), []
             else:
                 layers += [block.expand, block.depthwise, block.project]
-        if i in SKIP_STAGES:
+        if i in self.skip_stages:
             x, layers = chain(x, layers, half, threads), []
             features.append(x)
     return features
@@ -242,6 +254,10 @@ def _d_block_forward(self, x, half=False, threads=1):
 
 def _upsample_forward(self, x, half=False, half_out=False, threads=1):
     return UpsampleFunction.apply(x, self.weight, half, half_out, threads)
+
+
+def _bilinear_forward(self, x, threads=1):
+    return BilinearFunction.apply(x, threads)
 
 
 def chain(
@@ -343,6 +359,19 @@ class UpsampleFunction(PyLayer):
     def backward(ctx, dy):
         saved, ctx.saved = ctx.saved, None
         return ctx.wanted(*_operators.upsample_backward(dy, *saved))
+
+
+class BilinearFunction(PyLayer):
+    """Bilinear upsampling: (N, H, W, C) -> (N, 2H, 2W, C)."""
+
+    @staticmethod
+    def forward(ctx, x, threads):
+        ctx.threads = threads
+        return _operators.bilinear_forward(x, threads)[0]
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _operators.bilinear_backward(dy, ctx.threads)[0]
 
 
 class Heads(PyLayer):

@@ -1,5 +1,6 @@
 // The kernels as Paddle operators: tensors in, tensors out. These operators have no gradient of
 // their own, because the PyLayers of kernels/__init__.py call the backward passes.
+#include "bilinear.h"
 #include "dense.h"
 #include "depthwise.h"
 #include "loss.h"
@@ -256,6 +257,22 @@ std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, bool 
   return {y};
 }
 
+std::vector<Tensor> BilinearForward(const Tensor& x, int threads) {
+  const auto shape = x.shape();
+  Tensor y = empty({shape[0], 2 * shape[1], 2 * shape[2], shape[3]});
+  Bilinear{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.forward(data<float>(x),
+                                                                          data<float>(y), threads);
+  return {y};
+}
+
+std::vector<Tensor> BilinearBackward(const Tensor& dy, int threads) {
+  const auto shape = dy.shape();
+  Tensor dx = empty({shape[0], shape[1] / 2, shape[2] / 2, shape[3]});
+  Bilinear{shape[0], int(shape[1] / 2), int(shape[2] / 2), int(shape[3])}.backward(
+      data<float>(dy), data<float>(dx), threads);
+  return {dx};
+}
+
 std::vector<Tensor> UpsampleBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
                                      bool half, int threads) {
   const auto shape = x.shape();
@@ -384,6 +401,18 @@ PD_BUILD_OP(portraitnet_upsample_backward)
     .Outputs({"dx", "dweight"})
     .Attrs({"half: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(UpsampleBackward));
+
+PD_BUILD_OP(portraitnet_bilinear_forward)
+    .Inputs({"x"})
+    .Outputs({"y"})
+    .Attrs({"threads: int"})
+    .SetKernelFn(PD_KERNEL(BilinearForward));
+
+PD_BUILD_OP(portraitnet_bilinear_backward)
+    .Inputs({"dy"})
+    .Outputs({"dx"})
+    .Attrs({"threads: int"})
+    .SetKernelFn(PD_KERNEL(BilinearBackward));
 
 PD_BUILD_OP(portraitnet_heads_forward)
     .Inputs({"x", "weight"})

@@ -1,5 +1,6 @@
 """PortraitNet and its encoder."""
 
+from models.lite import PortraitNetLite
 from models.mobilenetv2 import InvertedResidual, MobileNetV2
 from models.portraitnet import D_block, PortraitNet, count_macs, count_parameters
 
@@ -8,6 +9,7 @@ __all__ = [
     "InvertedResidual",
     "MobileNetV2",
     "PortraitNet",
+    "PortraitNetLite",
     "count_macs",
     "count_parameters",
 ]

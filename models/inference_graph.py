@@ -14,7 +14,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from numpy.typing import NDArray
 
-from models.mobilenetv2 import SKIP_STAGES, ConvBN, InvertedResidual
+from models.mobilenetv2 import ConvBN, InvertedResidual
 from models.portraitnet import D_block, PortraitNet
 
 INPUT, OUTPUT = "batch", "probability"
@@ -146,7 +146,7 @@ class Graph:
         for i, stage in enumerate(model.encoder.stages):
             for j, block in enumerate(stage):
                 x = self.inverted_residual(x, block, f"stage{i}.{j}")
-            if i in SKIP_STAGES:
+            if i in model.encoder.skip_stages:
                 skips.append(x)
         skip4, skip8, skip16, x = skips
         for grid, skip in ((16, skip16), (8, skip8), (4, skip4), (2, None)):

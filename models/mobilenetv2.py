@@ -4,13 +4,14 @@ Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks"
 table 2; the extra 1x1 expansion of the first stage is the homework report's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
 STEM = 32
+Stage = tuple[int, int, int, int]
 # output channels, repeats, stride of the first block, bn_scale (expansion)
 STAGES = (
     (16, 1, 1, 1),  #    1/2
@@ -97,17 +98,27 @@ class MobileNetV2(nn.Layer):
 
     Args:
         width: factor of every channel count (the k of the report's MobileNetV2 table).
+        stem: channels of the first convolution.
+        stages: rows of a table such as STAGES.
+        skip_stages: indices of the stages whose outputs are the feature maps.
 
     Attributes:
         channels: channel counts of the four feature maps.
+        skip_stages: see the argument.
     """
 
-    def __init__(self, width: float = 1.0):
+    def __init__(
+        self,
+        width: float = 1.0,
+        stem: int = STEM,
+        stages: Sequence[Stage] = STAGES,
+        skip_stages: Sequence[int] = SKIP_STAGES,
+    ):
         super().__init__()
-        input_c = scaled_channels(STEM, width)
+        input_c = scaled_channels(stem, width)
         self.stem = ConvBN(3, input_c, 3, stride=2, activation=F.relu6)
-        stages = []
-        for channels, repeats, stride, bn_scale in STAGES:
+        layers = []
+        for channels, repeats, stride, bn_scale in stages:
             output_c = scaled_channels(channels, width)
             blocks = []
             for repeat in range(repeats):
@@ -115,9 +126,9 @@ class MobileNetV2(nn.Layer):
                     InvertedResidual(input_c, output_c, stride if repeat == 0 else 1, bn_scale)
                 )
                 input_c = output_c
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.LayerList(stages)
-        self.channels = [scaled_channels(STAGES[i][0], width) for i in SKIP_STAGES]
+            layers.append(nn.Sequential(*blocks))
+        self.stages, self.skip_stages = nn.LayerList(layers), tuple(skip_stages)
+        self.channels = [scaled_channels(stages[i][0], width) for i in skip_stages]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Batch (N, 3, H, W) float32 -> four features (N, C, h, w) float32.
@@ -128,6 +139,6 @@ class MobileNetV2(nn.Layer):
         features = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
-            if i in SKIP_STAGES:
+            if i in self.skip_stages:
                 features.append(x)
         return features

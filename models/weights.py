@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 
 from models.imagenet import encoder_state
+from models.lite import PortraitNetLite
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
 from models.safe_load import safe_load
@@ -22,7 +23,8 @@ PERSON_175 = WEIGHTS / "mobilenetv2_person_175.pdparams"
 def load_model(path: str | Path) -> PortraitNet:
     """The PortraitNet of a `.pdparams` file, in evaluation mode.
 
-    The width follows from the file, because the encoder's last stage has 320 * width channels.
+    The kind and the width follow from the file: PortraitNetLite has another head, and the last
+    stage of PortraitNet's encoder has 320 * width channels.
 
     Args:
         path: file that train.py wrote.
@@ -31,6 +33,11 @@ def load_model(path: str | Path) -> PortraitNet:
         FileNotFoundError, ValueError: one sentence on what is wrong with the file.
     """
     state = read_state(path)
+    if "mask_head.conv.weight" in state:
+        model = PortraitNetLite()
+        load_state(model, state, path)
+        model.eval()
+        return model
     last = state.get("encoder.stages.6.0.project.conv.weight")
     if last is None or "mask_head.weight" not in state:
         raise ValueError(

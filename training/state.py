@@ -12,7 +12,7 @@ import paddle
 import paddle.distributed as dist
 
 import kernels
-from models import PortraitNet
+from models import PortraitNet, PortraitNetLite
 from models.weights import (
     are_weights,
     load_pretrained,
@@ -309,6 +309,7 @@ class TrainingState:
 def make_state(
     pretrained: Sequence[str],
     width: float,
+    lite: bool,
     lr: float,
     weight_decay: float,
     ema: float,
@@ -320,6 +321,7 @@ def make_state(
     Args:
         pretrained: see `load_pretrained`.
         width: factor on the network's channels.
+        lite: PortraitNetLite instead of PortraitNet; it has no width.
         lr, weight_decay: of AdamW.
         ema: decay of the averaged weights; 0 for none.
         seed: of the random weights.
@@ -331,7 +333,7 @@ def make_state(
     device = choose_device(amp)
     join_processes(device)
     paddle.seed(seed)
-    model = PortraitNet(width=width)
+    model = PortraitNetLite() if lite else PortraitNet(width=width)
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # on this machine
     threads = max(1, kernels.core_count() // processes)
     notes = [f"Training on the {device.upper()}.", load_pretrained(model, *pretrained)]
@@ -339,7 +341,7 @@ def make_state(
     notes.append(kernels.accelerate(model, threads, half=amp and device == "cpu"))
     average = None
     if ema:
-        average = PortraitNet(width=width)
+        average = PortraitNetLite() if lite else PortraitNet(width=width)
         average.set_state_dict(model.state_dict())
         kernels.accelerate(average, threads)
     # Weight decay on convolution weights alone.
