@@ -65,6 +65,11 @@ class CoreMLGraph(Graph):
             x=x, weight=weight, strides=[2, 2], pad_type="custom", pad=[1] * 4, name=name
         )
 
+    def bilinear(self, x, name):
+        return Builder.upsample_bilinear(
+            x=x, scale_factor_height=2, scale_factor_width=2, align_corners=False, name=name
+        )
+
     def sum(self, x, y, name, activation=""):
         return self.activate(Builder.add(x=x, y=y, name=name), activation, name)
 
@@ -235,6 +240,11 @@ def transposed_convolution(x, weight, strides, pad, groups, dilations, pad_type,
     return F.conv2d_transpose(x, weight, None, strides, pad)
 
 
+def upsample_bilinear(x, scale_factor_height, scale_factor_width, align_corners):
+    assert scale_factor_height == scale_factor_width == 2 and not align_corners
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def slice_by_index(x, begin, end, begin_mask, end_mask):
     parts = zip(begin, end, begin_mask, end_mask)
     return x[tuple(slice(None if b else i, None if e else k) for i, k, b, e in parts)]
@@ -253,5 +263,6 @@ OPERATIONS = {
     "relu6": lambda x: F.relu6(x),
     "sigmoid": lambda x: F.sigmoid(x),
     "slice_by_index": slice_by_index,
+    "upsample_bilinear": upsample_bilinear,
     "squeeze": lambda x, axes: paddle.squeeze(x, axes),
 }

@@ -1,9 +1,9 @@
 """PortraitNet as a graph for fast inference, without the edge head, for any file format.
 
 Three rewrites are exact up to float rounding: BatchNorm is folded into the convolution before it,
-the softmax over two channels becomes the sigmoid of one, and the last upsampling and the mask head,
-which are both linear, become one convolution at half resolution. `onnx_graph.py`, `tflite_graph.py`
-and `coreml_graph.py` write the operations in their formats.
+the softmax over two channels becomes the sigmoid of one, and PortraitNet's last upsampling and mask
+head, which are both linear, become one convolution at half resolution. `onnx_graph.py`,
+`tflite_graph.py` and `coreml_graph.py` write the operations in their formats.
 """
 
 import copy
@@ -14,6 +14,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from numpy.typing import NDArray
 
+from models.lite import PixelHead, PortraitNetLite
 from models.mobilenetv2 import ConvBN, InvertedResidual
 from models.portraitnet import D_block, PortraitNet
 
@@ -44,23 +45,24 @@ def fold_batchnorm(model: PortraitNet) -> PortraitNet:
     return model
 
 
-def fold_softmax(head: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weight of the mask head whose sigmoid is the softmax's channel 1.
+def fold_softmax(head: nn.Conv2D | PixelHead) -> list[NDArray[np.float32] | None]:
+    """Weight and bias of the mask head whose sigmoid is the softmax's channel 1.
 
     Args:
-        head: (2, C, 3, 3).
+        head: with half of its channels for each of two classes.
 
     Returns:
-        (1, C, 3, 3).
+        weight with half as many channels, and bias, which may be None.
 
     Raises:
         ValueError: the head has not two classes.
     """
-    if head.shape[0] != 2:
-        raise ValueError(
-            f"The mask head has {head.shape[0]} classes: only background and person export."
-        )
-    return head[1:] - head[:1]
+    pixels, conv = (4, head.conv) if isinstance(head, PixelHead) else (1, head)
+    classes = conv.weight.shape[0] // pixels
+    if classes != 2:
+        raise ValueError(f"The mask head has {classes} classes: only background and person export.")
+    values = [None if value is None else value.numpy() for value in (conv.weight, conv.bias)]
+    return [None if value is None else value[pixels:] - value[:pixels] for value in values]
 
 
 def joint_kernel(up: NDArray[np.float32], head: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -111,6 +113,10 @@ class Graph:
         """
         raise NotImplementedError
 
+    def bilinear(self, x, name):
+        """Bilinear upsampling to twice the height and width, pixels centred."""
+        raise NotImplementedError
+
     def sum(self, x, y, name, activation=""):
         """x + y with an activation."""
         raise NotImplementedError
@@ -140,7 +146,8 @@ class Graph:
         Raises:
             ValueError: the network has not two classes.
         """
-        head = fold_softmax(model.mask_head.weight.numpy())
+        lite = isinstance(model, PortraitNetLite)
+        head = fold_softmax(model.mask_head)
         model = fold_batchnorm(model)
         x, skips = self.conv(batch, model.encoder.stem, "stem"), []
         for i, stage in enumerate(model.encoder.stages):
@@ -151,10 +158,15 @@ class Graph:
         skip4, skip8, skip16, x = skips
         for grid, skip in ((16, skip16), (8, skip8), (4, skip4), (2, None)):
             x = self.d_block(x, getattr(model, f"decode{grid}"), f"decode{grid}")
-            x = self.upsampling(x, getattr(model, f"up{grid}").weight.numpy(), f"up{grid}")
+            if lite:
+                x = self.bilinear(x, f"up{grid}")
+            else:
+                x = self.upsampling(x, getattr(model, f"up{grid}").weight.numpy(), f"up{grid}")
             x = x if skip is None else self.sum(x, skip, f"up{grid}.add")
         x = self.d_block(x, model.decode1, "decode1")
-        return self.upsampled_head(x, model.up1.weight.numpy(), head)
+        if lite:
+            return self.depth_to_space(self.convolution(x, *head, "head"), "head.logits")
+        return self.upsampled_head(x, model.up1.weight.numpy(), head[0])
 
     def conv(self, x, layer: ConvBN, name: str):
         """A ConvBN whose BatchNorm is folded, with its activation."""

@@ -80,6 +80,10 @@ class OnnxGraph(Graph):
         inputs = [x, self.constant(weight, f"{name}.weight")]
         return self.node("ConvTranspose", inputs, name, **UPSAMPLE)
 
+    def bilinear(self, x: str, name: str) -> str:
+        scales = self.constant([1, 1, 2, 2], "twice")
+        return self.node("Resize", [x, "", scales], name, mode="linear")
+
     def sum(self, x: str, y: str, name: str, activation: str = "") -> str:
         return self.activate(self.node("Add", [x, y], name), activation, name)
 

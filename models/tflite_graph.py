@@ -92,9 +92,9 @@ class TFLiteGraph(Graph):
                 self.constants[key] = self.tensor(array.shape, name, dtype, self.buffer(array))
         return self.constants[key]
 
-    def operator(self, kind, inputs, shape, name, options=None):
+    def operator(self, kind, inputs, shape, name, options=None, dtype=np.float32):
         """Append an operator with one output of `shape`; the index of the output."""
-        output = self.tensor(shape, name)
+        output = self.tensor(shape, name, dtype)
         operator = schema.OperatorT()
         operator.opcodeIndex = self.codes.setdefault(kind, len(self.codes))
         operator.inputs = np.array(inputs, np.int32)
@@ -150,6 +150,22 @@ class TFLiteGraph(Graph):
         pixels = self.depth_to_space(blocks, f"{name}.pixels")
         rows = self.slice(pixels, 2, 1, -1, f"{name}.rows")
         return self.slice(rows, 3, 1, -1, name)
+
+    def bilinear(self, x, name):
+        # The size is twice that of x, whatever it is: interpreters compute it when they resize.
+        n, h, w, c = self.shape(x)
+        kind = schema.ShapeOptionsT(outType=schema.TensorType.INT32)
+        shape = self.operator("SHAPE", [x], [4], f"{name}.shape", kind, np.int32)
+        limits = [self.constant([i], f"size.{i}", np.int32) for i in (1, 3)]
+        step = self.constant([1], "size.step", np.int32)
+        options = schema.StridedSliceOptionsT()
+        inputs = [shape, *limits, step]
+        size = self.operator("STRIDED_SLICE", inputs, [2], f"{name}.grid", options, np.int32)
+        twice = self.constant([2], "size.twice", np.int32)
+        options = schema.MulOptionsT()
+        size = self.operator("MUL", [size, twice], [2], f"{name}.size", options, np.int32)
+        options = schema.ResizeBilinearOptionsT(halfPixelCenters=True)
+        return self.operator("RESIZE_BILINEAR", [x, size], [n, 2 * h, 2 * w, c], name, options)
 
     def sum(self, x, y, name, activation=""):
         options = schema.AddOptionsT(fusedActivationFunction=FUSED[activation])

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import paddle
 import pytest
-from conftest import draw_data_root, draw_portrait
+from conftest import draw_data_root, draw_portrait, lively
 
 from models import PortraitNet
 from models.weights import load_model, save_atomically
@@ -21,18 +21,6 @@ import export  # noqa: E402
 from models.inference_graph import fold_batchnorm, fold_softmax  # noqa: E402
 
 SIZE = 64
-
-
-def lively(model, seed=0):
-    """Give a random network's BatchNorm statistics that a fold must get right."""
-    rng = np.random.default_rng(seed)
-    for name, tensor in model.state_dict().items():
-        if name.endswith(("_variance", "bn.weight")):
-            tensor.set_value(rng.uniform(0.7, 1.3, tensor.shape).astype("float32"))
-        elif name.endswith(("_mean", "bn.bias")):
-            tensor.set_value(rng.uniform(-0.5, 0.5, tensor.shape).astype("float32"))
-    model.eval()
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +61,12 @@ def test_folded_batchnorm_gives_the_same_logits():
 
 
 def test_folded_softmax_is_a_difference_of_two_classes():
-    head = np.arange(2 * 3 * 9, dtype=np.float32).reshape(2, 3, 3, 3)
-    assert (fold_softmax(head) == 27).all()
+    head = paddle.nn.Conv2D(3, 2, 3, bias_attr=False)
+    head.weight.set_value(np.arange(2 * 3 * 9, dtype=np.float32).reshape(2, 3, 3, 3))
+    weight, bias = fold_softmax(head)
+    assert (weight == 27).all() and bias is None
     with pytest.raises(ValueError, match="3 classes: only background and person"):
-        fold_softmax(np.zeros((3, 8, 3, 3)))
+        fold_softmax(paddle.nn.Conv2D(8, 3, 3))
 
 
 @pytest.mark.parametrize("count", [1, 3, 16])

@@ -15,7 +15,8 @@ import pytest
 import kernels
 import losses
 from kernels import build
-from models import D_block, InvertedResidual, MobileNetV2, PortraitNet
+from models import D_block, InvertedResidual, MobileNetV2, PortraitNet, PortraitNetLite
+from models.lite import BilinearUpsample
 from models.mobilenetv2 import STAGES, STEM
 from models.portraitnet import Upsample
 
@@ -345,6 +346,12 @@ def test_upsampling_equals_stock(operators, channels, height, width):
     assert_same_passes(kernels._upsample_forward, layer, [2, channels, height, width])
 
 
+@pytest.mark.parametrize("channels", [8, 24])
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 4), (3, 7), (20, 2)])
+def test_bilinear_upsampling_equals_stock(operators, channels, height, width):
+    assert_same_passes(kernels._bilinear_forward, BilinearUpsample(), [2, channels, height, width])
+
+
 @pytest.mark.parametrize(
     "height, width, mode", [(1, 1, "eval"), (2, 3, "eval"), (10, 13, "eval"), (10, 13, "train")]
 )
@@ -436,9 +443,10 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-def test_whole_network_equals_stock():
+@pytest.mark.parametrize("network", [PortraitNet, PortraitNetLite])
+def test_whole_network_equals_stock(network):
     paddle.seed(0)
-    stock = away_from_kinks(PortraitNet())
+    stock = away_from_kinks(network())
     fast = accelerated(copy.deepcopy(stock))
     for _ in range(2):
         batch = paddle.randn([4, 3, 96, 64])

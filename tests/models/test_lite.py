@@ -1,0 +1,83 @@
+"""PortraitNetLite: its size, its shapes, and its exports."""
+
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait, lively
+
+import export
+from models import PortraitNetLite, count_macs, count_parameters
+from models.weights import load_model, save_atomically
+from portraitnet.backends import load
+from portraitnet.geometry import resize
+from portraitnet.predictor import to_batch
+from training.checkpoints import runner
+
+
+def make_batch(height, width):
+    images = [draw_portrait(np.random.default_rng(seed))[0] for seed in range(2)]
+    return to_batch([resize(image, height, width) for image in images])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint with random weights, and its exports for every runtime."""
+    folder = tmp_path_factory.mktemp("lite")
+    paddle.seed(0)
+    path = folder / "net.pdparams"
+    model = lively(PortraitNetLite())
+    model.mask_head.conv.weight.set_value(0.1 * model.mask_head.conv.weight)  # |logit| < 9
+    save_atomically(model.state_dict(), path)
+    formats = ["onnx", "tflite", "coreml"]
+    shape = ["--shape", "96x64"]
+    assert export.main(["--model_path", f"{path}", "--formats", *formats, *shape]) == 0
+    return folder
+
+
+def test_size():
+    model = PortraitNetLite()
+    # encoder 370,672; decoder 120,560; heads 2 * (16 * 8 + 8) = 272; all without bias but the heads
+    assert count_parameters(model) == 491_376
+    assert count_macs(model) == 88_449_312
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (96, 64)])
+def test_both_heads_have_the_size_of_the_input(height, width):
+    logits = PortraitNetLite()(paddle.zeros([2, 3, height, width]))
+    assert [each.shape for each in logits] == [[2, 2, height, width]] * 2
+
+
+def test_probability_is_the_softmax_of_channel_one():
+    model = lively(PortraitNetLite())
+    batch = paddle.to_tensor(make_batch(64, 32))
+    with paddle.no_grad():
+        softmax = paddle.nn.functional.softmax(model.mask_logits(batch), axis=1)[:, 1]
+        assert (model.probability(batch) - softmax).abs().max().item() < 1e-6
+
+
+def test_a_checkpoint_tells_its_network(folder):
+    assert isinstance(load_model(folder / "net.pdparams"), PortraitNetLite)
+
+
+@pytest.mark.parametrize("shape", [(96, 64), (32, 32), (64, 160)])
+@pytest.mark.parametrize(
+    "name, backend",
+    [("net.onnx", "onnx"), ("net.onnx", "openvino"), ("net_96x64.tflite", "litert")],
+)
+def test_every_runtime_gives_the_checkpoints_answer(folder, name, backend, shape):
+    package = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}[backend]
+    pytest.importorskip(package)
+    batch = make_batch(*shape)
+    expected = runner(load_model(folder / "net.pdparams"))(batch)
+    assert np.ptp(expected) > 0.1, "a flat answer proves nothing"
+    assert np.abs(load(folder / name, backend).run_batch(batch) - expected).max() < 1e-4
+
+
+def test_core_ml_gives_the_checkpoints_answer(folder):
+    pytest.importorskip("coremltools")
+    from models.coreml_graph import evaluator
+
+    batch = make_batch(96, 64)
+    expected = runner(load_model(folder / "net.pdparams"))(batch)
+    (path,) = folder.glob("*.zip")
+    assert np.abs(evaluator(path)(batch) - expected).max() < 1e-4
