@@ -53,6 +53,11 @@ def crop(
     return image[rows, columns], mask[rows, columns]
 
 
+def turn(image: Image, mask: Mask, times: int) -> tuple[Image, Mask]:
+    """Turn by 90 degrees, counterclockwise, `times` times."""
+    return np.rot90(image, times), np.rot90(mask, times)
+
+
 def color_only(function: Callable[[Image, np.random.Generator], Image]) -> Condition:
     """A condition that does not change the mask."""
     return lambda image, mask, rng: (function(image, rng), mask)
@@ -71,6 +76,9 @@ CONDITIONS = {
     "JPEG quality 10": color_only(lambda image, rng: jpeg(image, 10)),
     "rotated +30": lambda image, mask, rng: rotate(image, mask, 30, 1.0),
     "rotated -30": lambda image, mask, rng: rotate(image, mask, -30, 1.0),
+    "turned by 90": lambda image, mask, rng: turn(image, mask, 1),
+    "turned by 180": lambda image, mask, rng: turn(image, mask, 2),
+    "turned by 270": lambda image, mask, rng: turn(image, mask, 3),
     "scale 0.5": lambda image, mask, rng: rotate(image, mask, 0, 0.5),
     "scale 1.5": lambda image, mask, rng: rotate(image, mask, 0, 1.5),
     "left third cut": lambda image, mask, rng: crop(image, mask, 0, 1, 1 / 3, 1),
@@ -95,7 +103,8 @@ def score_conditions(
         mask = mask_of(resize(mask * np.uint8(255), height, width))
         for name, condition in CONDITIONS.items():
             harder, truth = condition(image, mask, np.random.default_rng((seed, index)))
-            person = mask_of(predictor.probability(np.ascontiguousarray(harder)))
+            harder, truth = np.ascontiguousarray(harder), np.ascontiguousarray(truth)
+            person = mask_of(predictor.probability(harder))
             scores[name].append((person_iou(confusion(person, truth)), boundary_iou(person, truth)))
     return {name: tuple(map(float, np.mean(values, 0))) for name, values in scores.items()}
 
