@@ -99,8 +99,10 @@ def train(args):
     from training.state import LossWeights, lock_output, make_state
 
     kernels.keep_memory()
-    network = args.pretrained, args.width, args.lite
-    state, notes = make_state(*network, args.lr, args.weight_decay, args.ema, args.seed, args.amp)
+    optimizer = args.lr, args.weight_decay, args.ema
+    state, notes = make_state(
+        args.pretrained, args.width, *optimizer, args.seed, args.amp, args.lite
+    )
     first, output, settings = state.rank == 0, Path(args.output), vars(args)
     with lock_output(output, args.resume) if first else nullcontext():
         samples = make_samples(

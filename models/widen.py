@@ -2,7 +2,7 @@
 
     python -m models.widen --model_path full --width 1.75 --output wide.pdparams
 
-Each new channel copies an old one and shares its outgoing weights with it. So the wide network
+Each new channel copies an old one and takes a part of its outgoing weights. So the wide network
 gives the narrow one's answers, and training goes on where it stopped. Noise on the copies lets them
 learn something of their own.
 
@@ -25,7 +25,10 @@ from models.portraitnet import PortraitNet
 from models.weights import MAX_WIDTH, load_model, save_atomically
 from portraitnet.cli import command, float_range, int_range, make_parser
 
-MIN_SHARE, MAX_SHARE = 0.3, 0.7  # of an outgoing weight that one of two copies gets, before scaling
+MIN_FRACTION, MAX_FRACTION = (
+    0.3,
+    0.7,
+)  # of an outgoing weight that one of two copies gets, before scaling
 STEPS = (16, 8, 4, 2, 1)  # of the decoder, by the grid that each block works on
 
 
@@ -34,12 +37,12 @@ class Copies(NamedTuple):
 
     Attributes:
         source: (C,) int, the old channel of each new one; the old ones come first.
-        share: (C,) float32, its part of the outgoing weights; the copies of a channel sum to 1.
+        fraction: (C,) float32, its part of the outgoing weights; the copies of a channel sum to 1.
         is_new: (C,) bool.
     """
 
     source: NDArray[np.int64]
-    share: NDArray[np.float32]
+    fraction: NDArray[np.float32]
     is_new: NDArray[np.bool_]
 
 
@@ -47,9 +50,9 @@ def draw_copies(old: int, new: int, rng: np.random.Generator) -> Copies:
     """Copies of `old` channels so that there are `new`, spread evenly over the old ones."""
     extra = [rng.permutation(old) for _ in range(-(-new // old) - 1)]
     source = np.concatenate([np.arange(old), *extra])[:new]
-    share = rng.uniform(MIN_SHARE, MAX_SHARE, new)
-    share /= np.bincount(source, share, old)[source]
-    return Copies(source, share.astype(np.float32), np.arange(new) >= old)
+    fraction = rng.uniform(MIN_FRACTION, MAX_FRACTION, new)
+    fraction /= np.bincount(source, fraction, old)[source]
+    return Copies(source, fraction.astype(np.float32), np.arange(new) >= old)
 
 
 def widen(model: PortraitNet, width: float, noise: float = 0.2, seed: int = 0) -> PortraitNet:
@@ -89,7 +92,7 @@ def widen(model: PortraitNet, width: float, noise: float = 0.2, seed: int = 0) -
     def conv(name, inputs, outputs):
         weight = old[f"{name}.conv.weight"][outputs.source]
         if weight.shape[1] > 1:  # not depthwise
-            weight = weight[:, inputs.source] * inputs.share[:, None, None]
+            weight = weight[:, inputs.source] * inputs.fraction[:, None, None]
         new[f"{name}.conv.weight"] = with_noise(weight, outputs)
         for part in ("weight", "bias", "_mean", "_variance"):
             new[f"{name}.bn.{part}"] = old[f"{name}.bn.{part}"][outputs.source]
@@ -97,7 +100,7 @@ def widen(model: PortraitNet, width: float, noise: float = 0.2, seed: int = 0) -
     image = Copies(np.arange(3), np.ones(3, np.float32), np.zeros(3, bool))
     x = copies_of("encoder.stem.conv.weight")
     conv("encoder.stem", image, x)
-    stages = []  # all blocks of a stage are added up, so they share their copies
+    stages = []  # all blocks of a stage are added up, so they have the same copies
     for i, stage in enumerate(model.encoder.stages):
         outputs = copies_of(f"encoder.stages.{i}.0.project.conv.weight")
         for j in range(len(stage)):
@@ -119,10 +122,10 @@ def widen(model: PortraitNet, width: float, noise: float = 0.2, seed: int = 0) -
         conv(f"{block}.block.3", middle, outputs)
         conv(f"{block}.shortcut", x, outputs)
         x = skips[i] if i < len(skips) else copies_of(up, axis=1)
-        weight = old[up][outputs.source][:, x.source] * outputs.share[:, None, None, None]
+        weight = old[up][outputs.source][:, x.source] * outputs.fraction[:, None, None, None]
         new[up] = with_noise(weight, x, axis=1)
     for head in ("mask_head.weight", "edge_head.weight"):
-        new[head] = old[head][:, x.source] * x.share[:, None, None]
+        new[head] = old[head][:, x.source] * x.fraction[:, None, None]
 
     wide.set_state_dict({name: paddle.to_tensor(value) for name, value in new.items()})
     wide.eval()

@@ -309,23 +309,23 @@ class TrainingState:
 def make_state(
     pretrained: Sequence[str],
     width: float,
-    lite: bool,
     lr: float,
     weight_decay: float,
     ema: float,
     seed: int,
     amp: bool,
+    lite: bool = False,
 ) -> tuple[TrainingState, list[str]]:
     """A fresh state, on the GPU if there is one, and sentences for the user.
 
     Args:
         pretrained: see `load_pretrained`.
         width: factor on the network's channels.
-        lite: PortraitNetLite instead of PortraitNet; it has no width.
         lr, weight_decay: of AdamW.
         ema: decay of the averaged weights; 0 for none.
         seed: of the random weights.
         amp: mixed precision.
+        lite: PortraitNetLite instead of PortraitNet; it has no width.
 
     Raises:
         RuntimeError: mixed precision is asked for and neither GPU nor processor has it.

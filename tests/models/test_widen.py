@@ -21,11 +21,11 @@ def answers(model):
         return model(paddle.randn([2, 3, 64, 96]))
 
 
-def test_copies_share_what_the_channel_gave():
+def test_copies_divide_what_the_channel_gave():
     copies = widen.draw_copies(3, 8, np.random.default_rng(0))
     assert list(copies.source[:3]) == [0, 1, 2] and set(copies.source) == {0, 1, 2}
     assert sorted(np.bincount(copies.source)) == [2, 3, 3]
-    np.testing.assert_allclose(np.bincount(copies.source, copies.share), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.bincount(copies.source, copies.fraction), 1, rtol=1e-6)
     assert list(copies.is_new) == [False] * 3 + [True] * 5
 
 
