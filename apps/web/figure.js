@@ -1,5 +1,6 @@
 // The picture: before and after, divided by a line that the visitor drags, and zoom for both.
 
+import { write } from "./language.js";
 import { $ } from "./page.js";
 
 const MAX_ZOOM = 8; // times
@@ -10,6 +11,37 @@ const context = result.getContext("2d");
 const zoom = { scale: 1, x: 0, y: 0 }; // x, y: the picture's corner in the figure, pixels
 const pointers = new Map(); // pressed pointers: id -> place
 let dragging = false; // a pointer drags the line
+let tool = null; // what a pointer does instead
+let using = false; // a pointer uses the tool
+
+/**
+ * Give pointers and keys on the picture to a tool: { label, down, move, hover, leave, up, cancel, key },
+ * all with an event; `key` returns whether it used the key. Two fingers still zoom. null: no tool.
+ */
+export function useTool(next) {
+  if (using) tool.cancel();
+  tool?.leave();
+  using = false;
+  tool = next;
+  figure.tabIndex = tool ? 0 : -1;
+  figure.role = tool ? "application" : "figure";
+  write(figure, tool?.label ?? null, {}, "label");
+}
+
+/** Where the picture begins in the figure and how long it is, in pixels: { x, y }. */
+export function pixelsPerFraction() {
+  return {
+    x: { start: zoom.x, length: zoom.scale * figure.clientWidth },
+    y: { start: zoom.y, length: zoom.scale * figure.clientHeight },
+  };
+}
+
+/** The place of an event in the picture, as fractions of its sides. */
+export function fractionOf(event) {
+  const at = placeOf(event);
+  const { x, y } = pixelsPerFraction();
+  return { x: (at.x - x.start) / x.length, y: (at.y - y.start) / y.length };
+}
 
 /** Show RGBA pixels; the figure gets their shape. */
 export function show({ pixels, width, height }) {
@@ -55,22 +87,28 @@ function placeOf({ clientX, clientY }) {
 const line = () => ($("split").value / 100) * figure.clientWidth;
 
 figure.onpointerdown = (event) => {
-  if (event.button) return;
+  if (event.button > 1) return;
   figure.setPointerCapture(event.pointerId);
   pointers.set(event.pointerId, placeOf(event));
   const near = Math.abs(placeOf(event).x - line()) < GRAB_DISTANCE;
   dragging = !$("divider").hidden && pointers.size === 1 && (zoom.scale === 1 || near);
+  if (!tool || event.button) return; // the middle button moves the picture
+  if (using) tool.cancel(event);
+  using = pointers.size === 1;
+  if (using) tool.down(event);
 };
 
 figure.onpointermove = (event) => {
   const from = pointers.get(event.pointerId);
-  if (!from) return;
+  if (!from) return tool?.hover(event);
   const to = placeOf(event);
   pointers.set(event.pointerId, to);
   if (pointers.size === 2) {
     const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
     const apart = ({ x, y }) => Math.max(1, Math.hypot(x - other.x, y - other.y));
     zoomBy(apart(to) / apart(from), { x: (to.x + other.x) / 2, y: (to.y + other.y) / 2 });
+  } else if (using) {
+    tool.move(event);
   } else if (dragging) {
     split((100 * to.x) / figure.clientWidth);
   } else {
@@ -78,10 +116,13 @@ figure.onpointermove = (event) => {
   }
 };
 
-figure.onpointerup = figure.onpointercancel = ({ pointerId }) => {
-  pointers.delete(pointerId);
+figure.onpointerup = figure.onpointercancel = (event) => {
+  if (using) tool[event.type === "pointerup" ? "up" : "cancel"](event);
+  using = false;
+  pointers.delete(event.pointerId);
   dragging = false;
 };
+figure.onpointerleave = (event) => using || tool?.leave(event);
 
 figure.addEventListener(
   "wheel",
@@ -91,8 +132,10 @@ figure.addEventListener(
   },
   { passive: false },
 );
-figure.ondblclick = (event) => zoomBy(zoom.scale > 1 ? 0 : 3, placeOf(event));
-figure.onkeydown = ({ key }) => {
+figure.ondblclick = (event) => tool || zoomBy(zoom.scale > 1 ? 0 : 3, placeOf(event));
+figure.onkeydown = (event) => {
+  const { key } = event;
+  if (event.target === figure && tool?.key(event)) return event.preventDefault();
   const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 }[key];
   if (factor !== undefined) zoomBy(factor);
 };

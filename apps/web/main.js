@@ -3,16 +3,18 @@
 // or zh-CN.
 
 import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js";
-import { show, showWhole, split } from "./figure.js";
+import { show, showWhole, split, useTool } from "./figure.js";
 import { look } from "./look.js";
 import { write } from "./language.js";
 import { $, ask, busy, chosen, failed, ms, say, source, warn } from "./page.js";
+import { arePainted, brush, painting, paintOn } from "./painting.js";
 import { copy, download, encode } from "./save.js";
 import { Problem } from "./strings.js";
 
 const NOBODY = 0.001; // person fraction of a photo below which nobody was found
-const photos = []; // photos in the strip: { file, name, url, tile }
+const photos = []; // photos in the strip: { id, file, name, url, tile }, and what painting.js keeps
 let opened = null; // the shown photo, with { message, times, nobody }
+let added = 0; // how many photos were added: the last one's id
 let requests = 0; // how often a photo was to be opened: only the last request counts
 let opening = false; // a photo is being opened
 const models = { photo: "full", camera: "lite" }; // the network that the visitor chose for each source
@@ -23,27 +25,34 @@ function check(model) {
 
 // Visibility of the page's parts
 
+const TOOLS = { brush }; // what pointers do on a photo while a panel is open
+
+/** The open panel: a camera has none but the effects. */
+const panel = () => (source() === "photo" ? chosen("tool") : "effect");
+
 function arrange() {
   const still = source() === "photo";
   const shown = Boolean(still ? opened : camera.stream);
   const nobody = Boolean(still && opened?.nobody);
-  const divided = still && !nobody;
+  const tool = TOOLS[panel()];
+  const divided = still && !nobody && !tool;
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
   $("zoom").hidden = !shown;
   $("before").hidden = !still;
   $("split").hidden = $("divider").hidden = !divided;
-  const place = divided ? `${$("split").value}%` : nobody ? "100%" : "0%";
+  const place = divided ? `${$("split").value}%` : nobody && !tool ? "100%" : "0%";
   $("figure").style.setProperty("--split", place);
+  $("figure").classList.toggle("painting", tool === brush);
   $("strip").hidden = !still || photos.length < 2;
   write($("save"), still ? "download" : "take");
   $("save").disabled = $("copy").disabled = !shown || nobody || opening;
   $("save_all").disabled = opening;
   $("record").disabled = $("stop").disabled = !camera.stream;
   $("size").disabled = $("device").disabled = Boolean(camera.recorder);
-  for (const part of document.querySelectorAll("[data-mode], [data-source]")) {
-    const fits = (part.dataset.mode ?? chosen("mode")) === chosen("mode");
-    part.hidden = !fits || (part.dataset.source ?? source()) !== source();
+  const now = { mode: chosen("mode"), source: source(), panel: panel() };
+  for (const part of document.querySelectorAll("[data-mode], [data-source], [data-panel]")) {
+    part.hidden = Object.entries(now).some(([name, value]) => (part.dataset[name] ?? value) !== value);
   }
   $("devices").hidden ||= $("device").options.length < 2;
   $("record").hidden ||= !canRecord();
@@ -55,21 +64,21 @@ function arrange() {
 
 /** Add files to the strip and open the first one. */
 function add(files) {
-  const added = [...files].map((file) => {
+  const fresh = [...files].map((file) => {
     const tile = document.createElement("button");
-    const photo = { file, name: file.name.replace(/\.[^.]*$/, ""), tile };
+    const photo = { id: ++added, file, name: file.name.replace(/\.[^.]*$/, ""), tile };
     photo.url = URL.createObjectURL(file);
     tile.append(Object.assign(new Image(), { src: photo.url, alt: file.name, decoding: "async" }));
     tile.type = "button";
     tile.onclick = () => open(photo);
     return photo;
   });
-  if (!added.length) return;
+  if (!fresh.length) return;
   document.querySelector('input[name="source"][value="photo"]').checked = true;
   stopCamera();
-  photos.push(...added);
-  $("strip").append(...added.map(({ tile }) => tile));
-  open(added[0]);
+  photos.push(...fresh);
+  $("strip").append(...fresh.map(({ tile }) => tile));
+  open(fresh[0]);
 }
 
 function forget(photo) {
@@ -94,7 +103,7 @@ async function open(photo) {
   busy(true);
   say("finding");
   try {
-    const found = await ask("open", { bitmap, model: chosen("model") });
+    const found = await ask("open", { bitmap, model: chosen("model"), photo: photo.id });
     if (request === requests) await present(photo, found);
   } catch (error) {
     failed(error);
@@ -109,6 +118,7 @@ async function present(photo, { personFraction, width, height, network, total })
   const again = opened === photo; // with the other network: zoom and divider stay
   opened = photo;
   opened.nobody = personFraction < NOBODY;
+  paintOn(photo, { width, height });
   opened.message = { name: photo.file.name, width, height };
   const percent = (100 * personFraction).toFixed(1);
   opened.times = { percent, network: ms(network), total: ms(total) };
@@ -130,8 +140,14 @@ async function draw() {
   drawing ??= (async () => {
     while (stale) {
       stale = false;
-      const drawn = await ask("draw", { look: look() });
-      if (source() === "photo") show(drawn);
+      const photo = opened;
+      const strokes = [...photo.strokes];
+      const drawn = await ask("draw", { photo: photo.id, look: look(), strokes });
+      if (!drawn || photo !== opened || source() !== "photo") continue;
+      photo.nobody = drawn.personFraction < NOBODY;
+      photo.times.percent = (100 * drawn.personFraction).toFixed(1);
+      show(drawn);
+      arePainted(strokes);
     }
   })().finally(() => (drawing = null));
   await drawing;
@@ -160,6 +176,12 @@ $("record").onclick = record;
 $("device").onchange = $("size").onchange = () => camera.stream && startCamera();
 $("look").oninput = redraw;
 camera.changed = arrange;
+painting.changed = redraw;
+$("tools").onchange = () => {
+  useTool(TOOLS[panel()] ?? null);
+  if (panel() === "brush") showWhole();
+  arrange();
+};
 
 $("files").onchange = ({ target }) => {
   add(target.files);
@@ -181,6 +203,7 @@ $("models").onchange = () => {
 
 $("sources").onchange = () => {
   check(models[source()]);
+  useTool(TOOLS[panel()] ?? null);
   if (source() === "photo") {
     stopCamera();
     showMessage();

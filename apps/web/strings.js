@@ -38,6 +38,7 @@ export const STRINGS = {
 
   // Controls
   controls: ["Controls", "设置"],
+  tools: ["Tools", "工具"],
   effect: ["Effect", "效果"],
   cutout: ["Cut-out", "抠图"],
   replace: ["Background", "换背景"],
@@ -64,6 +65,20 @@ export const STRINGS = {
   city: ["City", "城市夜景"],
   a_color: ["A colour", "纯色"],
   own_photo: ["Your own photo", "自选照片"],
+  brush: ["Brush", "画笔"],
+  brush_here: [
+    "Brush on the picture: the arrow keys move the brush, the space bar paints",
+    "在图片上涂抹：方向键移动画笔，空格键涂抹",
+  ],
+  restore: ["Restore", "恢复"],
+  erase: ["Erase", "擦除"],
+  undo: ["Undo", "撤销"],
+  redo: ["Redo", "重做"],
+  brush_size: ["Size", "大小"],
+  softness: ["Softness", "柔和度"],
+  follow: ["Follow edges", "贴合边缘"],
+  about_follow: ["The brush stops at the photo's contours", "画笔遇到照片中的轮廓就停下"],
+  reset: ["Reset", "还原"],
   strength: ["Strength", "强度"],
   network: ["Network", "模型"],
   full: ["Best edges", "边缘最佳"],

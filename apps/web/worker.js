@@ -2,6 +2,7 @@
 // The page sends { id, name, ...values } and receives { id, result } or { id, error }, in order.
 
 import { BACKGROUNDS } from "./backgrounds.js";
+import { makeMender } from "./brush.js";
 import { dropDoubtful, EFFECTS } from "./effects.js";
 import {
   guidedUpsample,
@@ -28,7 +29,7 @@ const LITE_SIZE = 160; // input size of "lite", as in portraitnet/backends.py
 
 let ort, session, metadata;
 let sizes; // a network's name, "full" or "lite" -> input size
-let opened = null; // { image, probability, small }
+let opened = null; // { photo, image, probability, small, mend }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
@@ -146,7 +147,8 @@ function read(width, height, draw, name = "image") {
   return ofImageData(context.getImageData(0, 0, width, height));
 }
 
-async function open({ bitmap, model }) {
+/** Find the person in a photo, which gets the name `photo`. */
+async function open({ bitmap, model, photo }) {
   const { width, height } = bitmap;
   const start = performance.now();
   let image;
@@ -159,11 +161,15 @@ async function open({ bitmap, model }) {
   }
   const { probability: small, network } = await timed(prepare(image, { size: sizes[model] }));
   const probability = guidedUpsample(dropDoubtful(small), image);
-  opened = { image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
-  let person = 0;
-  for (const value of probability.data) person += value > THRESHOLD;
-  const personFraction = person / (width * height);
+  opened = { photo, image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
+  const personFraction = fractionAbove(probability, THRESHOLD);
   return { personFraction, width, height, network, total: performance.now() - start };
+}
+
+function fractionAbove({ data }, level) {
+  let count = 0;
+  for (let i = 0; i < data.length; i++) if (data[i] > level) count++;
+  return count / data.length;
 }
 
 function openBackground({ bitmap }) {
@@ -198,9 +204,15 @@ function paint({ image, probability, small }, { mode, ...options }) {
   return { pixels, width: image.width, height: image.height };
 }
 
-/** The opened image with an effect: { pixels, width, height }. */
-function draw({ look }) {
-  return paint(opened, look);
+/**
+ * The opened image with an effect, its mask mended by strokes (brush.js): { pixels, width, height,
+ * personFraction }. null if another photo is open.
+ */
+function draw({ photo, look, strokes }) {
+  if (opened.photo !== photo) return null;
+  if (strokes.length) opened.mend ??= makeMender(opened.image, opened.probability);
+  opened.mend?.(strokes);
+  return { ...paint(opened, look), personFraction: fractionAbove(opened.probability, THRESHOLD) };
 }
 
 /** A camera starts: forget the masks of an earlier one. */
