@@ -33,6 +33,10 @@ RUNTIME = (  # files of the package that the worker loads, for processor and gra
     "ort-wasm-simd-threaded.jspi.mjs",
     "ort-wasm-simd-threaded.jspi.wasm",
 )
+LIBRARIES = {  # files of other packages that the page loads when it needs them: address -> path
+    "libraries/mediabunny.mjs": "node_modules/mediabunny/dist/bundles/mediabunny.min.mjs",
+    "libraries/client-zip.mjs": "node_modules/client-zip/index.js",
+}
 PACKED = ".gz"  # ending of the address of a file that is sent compressed; the page decompresses it
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -53,7 +57,8 @@ HEADERS = {
     # With this policy the browser refuses every connection to another server.
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self';"
-        " img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        " img-src 'self' blob:; media-src blob:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -102,6 +107,7 @@ def page_files(model: Path) -> dict[str, Path]:
     for name in RUNTIME:
         ending = PACKED if name.endswith(".wasm") else ""
         files[f"runtime/{name}{ending}"] = FOLDER / PACKAGE / "dist" / name
+    files |= {address: FOLDER / path for address, path in LIBRARIES.items()}
     return files | {f"model.onnx{PACKED}": model, "model.json": model.with_suffix(".json")}
 
 
@@ -216,17 +222,21 @@ def install_packages(folder: Path = FOLDER) -> None:
         RuntimeError: npm is missing or failed.
     """
     locked = json.loads((folder / "package-lock.json").read_text())["packages"]
-    installed = folder / PACKAGE / "package.json"
-    version = locked[PACKAGE]["version"]
-    if installed.is_file() and json.loads(installed.read_text())["version"] == version:
+    missing = [
+        f"{name} {version}"
+        for name, version in locked[""]["dependencies"].items()
+        if installed_version(folder / "node_modules" / name) != version
+    ]
+    if not missing:
         return
+    names = ", ".join(missing)
     npm = shutil.which("npm")
     if npm is None:
         raise RuntimeError(
-            "The page needs npm to install onnxruntime-web, and npm is missing: install Node.js"
-            " 20 or newer (https://nodejs.org)."
+            f"The page needs npm to install {names}, and npm is missing: install Node.js 20 or"
+            " newer (https://nodejs.org)."
         )
-    print(f"Installing onnxruntime-web {version} (first start only) ...", flush=True)
+    print(f"Installing {names} (first start only) ...", flush=True)
     command = [npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -234,6 +244,12 @@ def install_packages(folder: Path = FOLDER) -> None:
         raise RuntimeError(
             f"`npm ci` failed in {folder} ({' '.join(reason)}): run it there to see the reason."
         )
+
+
+def installed_version(package: Path) -> str | None:
+    """The version of an npm package's folder, None without it."""
+    description = package / "package.json"
+    return json.loads(description.read_text())["version"] if description.is_file() else None
 
 
 def build(folder: Path, model: Path) -> int:

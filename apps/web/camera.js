@@ -1,19 +1,22 @@
-// The camera: the worker processes each frame; the shown frames can be recorded as a video.
+// The camera: the worker processes each frame; the shown frames can be recorded as a video, with the
+// microphone's sound if the visitor wants it.
 
 import { show } from "./figure.js";
 import { look } from "./look.js";
 import { text, write } from "./language.js";
-import { $, ask, chosen, ms, say, source, warn } from "./page.js";
+import { $, ask, chosen, clock, ms, say, source, warn } from "./page.js";
+import { canRecord, startRecording } from "./recording.js";
 import { download } from "./save.js";
+import { Problem } from "./strings.js";
+
+export { canRecord };
 
 const ERRORS = ["NotAllowedError", "NotFoundError", "NotReadableError"]; // with their own sentence
 const SLOW = 8; // frames/s; below, a smaller size is suggested
-// Types of a recorded video; the first supported one is used.
-const VIDEO_TYPES = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/mp4"];
 const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 
-/** `stream` while the camera is on, `recorder` while it records; `changed` is called on changes. */
-export const camera = { stream: null, recorder: null, changed() {} };
+/** `stream` while the camera is on, `recording` while it records; `changed` is called on changes. */
+export const camera = { stream: null, recording: null, changed() {} };
 let requests = 0; // how often the camera was turned on or off: only the last request counts
 
 const stop = (stream) => stream.getTracks().forEach((track) => track.stop());
@@ -32,8 +35,10 @@ export async function startCamera() {
     const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
     if (request !== requests || document.hidden) return stop(stream);
     camera.stream = stream;
-    video.srcObject = stream;
-    await video.play();
+    if (!readsTracks()) {
+      video.srcObject = stream;
+      await video.play();
+    }
   } catch (error) {
     if (request !== requests) return;
     stopCamera();
@@ -58,11 +63,28 @@ async function listCameras() {
   );
 }
 
-/** The camera's current frame with the current look, as a promise; errors appear on `await`. */
-function nextFrame() {
-  const drawn = createImageBitmap(video).then((bitmap) => {
+// With this the frames also come while the tab is hidden; without, the shown <video> gives them.
+const readsTracks = () => Boolean(window.MediaStreamTrackProcessor);
+
+/** A function that resolves to the camera's next frame; `close` ends it. */
+function framesOf(stream) {
+  if (!readsTracks()) return Object.assign(() => createImageBitmap(video), { close() {} });
+  const [track] = stream.getVideoTracks();
+  const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 1 }).readable.getReader();
+  const next = async () => {
+    const { value } = await reader.read();
+    if (!value) throw new Problem("camera_gone");
+    return value;
+  };
+  return Object.assign(next, { close: () => reader.cancel().catch(() => {}) });
+}
+
+/** The camera's next frame with the current look, as a promise; errors appear on `await`. */
+function drawNext(nextFrame) {
+  const drawn = nextFrame().then(async (bitmap) => {
+    const time = performance.now();
     const mirror = $("mirror").checked;
-    return ask("frame", { bitmap, mirror, look: look(), model: chosen("model") });
+    return { time, ...(await ask("frame", { bitmap, mirror, look: look(), model: chosen("model") })) };
   });
   drawn.catch(() => {}); // otherwise the browser reports an error when the camera is turned off
   return drawn;
@@ -70,16 +92,18 @@ function nextFrame() {
 
 async function runCamera(stream) {
   await ask("start");
-  let next = nextFrame();
+  const nextFrame = framesOf(stream);
+  let next = drawNext(nextFrame);
   let frames = 0;
   let since = performance.now();
   let spent = { network: 0, total: 0 };
   while (camera.stream === stream) {
     try {
       const drawn = await next;
-      if (camera.stream !== stream) return;
-      next = nextFrame(); // the worker computes this frame while the last one is shown
+      if (camera.stream !== stream) break;
+      next = drawNext(nextFrame); // the worker computes this frame while the last one is shown
       show(drawn);
+      await camera.recording?.add(drawn);
       if ($("figure").hidden) {
         camera.changed();
         say("live");
@@ -99,16 +123,18 @@ async function runCamera(stream) {
         [frames, since, spent] = [0, performance.now(), { network: 0, total: 0 }];
       }
     } catch (error) {
+      if (camera.stream !== stream) break;
       stopCamera();
-      return warn("camera_stopped", { reason: error });
+      warn("camera_stopped", { reason: error });
     }
-    await new Promise(requestAnimationFrame);
+    if (!readsTracks()) await new Promise(requestAnimationFrame);
   }
+  nextFrame.close();
 }
 
 export function stopCamera() {
   requests++;
-  camera.recorder?.stop();
+  endRecording();
   if (camera.stream) stop(camera.stream);
   camera.stream = null;
   video.srcObject = null;
@@ -119,46 +145,76 @@ export function stopCamera() {
 let paused = false;
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && camera.stream) {
-    paused = true;
+    if (camera.recording && readsTracks()) return; // the recording goes on
+    const recorded = Boolean(camera.recording);
+    paused = !recorded; // so that the sentence stays
     stopCamera();
+    if (recorded) warn("recording_hidden");
   } else if (!document.hidden && paused) {
     paused = false;
     if (source() === "camera") startCamera();
   }
 });
 
-// Recording, without sound
+/** Start a recording, or end and save the running one. */
+export async function record() {
+  if (camera.recording) return endRecording();
+  const starting = { add: async () => {}, end() {} };
+  camera.recording = starting;
+  camera.changed();
+  const name = `camera_${chosen("mode")}`;
+  let microphone = null;
+  let recording = null;
+  try {
+    if ($("sound").checked) microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+    recording = await startRecording(microphone?.getAudioTracks()[0] ?? null);
+  } catch (error) {
+    const refused = error.name === "NotAllowedError" || error.name === "NotFoundError";
+    if (refused) warn("no_microphone");
+    else warn("recording_failed", { reason: error });
+  }
+  const wanted = camera.recording === starting; // otherwise it was ended meanwhile
+  if (wanted) camera.recording = null;
+  if (wanted && recording) {
+    camera.recording = recordingOf(recording, microphone, `${name}.${recording.ending}`);
+  } else {
+    recording?.stop().catch(() => {}); // without a frame there is no video
+    if (microphone) stop(microphone);
+  }
+  camera.changed();
+}
 
-export const canRecord = () => Boolean(window.MediaRecorder && $("result").captureStream);
-
-/** Start a recording, or stop the running one; a stopped recording is saved. */
-export function record() {
-  if (camera.recorder) return camera.recorder.stop();
-  const type = VIDEO_TYPES.find((each) => MediaRecorder.isTypeSupported(each));
-  const recorder = new MediaRecorder($("result").captureStream(), {
-    mimeType: type,
-    videoBitsPerSecond: 8e6,
-  });
-  const name = `camera_${chosen("mode")}.${type.match(/webm|mp4/)}`;
-  const parts = [];
+/** A running recording with its clock: { add(drawn), end() }. */
+function recordingOf(recording, microphone, name) {
   const begun = performance.now();
   const tick = () => {
-    const seconds = Math.floor((performance.now() - begun) / 1000);
-    const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, 0)}`;
-    write($("record"), "stop_recording", { time });
+    write($("record"), "stop_recording", { time: clock((performance.now() - begun) / 1000) });
   };
-  const clock = setInterval(tick, 500);
-  recorder.ondataavailable = ({ data }) => parts.push(data);
-  recorder.onerror = ({ error }) => warn("recording_failed", { reason: error });
-  recorder.onstop = () => {
-    clearInterval(clock);
-    camera.recorder = null;
-    write($("record"), "record");
-    download(new Blob(parts, { type }), name);
-    camera.changed();
-  };
-  recorder.start(1000); // one part per second, so that a long video is not held in one piece
-  camera.recorder = recorder;
+  const timer = setInterval(tick, 500);
   tick();
+  return {
+    async add(drawn) {
+      await recording.add(drawn, drawn.time).catch((error) => {
+        endRecording();
+        warn("recording_failed", { reason: error });
+      });
+    },
+    async end() {
+      clearInterval(timer);
+      write($("record"), "record");
+      try {
+        download(await recording.stop(), name);
+      } catch (error) {
+        warn("recording_failed", { reason: error });
+      }
+      if (microphone) stop(microphone);
+    },
+  };
+}
+
+function endRecording() {
+  const { recording } = camera;
+  camera.recording = null;
+  recording?.end();
   camera.changed();
 }

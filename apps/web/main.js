@@ -6,17 +6,21 @@ import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js"
 import { show, showWhole, split, useTool } from "./figure.js";
 import { look } from "./look.js";
 import { write } from "./language.js";
-import { $, ask, busy, chosen, failed, ms, say, source, warn } from "./page.js";
+import { $, ask, busy, chosen, clock, failed, megabytes, ms, say, showProgress, source, warn } from "./page.js";
 import { arePainted, brush, painting, paintOn } from "./painting.js";
 import { copy, download, encode } from "./save.js";
 import { Problem } from "./strings.js";
+import { convert, isVideo, openVideo } from "./video.js";
 
 const NOBODY = 0.001; // person fraction of a photo below which nobody was found
-const photos = []; // photos in the strip: { id, file, name, url, tile }, and what painting.js keeps
+// Photos and videos in the strip: { id, file, name, url, tile }, and what painting.js keeps. A video's
+// `still` is one of its pictures.
+const photos = [];
 let opened = null; // the shown photo, with { message, times, nobody }
 let added = 0; // how many photos were added: the last one's id
 let requests = 0; // how often a photo was to be opened: only the last request counts
 let opening = false; // a photo is being opened
+let converting = null; // AbortController of the video that is being made
 const models = { photo: "full", camera: "lite" }; // the network that the visitor chose for each source
 
 function check(model) {
@@ -27,36 +31,41 @@ function check(model) {
 
 const TOOLS = { brush }; // what pointers do on a photo while a panel is open
 
-/** The open panel: a camera has none but the effects. */
-const panel = () => (source() === "photo" ? chosen("tool") : "effect");
+/** The open panel: a camera and a video have none but the effects. */
+const panel = () => (source() === "photo" && !opened?.still ? chosen("tool") : "effect");
 
 function arrange() {
   const still = source() === "photo";
   const shown = Boolean(still ? opened : camera.stream);
   const nobody = Boolean(still && opened?.nobody);
   const tool = TOOLS[panel()];
-  const divided = still && !nobody && !tool;
+  const divided = still && !nobody && !tool && !converting;
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
   $("zoom").hidden = !shown;
-  $("before").hidden = !still;
+  $("before").hidden = !still || Boolean(converting);
   $("split").hidden = $("divider").hidden = !divided;
   const place = divided ? `${$("split").value}%` : nobody && !tool ? "100%" : "0%";
   $("figure").style.setProperty("--split", place);
   $("figure").classList.toggle("painting", tool === brush);
   $("strip").hidden = !still || photos.length < 2;
   write($("save"), still ? "download" : "take");
+  const video = Boolean(still && opened?.still);
+  if (video) write($("save"), converting ? "cancel" : "make_video");
   $("save").disabled = $("copy").disabled = !shown || nobody || opening;
   $("save_all").disabled = opening;
+  for (const part of ["look", "settings", "strip", "sources", "another"]) $(part).inert = Boolean(converting);
   $("record").disabled = $("stop").disabled = !camera.stream;
-  $("size").disabled = $("device").disabled = Boolean(camera.recorder);
+  $("size").disabled = $("device").disabled = $("sound").disabled = Boolean(camera.recording);
   const now = { mode: chosen("mode"), source: source(), panel: panel() };
   for (const part of document.querySelectorAll("[data-mode], [data-source], [data-panel]")) {
     part.hidden = Object.entries(now).some(([name, value]) => (part.dataset[name] ?? value) !== value);
   }
   $("devices").hidden ||= $("device").options.length < 2;
   $("record").hidden ||= !canRecord();
-  $("copy").hidden = !window.ClipboardItem;
+  $("copy").hidden = !window.ClipboardItem || video;
+  $("format").hidden = video;
+  $("tools").hidden ||= video;
   $("save_all").hidden ||= photos.length < 2;
 }
 
@@ -78,7 +87,7 @@ function add(files) {
   stopCamera();
   photos.push(...fresh);
   $("strip").append(...fresh.map(({ tile }) => tile));
-  open(fresh[0]);
+  if (!converting) open(fresh[0]);
 }
 
 function forget(photo) {
@@ -91,11 +100,12 @@ async function open(photo) {
   if (!(await ready)) return;
   let bitmap;
   try {
-    bitmap = await createImageBitmap(photo.file);
-  } catch {
+    if (isVideo(photo.file)) await addStill(photo);
+    bitmap = await createImageBitmap(photo.still ?? photo.file);
+  } catch (error) {
     forget(photo);
     arrange();
-    return warn("unreadable", { name: photo.file.name });
+    return warn(error.key ?? "unreadable", { name: photo.file.name });
   }
   const request = ++requests;
   opening = true;
@@ -114,10 +124,23 @@ async function open(photo) {
   arrange();
 }
 
+/** Whether a photo shows nobody; in a video a person may come later. */
+const isNobody = (photo, personFraction) => !photo.still && personFraction < NOBODY;
+
+/** Give a video a picture of itself, to choose the effect by. */
+async function addStill(video) {
+  if (video.still) return;
+  const { poster, seconds } = await openVideo(video.file);
+  Object.assign(video, { still: poster, seconds });
+  URL.revokeObjectURL(video.url);
+  video.url = URL.createObjectURL(poster);
+  video.tile.firstElementChild.src = video.url;
+}
+
 async function present(photo, { personFraction, width, height, network, total }) {
   const again = opened === photo; // with the other network: zoom and divider stay
   opened = photo;
-  opened.nobody = personFraction < NOBODY;
+  opened.nobody = isNobody(photo, personFraction);
   paintOn(photo, { width, height });
   opened.message = { name: photo.file.name, width, height };
   const percent = (100 * personFraction).toFixed(1);
@@ -127,6 +150,7 @@ async function present(photo, { personFraction, width, height, network, total })
   await draw();
   $("original").src = photo.url;
   if (again) return;
+  useTool(TOOLS[panel()] ?? null);
   showWhole();
   split(50);
 }
@@ -144,7 +168,7 @@ async function draw() {
       const strokes = [...photo.strokes];
       const drawn = await ask("draw", { photo: photo.id, look: look(), strokes });
       if (!drawn || photo !== opened || source() !== "photo") continue;
-      photo.nobody = drawn.personFraction < NOBODY;
+      photo.nobody = isNobody(photo, drawn.personFraction);
       photo.times.percent = (100 * drawn.personFraction).toFixed(1);
       show(drawn);
       arePainted(strokes);
@@ -159,6 +183,7 @@ function showMessage() {
   if (!opened) return say("ready");
   write($("times"), "photo_times", opened.times);
   if (opened.nobody) warn("nobody");
+  else if (opened.seconds) say("video_size", { ...opened.message, length: clock(opened.seconds) });
   else say("photo_size", opened.message);
 }
 
@@ -215,7 +240,38 @@ $("sources").onchange = () => {
   }
 };
 
+/** Make the opened video with the chosen effect, and save it; pressed again, cancel. */
+async function saveVideo() {
+  if (converting) return converting.abort();
+  const video = opened;
+  const settings = { look: look(), model: chosen("model") };
+  const begun = performance.now();
+  const progress = (done) => {
+    const left = ((1 - done) / done) * ((performance.now() - begun) / 1000);
+    showProgress(done);
+    say("video_progress", { percent: Math.floor(100 * done), length: clock(left) }, "off");
+  };
+  converting = new AbortController();
+  busy(true, true);
+  say("video_begins");
+  arrange();
+  let said;
+  try {
+    const { blob, ending, silent } = await convert(video.file, settings, progress, converting.signal);
+    const name = `${video.name}_${settings.look.mode}.${ending}`;
+    download(blob, name);
+    said = () => say(silent ? "video_silent" : "video_done", { name, size: megabytes(blob.size) });
+  } catch (error) {
+    said = () => (error.name === "AbortError" ? say("video_canceled") : failed(error));
+  }
+  converting = null;
+  busy(false);
+  await draw().catch(failed);
+  said();
+}
+
 async function save() {
+  if (source() === "photo" && opened.still) return saveVideo();
   const type = $("format").value;
   const name = `${source() === "photo" ? opened.name : "camera"}_${chosen("mode")}`;
   download(await encode($("result"), type), `${name}.${type === "image/jpeg" ? "jpg" : type.slice(6)}`);

@@ -7,6 +7,12 @@ export const $ = (id) => document.getElementById(id);
 export const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 export const source = () => chosen("source"); // "photo" or "camera"
 export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+/** Minutes and seconds, 1:05. */
+export function clock(seconds) {
+  const rounded = Math.round(seconds);
+  return `${Math.floor(rounded / 60)}:${String(rounded % 60).padStart(2, 0)}`;
+}
+export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** Show a sentence of strings.js. `live` is ARIA's value, "off" if the sentence changes often. */
 export function say(key, values, live = "polite") {
@@ -24,12 +30,15 @@ export function failed(error) {
   else warn("failed", { reason: error });
 }
 
-export function busy(is) {
+/** Whether something runs; `known` if `showProgress` tells how far it is. */
+export function busy(is, known = false) {
   $("busy").hidden = !is;
-  $("busy").classList.add("endless"); // only loading the model has a known length
+  $("busy").classList.toggle("endless", !known);
+  showProgress(0);
 }
 
-function showProgress(done) {
+/** How far it is, 0..1. */
+export function showProgress(done) {
   $("busy").style.setProperty("--done", done);
   $("busy").setAttribute("aria-valuenow", Math.round(100 * done));
 }

@@ -496,9 +496,9 @@ function applyCell(left, right, fraction, from, to, colors, refined, raised, row
       (green + along * greenStep) * colors[at + 1] +
       (blue + along * blueStep) * colors[at + 2];
     const fitted = offset + along * offsetStep + sum / 255;
-    const least = low + along * lowStep;
-    const most = high + along * highStep;
-    const value = fitted < least ? least : fitted > most ? most : fitted;
+    const min = low + along * lowStep;
+    const max = high + along * highStep;
+    const value = fitted < min ? min : fitted > max ? max : fitted;
     if (value > THRESHOLD && value > refined[row + x] + STILL) raised.push(row + x);
     refined[row + x] = value;
   }
@@ -532,21 +532,21 @@ function openedAt(at, picture, eroded, disc) {
     const v = y + disc[k + 1];
     if (u < 0 || v < 0 || u >= width || v >= height) continue;
     const near = v * width + u;
-    if (eroded[near] === UNKNOWN) eroded[near] = leastAround(u, v, picture, disc);
+    if (eroded[near] === UNKNOWN) eroded[near] = minAround(u, v, picture, disc);
     if (eroded[near] > opened) opened = eroded[near];
   }
   return opened;
 }
 
-function leastAround(x, y, { width, height, data }, disc) {
-  let least = Infinity;
+function minAround(x, y, { width, height, data }, disc) {
+  let min = Infinity;
   for (let k = 0; k < disc.length; k += 2) {
     const u = x + disc[k];
     const v = y + disc[k + 1];
     if (u < 0 || v < 0 || u >= width || v >= height) continue;
-    if (data[v * width + u] < least) least = data[v * width + u];
+    if (data[v * width + u] < min) min = data[v * width + u];
   }
-  return least;
+  return min;
 }
 
 /** Column and row, in turn, from the centre of OpenCV's elliptic structuring element to its pixels. */

@@ -9,10 +9,12 @@ export const STRINGS = {
   camera: ["Camera", "摄像头"],
 
   // The empty stage
-  drop_photos: ["Drop photos here, paste one, or", "把照片拖到这里、直接粘贴，或者"],
+  drop_photos: ["Drop photos or videos here, paste one, or", "把照片或视频拖到这里、直接粘贴，或者"],
   take_photo: ["Take a photo, or choose one of yours", "拍一张照片，或从相册中选择"],
   choose_photos: ["Choose photos", "选择照片"],
   see_yourself: ["See yourself, live", "在镜头前实时查看效果"],
+  make_video: ["Make the video", "生成视频"],
+  cancel: ["Cancel", "取消"],
   turn_on: ["Turn the camera on", "打开摄像头"],
   private: [
     "Nothing is uploaded: everything runs on this device.",
@@ -93,6 +95,7 @@ export const STRINGS = {
   copy: ["Copy", "复制"],
   add_photos: ["Add photos", "添加照片"],
   download_all: ["Download all", "全部下载"],
+  sound: ["Microphone", "麦克风"],
   record: ["Record a video", "录制视频"],
   stop_recording: ["Stop · {time}", "停止 · {time}"],
   camera_off: ["Camera off", "关闭摄像头"],
@@ -117,6 +120,18 @@ export const STRINGS = {
     "The person covers {percent} % of the photo. Network {network}, in total {total}.",
     "人物占画面的 {percent}%。模型用时 {network}，共 {total}。",
   ],
+  video_size: [
+    "{name}, {width} × {height} pixels, {length} minutes",
+    "{name}，{width} × {height} 像素，时长 {length}",
+  ],
+  video_begins: ["Reading the video …", "正在读取视频……"],
+  video_progress: ["{percent} %, {length} minutes left", "{percent}%，还需 {length}"],
+  video_done: ["{name} is ready, {size}.", "{name} 已完成，{size}。"],
+  video_silent: [
+    "{name} is ready, {size}. This browser could not read the sound.",
+    "{name} 已完成，{size}。这个浏览器无法读取声音。",
+  ],
+  video_canceled: ["Cancelled: no video was made.", "已取消，没有生成视频。"],
   on_graphics: ["Runs on the graphics card.", "使用显卡运行。"],
   on_thread: ["Runs on the processor, 1 thread.", "使用处理器运行，1 个线程。"],
   on_threads: ["Runs on the processor, {threads} threads.", "使用处理器运行，{threads} 个线程。"],
@@ -139,6 +154,14 @@ export const STRINGS = {
   unreadable: [
     "{name} can't be opened as an image: choose a JPEG, PNG or WebP.",
     "{name} 无法作为图片打开：请选择 JPEG、PNG 或 WebP 文件。",
+  ],
+  unreadable_video: [
+    "{name} can't be opened as a video: choose an MP4 or WebM.",
+    "{name} 无法作为视频打开：请选择 MP4 或 WebM 文件。",
+  ],
+  no_encoder: [
+    "This browser cannot write videos of this size: use a newer browser or a smaller video.",
+    "这个浏览器不能生成这种尺寸的视频：请使用更新的浏览器或较小的视频。",
   ],
   too_large: [
     "A photo of {width} × {height} is too large for this browser.",
@@ -176,6 +199,14 @@ export const STRINGS = {
     "摄像头已断开：请重新连接并再次打开。",
   ],
   camera_stopped: ["The camera stopped: {reason}", "摄像头已停止：{reason}"],
+  no_microphone: [
+    "No microphone could be used: allow the microphone in the browser's address bar, or turn it off here.",
+    "无法使用麦克风：请在浏览器的地址栏中允许，或在这里关闭麦克风。",
+  ],
+  recording_hidden: [
+    "The recording ended and was saved because this browser stops the camera in hidden tabs.",
+    "录制已结束并保存：这个浏览器会在标签页隐藏时停止摄像头。",
+  ],
   recording_failed: ["The recording failed: {reason}", "录制失败：{reason}"],
 };
 

@@ -215,24 +215,29 @@ function draw({ photo, look, strokes }) {
   return { ...paint(opened, look), personFraction: fractionAbove(opened.probability, THRESHOLD) };
 }
 
-/** A camera starts: forget the masks of an earlier one. */
+/** A camera or a video starts: forget the masks of an earlier one. */
 function start() {
   smooth = makeSmoother();
 }
 
-/** One camera frame with an effect; `network` and `total` are times in milliseconds. */
+/**
+ * One frame of a camera or a video with an effect; `network` and `total` are times in milliseconds.
+ *
+ * @param bitmap ImageBitmap or VideoFrame
+ */
 async function frame({ bitmap, mirror, look, model }) {
   const start = performance.now();
+  const size = { width: bitmap.displayWidth ?? bitmap.width, height: bitmap.displayHeight ?? bitmap.height };
   const draw = (context) => {
     const { width, height } = context.canvas;
     if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
-    context.imageSmoothingEnabled = width !== bitmap.width; // a mirrored drawing is faster without smoothing
+    context.imageSmoothingEnabled = width !== size.width; // a mirrored drawing is faster without smoothing
     context.imageSmoothingQuality = "medium"; // averages, as in `prepare`
     context.drawImage(bitmap, 0, 0, width, height);
   };
-  const image = read(bitmap.width, bitmap.height, draw);
+  const image = read(size.width, size.height, draw);
   // The browser shrinks ten times as fast as `prepare`; on average the values differ by one.
-  const networkInput = read(...inputShape(bitmap, sizes[model]), draw, "input");
+  const networkInput = read(...inputShape(size, sizes[model]), draw, "input");
   bitmap.close();
   const answer = await timed(networkInput);
   const smoothed = smooth(networkInput, answer.probability);
