@@ -126,10 +126,10 @@ def test_strokes_stay_with_their_photo(page, tmp_path):
     drag(page, (0.05, 0.05), (0.1, 0.2))
     mended = alpha(page)
     with pictures(page, 1):
-        page.click("#strip button >> nth=1")
+        page.click("#strip .open >> nth=1")
     assert page.is_disabled("#undo") and alpha(page).shape == (512, 400)
     with pictures(page, 1):
-        page.click("#strip button >> nth=0")
+        page.click("#strip .open >> nth=0")
     page.wait_for_selector("#undo:not([disabled])")
     assert (alpha(page) == mended).all()
     with pictures(page, 1):

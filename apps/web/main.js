@@ -10,17 +10,15 @@ import { $, ask, busy, chosen, clock, failed, megabytes, ms, say, showProgress, 
 import { arePainted, brush, painting, paintOn } from "./painting.js";
 import { copy, download, encode } from "./save.js";
 import { Problem } from "./strings.js";
+import { addFiles, drawTiles, forget, makeNamer, markFailed, markOpen, photos, strip } from "./strip.js";
 import { convert, isVideo, openVideo } from "./video.js";
 
 const NOBODY = 0.001; // person fraction of a photo below which nobody was found
-// Photos and videos in the strip: { id, file, name, url, tile }, and what painting.js keeps. A video's
-// `still` is one of its pictures.
-const photos = [];
-let opened = null; // the shown photo, with { message, times, nobody }
-let added = 0; // how many photos were added: the last one's id
+// The shown photo of strip.js, with { message, times, nobody }; a video's `still` is one of its pictures.
+let opened = null;
 let requests = 0; // how often a photo was to be opened: only the last request counts
 let opening = false; // a photo is being opened
-let converting = null; // AbortController of the video that is being made
+let job = null; // AbortController of the video or ZIP that is being made
 const models = { photo: "full", camera: "lite" }; // the network that the visitor chose for each source
 
 function check(model) {
@@ -39,11 +37,11 @@ function arrange() {
   const shown = Boolean(still ? opened : camera.stream);
   const nobody = Boolean(still && opened?.nobody);
   const tool = TOOLS[panel()];
-  const divided = still && !nobody && !tool && !converting;
+  const divided = still && !nobody && !tool && !job;
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
   $("zoom").hidden = !shown;
-  $("before").hidden = !still || Boolean(converting);
+  $("before").hidden = !still || Boolean(job);
   $("split").hidden = $("divider").hidden = !divided;
   const place = divided ? `${$("split").value}%` : nobody && !tool ? "100%" : "0%";
   $("figure").style.setProperty("--split", place);
@@ -51,10 +49,12 @@ function arrange() {
   $("strip").hidden = !still || photos.length < 2;
   write($("save"), still ? "download" : "take");
   const video = Boolean(still && opened?.still);
-  if (video) write($("save"), converting ? "cancel" : "make_video");
-  $("save").disabled = $("copy").disabled = !shown || nobody || opening;
-  $("save_all").disabled = opening;
-  for (const part of ["look", "settings", "strip", "sources", "another"]) $(part).inert = Boolean(converting);
+  if (video) write($("save"), job ? "cancel" : "make_video");
+  write($("save_all"), job ? "cancel" : "download_all");
+  const saving = Boolean(job && !video); // a ZIP
+  $("save").disabled = $("copy").disabled = !shown || nobody || opening || saving;
+  $("save_all").disabled = opening && !job;
+  for (const part of ["panels", "tools", "settings", "strip", "sources", "another"]) $(part).inert = Boolean(job);
   $("record").disabled = $("stop").disabled = !camera.stream;
   $("size").disabled = $("device").disabled = $("sound").disabled = Boolean(camera.recording);
   const now = { mode: chosen("mode"), source: source(), panel: panel() };
@@ -66,62 +66,65 @@ function arrange() {
   $("copy").hidden = !window.ClipboardItem || video;
   $("format").hidden = video;
   $("tools").hidden ||= video;
-  $("save_all").hidden ||= photos.length < 2;
+  $("save_all").hidden ||= photos.length < 2 || (video && Boolean(job));
 }
 
 // Photos
 
 /** Add files to the strip and open the first one. */
 function add(files) {
-  const fresh = [...files].map((file) => {
-    const tile = document.createElement("button");
-    const photo = { id: ++added, file, name: file.name.replace(/\.[^.]*$/, ""), tile };
-    photo.url = URL.createObjectURL(file);
-    tile.append(Object.assign(new Image(), { src: photo.url, alt: file.name, decoding: "async" }));
-    tile.type = "button";
-    tile.onclick = () => open(photo);
-    return photo;
-  });
+  const fresh = addFiles(files);
   if (!fresh.length) return;
   document.querySelector('input[name="source"][value="photo"]').checked = true;
   stopCamera();
-  photos.push(...fresh);
-  $("strip").append(...fresh.map(({ tile }) => tile));
-  if (!converting) open(fresh[0]);
+  drawTiles(fresh, job ? null : open(fresh[0]));
+  arrange();
 }
 
-function forget(photo) {
-  photos.splice(photos.indexOf(photo), 1);
-  photo.tile.remove();
-  URL.revokeObjectURL(photo.url);
-}
+strip.open = (photo) => open(photo);
+strip.removed = (photo, next) => {
+  if (photo === opened) {
+    opened = null;
+    if (next) open(next);
+    else showMessage();
+  }
+  arrange();
+  if (photos.length < 2) $(next ? "another" : "choose").focus(); // the strip has gone
+};
 
 async function open(photo) {
   if (!(await ready)) return;
-  let bitmap;
-  try {
-    if (isVideo(photo.file)) await addStill(photo);
-    bitmap = await createImageBitmap(photo.still ?? photo.file);
-  } catch (error) {
-    forget(photo);
-    arrange();
-    return warn(error.key ?? "unreadable", { name: photo.file.name });
-  }
+  busy(true);
+  say("finding");
+  await find(photo).catch(failed);
+  if (!opening) busy(false);
+}
+
+/**
+ * Find the person in a photo and show it; a later call takes precedence. What cannot be read leaves
+ * the strip, other failures are marked there.
+ */
+async function find(photo) {
   const request = ++requests;
   opening = true;
   arrange();
-  busy(true);
-  say("finding");
   try {
+    if (isVideo(photo.file)) await addStill(photo);
+    const bitmap = await createImageBitmap(photo.still ?? photo.file).catch(() => {
+      throw new Problem("unreadable", { name: photo.file.name });
+    });
+    if (request !== requests) return bitmap.close();
     const found = await ask("open", { bitmap, model: chosen("model"), photo: photo.id });
     if (request === requests) await present(photo, found);
+    markFailed(photo, false);
   } catch (error) {
-    failed(error);
+    if (error.key?.startsWith("unreadable")) forget(photo);
+    else markFailed(photo, true);
+    throw error;
+  } finally {
+    if (request === requests) opening = false;
+    arrange();
   }
-  if (request !== requests) return;
-  opening = false;
-  busy(false);
-  arrange();
 }
 
 /** Whether a photo shows nobody; in a video a person may come later. */
@@ -132,9 +135,6 @@ async function addStill(video) {
   if (video.still) return;
   const { poster, seconds } = await openVideo(video.file);
   Object.assign(video, { still: poster, seconds });
-  URL.revokeObjectURL(video.url);
-  video.url = URL.createObjectURL(poster);
-  video.tile.firstElementChild.src = video.url;
 }
 
 async function present(photo, { personFraction, width, height, network, total }) {
@@ -145,7 +145,9 @@ async function present(photo, { personFraction, width, height, network, total })
   opened.message = { name: photo.file.name, width, height };
   const percent = (100 * personFraction).toFixed(1);
   opened.times = { percent, network: ms(network), total: ms(total) };
-  for (const { tile } of photos) tile.ariaCurrent = tile === photo.tile;
+  markOpen(photo);
+  if (job) return draw(); // nobody looks at the original
+  photo.url ??= URL.createObjectURL(photo.still ?? photo.file);
   await Object.assign(new Image(), { src: photo.url }).decode(); // so that the photo appears at once
   await draw();
   $("original").src = photo.url;
@@ -175,7 +177,7 @@ async function draw() {
     }
   })().finally(() => (drawing = null));
   await drawing;
-  if (source() === "photo") showMessage();
+  if (source() === "photo" && !job) showMessage();
   arrange();
 }
 
@@ -242,7 +244,7 @@ $("sources").onchange = () => {
 
 /** Make the opened video with the chosen effect, and save it; pressed again, cancel. */
 async function saveVideo() {
-  if (converting) return converting.abort();
+  if (job) return job.abort();
   const video = opened;
   const settings = { look: look(), model: chosen("model") };
   const begun = performance.now();
@@ -251,20 +253,20 @@ async function saveVideo() {
     showProgress(done);
     say("video_progress", { percent: Math.floor(100 * done), length: clock(left) }, "off");
   };
-  converting = new AbortController();
+  job = new AbortController();
   busy(true, true);
   say("video_begins");
   arrange();
   let said;
   try {
-    const { blob, ending, silent } = await convert(video.file, settings, progress, converting.signal);
+    const { blob, ending, silent } = await convert(video.file, settings, progress, job.signal);
     const name = `${video.name}_${settings.look.mode}.${ending}`;
     download(blob, name);
     said = () => say(silent ? "video_silent" : "video_done", { name, size: megabytes(blob.size) });
   } catch (error) {
     said = () => (error.name === "AbortError" ? say("video_canceled") : failed(error));
   }
-  converting = null;
+  job = null;
   busy(false);
   await draw().catch(failed);
   said();
@@ -272,21 +274,53 @@ async function saveVideo() {
 
 async function save() {
   if (source() === "photo" && opened.still) return saveVideo();
-  const type = $("format").value;
   const name = `${source() === "photo" ? opened.name : "camera"}_${chosen("mode")}`;
-  download(await encode($("result"), type), `${name}.${type === "image/jpeg" ? "jpg" : type.slice(6)}`);
+  download(await shownFile(), `${name}.${ending()}`);
+}
+
+const ending = () => ($("format").value === "image/jpeg" ? "jpg" : $("format").value.slice(6));
+const shownFile = () => encode($("result"), $("format").value);
+
+/** Save all photos in one ZIP, one after the other; pressed again, cancel. */
+async function saveAll() {
+  if (job) return job.abort();
+  const { downloadZip } = await import("./libraries/client-zip.mjs");
+  const all = photos.filter(({ file }) => !isVideo(file));
+  const name = makeNamer();
+  const { signal } = (job = new AbortController());
+  const begun = opened;
+  let saved = 0;
+  async function* files() {
+    for (const [i, photo] of all.entries()) {
+      signal.throwIfAborted();
+      showProgress(i / all.length);
+      say("zip_progress", { number: i + 1, all: all.length }, "off");
+      if (!(await find(photo).then(() => true, () => false)) || photo.nobody) continue;
+      const input = await shownFile();
+      yield { name: name(`${photo.name}_${chosen("mode")}`, ending()), lastModified: photo.file.lastModified, input };
+      saved++;
+    }
+  }
+  busy(true, true);
+  arrange();
+  let said;
+  try {
+    const blob = await downloadZip(files()).blob();
+    if (saved) download(blob, `photos_${chosen("mode")}.zip`);
+    const values = { saved, all: all.length, size: megabytes(blob.size) };
+    said = () => (saved < all.length ? warn("some_saved", values) : say("all_saved", values));
+  } catch (error) {
+    said = () => (signal.aborted ? say("zip_canceled") : failed(error));
+  }
+  job = null;
+  busy(false);
+  if (photos.includes(begun)) await find(begun).catch(() => {});
+  arrange();
+  said();
 }
 
 $("save").onclick = () => save().catch(failed);
-$("save_all").onclick = async () => {
-  const all = [...photos];
-  let saved = 0;
-  for (const photo of all) {
-    await open(photo);
-    if (opened === photo && !photo.nobody) await save().then(() => saved++, failed);
-  }
-  if (saved < all.length) warn("some_saved", { saved, all: all.length });
-};
+$("save_all").onclick = () => saveAll().catch(failed);
 $("copy").onclick = () =>
   copy($("result")).then(
     () => say("copied"),
