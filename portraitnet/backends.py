@@ -250,6 +250,9 @@ def load_onnx(model_path, threads):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # the exceptions say it all
+    # Threads that wait would spin: twice the CPU time where the cores have other work too, such as
+    # reading and writing photos, and no gain where they are free.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # ONNX Runtime has an exception of its own for every mistake, without a common base.
     failures = tuple(
         each
