@@ -297,9 +297,9 @@ def test_many_photos_take_all_cores_and_have_the_same_results(tmp_path, monkeypa
     monkeypatch.setattr(portraitnet_command, "PROCESS_PHOTOS", 3)
     monkeypatch.setattr(portraitnet_command, "core_count", lambda: 2)
     processes = []
-    real = parallel.ProcessPoolExecutor
+    made = parallel.ProcessPoolExecutor
     monkeypatch.setattr(
-        parallel, "ProcessPoolExecutor", lambda n, *rest: processes.append(n) or real(n, *rest)
+        parallel, "ProcessPoolExecutor", lambda n, *rest: processes.append(n) or made(n, *rest)
     )
     assert predict.main([*flags, str(tmp_path / "two")]) == 1
     assert processes == [2]

@@ -79,13 +79,13 @@ def test_a_stroke_outside_the_photo_changes_nothing(tmp_path):
     assert (found == 0.25).all()
 
 
-@pytest.mark.parametrize("texture", [0, 12])
+@pytest.mark.parametrize("roughness", [0, 12])
 @pytest.mark.parametrize("size", [1, 10])
-def test_a_stroke_that_follows_edges_stops_at_a_contour(tmp_path, texture, size):
+def test_a_stroke_that_follows_edges_stops_at_a_contour(tmp_path, roughness, size):
     """The brush reaches 6 pixels (times the size) over the contour between dark and light."""
     rng = np.random.default_rng(0)
     image = np.where(np.arange(60 * size) < 30 * size, 70, 150)[None, :, None]
-    image = image + rng.normal(0, texture, (40 * size, 60 * size, 3))
+    image = image + rng.normal(0, roughness, (40 * size, 60 * size, 3))
     image = np.clip(image, 0, 255).astype(np.uint8)
     path = (24 * size, 12 * size), (24 * size, 28 * size)
     (found,) = mend(tmp_path, image, [stroke(*path, radius=12 * size, follow=True)])

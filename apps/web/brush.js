@@ -10,7 +10,7 @@ const MARGIN = 1.25; // of the photo around a piece, in radii
 const GRID_SIDE = 112; // longer side of the piece at which distances are computed, cells
 const CORE = 0.25; // around the path contours stop nothing, in radii
 const NOISE = 0.02; // a difference of neighbouring colours, 0..1, that is no contour
-const TEXTURE = 2; // nor is this many times the mean difference under the core
+const ROUGHNESS = 2; // nor is this many times the mean difference under the core
 const STOP = 0.15; // contrast of a contour that stops the whole brush, 0..1
 const NOWHERE = { left: 0, top: 0, width: 0, height: 0 };
 
@@ -98,7 +98,7 @@ function aroundContours(far, { width, height, data }, step) {
     sum += contrast(data, i, i - 1);
     count++;
   }
-  const free = Math.max(NOISE, count ? (TEXTURE * sum) / count : 0);
+  const free = Math.max(NOISE, count ? (ROUGHNESS * sum) / count : 0);
   const result = far.map((value, i) => (core[i] ? value : Infinity));
   const sweep = (first, last, by, neighbours) => {
     for (let y = first[1]; y !== last[1]; y += by) {
