@@ -1,6 +1,7 @@
 """Find the person in photos: `portraitnet photo.jpg` writes photo_overlay.png beside it.
 
 In a clone `python predict.py` is the same command, which also runs checkpoints with Paddle.
+`portraitnet serve` answers over HTTP (portraitnet/server/).
 """
 
 import argparse
@@ -38,6 +39,7 @@ from portraitnet.matting import METHODS
 from portraitnet.parallel import Outcome, core_count, in_processes, outcomes
 from portraitnet.postprocess import MIN_PERSON_MEAN
 from portraitnet.predictor import Predictor
+from portraitnet.server.__main__ import serve
 
 BACKGROUND, BLUR = "green", 2.0  # what --mode replace and --mode blur use by default
 MATTING = "fast"  # the method that the probability has gone through already
@@ -57,12 +59,14 @@ class Found(NamedTuple):
     certainty: float
 
 
-def parse_args(argv=None, program="portraitnet"):
+def parse_args(argv=None, program="portraitnet", parser_class=argparse.ArgumentParser):
     words = f"python {program}" if program.endswith(".py") else program
     parser = make_parser(
         "Find the person in photos. Without flags, photo.jpg gets photo_overlay.png beside it: the"
-        " person tinted and outlined, to judge by eye. --mode cutout cuts the person out.",
+        " person tinted and outlined, to judge by eye. --mode cutout cuts the person out. The word"
+        " serve instead of photos answers over HTTP.",
         example=f"{words} photo.jpg --mode cutout -o person.png",
+        parser_class=parser_class,
     )
     photos = "photos, or folders that are searched for photos; - reads one photo from stdin"
     parser.add_argument("photos", nargs="+", type=Path, help=photos)
@@ -182,7 +186,12 @@ def read(path, max_pixels):
         data, path = sys.stdin.buffer.read(), "stdin"
     else:
         data = read_bytes(path)
-    colors, alpha = decode_layers(data, path, max_pixels)
+    return decode(data, path, max_pixels)
+
+
+def decode(data, name, max_pixels):
+    """As `read`, from the content of a file; `name` is what errors call it."""
+    colors, alpha = decode_layers(data, name, max_pixels)
     if alpha is None:
         return colors, None
     return over_white(colors, alpha), Layers(colors, alpha)
@@ -213,11 +222,7 @@ def predict(tasks, predictor, args):
 
     def finish(task, prepared, answer):
         image, layers, _ = prepared
-        probability = predictor.restore(answer, image)
-        alpha = None
-        if args.matting not in (None, MATTING):
-            alpha = predictor.restore_alpha(answer, image, args.matting)
-        options = args.options._replace(layers=layers, alpha=alpha)
+        probability, options = restore(predictor, answer, image, layers, args)
         for mode, result in zip(modes(args), task.results):
             write(result, EFFECTS[mode](image, probability, options))
         person = answer > THRESHOLD
@@ -226,6 +231,15 @@ def predict(tasks, predictor, args):
 
     size = args.batch_size
     return outcomes(tasks, prepare, network, finish, readers=2, depth=size, batch_size=size)
+
+
+def restore(predictor, answer, image, layers, args):
+    """The network's answer -> the probability of an image, and the Options of its effects."""
+    probability = predictor.restore(answer, image)
+    alpha = None
+    if args.matting not in (None, MATTING):
+        alpha = predictor.restore_alpha(answer, image, args.matting)
+    return probability, args.options._replace(layers=layers, alpha=alpha)
 
 
 def open_process(open_predictor, args, photos):
@@ -274,6 +288,9 @@ def make_command(program: str, open_predictor: Callable[..., Predictor]) -> Call
 
 def run_command(argv, program, open_predictor):
     """See `make_command`."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["serve"]:
+        return serve(argv[1:], open_predictor)
     args = parse_args(argv, program)
     if args.output == PIPE and sys.stdout.isatty():
         message = "stdout is a terminal: redirect it (`> person.png`) or give --output a file."

@@ -15,6 +15,7 @@ Nothing here imports one of them before it runs.
 
 import importlib.util
 import json
+import os
 import struct
 import threading
 import warnings
@@ -36,6 +37,8 @@ WEIGHTS = next(
     for folder in (Path(__file__).parent / "weights", Path(__file__).parent.parent / "weights")
     if folder.is_dir()
 )
+# ONNX Runtime from 1.29 on reports to its makers unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 AUTO = "auto"
 LITE_SIZE = 160  # pixels; see `Network`
 

@@ -1,5 +1,7 @@
 """What may stand behind the person: a colour or a photo, as --background names it."""
 
+import re
+
 import numpy as np
 
 from portraitnet.images import read_image
@@ -13,19 +15,23 @@ COLORS = {  # BGR
 }
 
 
+def parse_color(text: str) -> np.ndarray | None:
+    """The name of a colour or #rrggbb -> BGR colour; None for anything else."""
+    if text in COLORS:
+        return np.array(COLORS[text])
+    if re.fullmatch("#[0-9a-fA-F]{6}", text):
+        return np.array(bytearray.fromhex(text[1:]))[::-1]
+    return None
+
+
 def read_background(text: str) -> np.ndarray:
     """The name of a colour, #rrggbb, or the path of a photo -> BGR colour or image.
 
     Raises:
         ValueError: it is none of them.
     """
-    if text in COLORS:
-        return np.array(COLORS[text])
-    if text.startswith("#") and len(text) == 7:
-        try:
-            return np.array(bytearray.fromhex(text[1:]))[::-1]
-        except ValueError:
-            pass  # no colour: then it must be a file
+    if (color := parse_color(text)) is not None:
+        return color
     try:
         return read_image(text)
     except (OSError, ValueError) as error:

@@ -80,7 +80,18 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
-def make_parser(description: str, example: str) -> argparse.ArgumentParser:
+class RaisingParser(argparse.ArgumentParser):
+    """A parser for flags that come from elsewhere than a shell: wrong usage is a ValueError."""
+
+    def error(self, message):
+        raise ValueError(message)
+
+
+def make_parser(
+    description: str,
+    example: str,
+    parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
     """A parser with defaults in its help; abbreviated flags are errors.
 
     Args:
@@ -88,7 +99,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
         example: a whole command line.
     """
     words = example.split()
-    return argparse.ArgumentParser(
+    return parser_class(
         prog=" ".join(words[:3]) if words[1] == "-m" else words[words[0] == "python"],
         description=description,
         epilog=f"example:\n  {example}",

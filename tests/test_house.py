@@ -28,6 +28,7 @@ BELOW["benchmarks"] = {*BELOW}
 # What the library needs to be imported, and what it needs only for some files and backends.
 LIBRARY_NEEDS = {"numpy", "cv2", "tqdm"}
 LIBRARY_MAY_USE = {"onnxruntime", "openvino", "paddle", "ai_edge_litert", "PIL", "pillow_heif"}
+SERVER_NEEDS = {"fastapi", "starlette", "prometheus_client", "uvicorn"}  # portraitnet/server/
 
 
 def module_name(path):
@@ -127,7 +128,15 @@ def test_the_library_needs_numpy_opencv_and_tqdm():
             {folder_of(name) for name in names} - {"portraitnet"} - sys.stdlib_module_names
             for names in (at_once, later)
         ]
-        assert foreign[0] <= LIBRARY_NEEDS and foreign[1] <= LIBRARY_MAY_USE, (module, foreign)
+        server = SERVER_NEEDS if module.startswith("portraitnet.server.") else set()
+        assert foreign[0] <= LIBRARY_NEEDS | server, (module, foreign)
+        assert foreign[1] <= LIBRARY_MAY_USE | server, (module, foreign)
+
+
+def test_nothing_of_the_server_is_loaded_before_it_serves():
+    for module in (name for name in MODULES if folder_of(name) == "portraitnet"):
+        if module not in ("portraitnet.server.app",):
+            assert not SERVER_NEEDS & loaded_with(module), module
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "portraitnet", "data", "metrics", "transforms"])
@@ -140,7 +149,7 @@ def test_help_and_wrong_flags_are_answered_without_paddle(name):
 
 def test_functions_import_a_module_of_ours_only_for_what_it_loads():
     """Where importing it at once would load Paddle, or what is installed for one app only."""
-    slow = {"paddle", "av", "visualdl"}
+    slow = {"paddle", "av", "visualdl", *SERVER_NEEDS}
     for module in MODULES:
         for name in imports(module)[1]:
             if name in MODULES:

@@ -65,3 +65,11 @@ def test_a_checkpoint_is_refused_with_what_to_do(environment, tmp_path):
     done = run(environment, tmp_path, "portraitnet", photo, "--model_path", "best.pdparams")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "python export.py" in done.stderr or "pip install paddlepaddle" in done.stderr
+
+
+def test_the_wheel_has_the_server_and_says_what_it_needs(environment, tmp_path):
+    done = run(environment, tmp_path, "portraitnet", "serve", "--help")
+    assert done.returncode == 0 and "usage: portraitnet serve" in done.stdout, done.stderr
+    done = run(environment, tmp_path, "portraitnet", "serve", "--port", "0")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "pip install 'portraitnet[server]'" in done.stderr

@@ -20,7 +20,7 @@ DOCUMENTS = sorted(
 )
 # Every command: a script, or what `python -m` runs.
 SCRIPTS = ["train", "check", "evaluate", "predict", "label", "export"]
-APPS = ["apps.video", "apps.web", "transforms"]
+APPS = ["apps.video", "apps.web", "apps.server", "transforms"]
 BENCHMARKS = [
     f"benchmarks.{path.stem}"
     for path in sorted(ROOT.glob("benchmarks/*.py"))

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -335,3 +336,15 @@ def test_a_file_that_the_sums_do_not_list_is_refused(folder, tmp_path):
     add_sha256([tmp_path / "portraitnet.onnx"])
     load(tmp_path / "portraitnet.onnx", "onnx")
     assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 2
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path):
+    """From version 1.29 on it writes an identifier of the machine and uploads events."""
+    pytest.importorskip("onnxruntime")
+    script = "import os; from portraitnet import Predictor; Predictor(backend='onnx')"
+    script += "; assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    env = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    home = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    run = [sys.executable, "-c", script]
+    subprocess.run(run, cwd=ROOT, env={**env, **home, "PYTHONPATH": str(ROOT)}, check=True)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,1 @@
+"""The library over HTTP: `portraitnet serve`, or `python -m apps.server` in a clone."""
