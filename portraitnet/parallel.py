@@ -23,9 +23,19 @@ FAILURES = (
 END = object()
 
 
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def core_count(quota_file: str = "/sys/fs/cgroup/cpu.max") -> int:
+    """Cores that this process may use, by its affinity and by the quota of its container.
+
+    Args:
+        quota_file: of Linux's control groups: microseconds of all cores in a period, or "max".
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        with open(quota_file) as file:
+            quota, period = map(int, file.read().split())
+    except (OSError, ValueError):  # no such system, or no quota
+        return cores
+    return max(1, min(cores, round(quota / period)))
 
 
 class Outcome(NamedTuple):

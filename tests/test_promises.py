@@ -49,6 +49,8 @@ def command_of(words):
         name = "predict"
     if name in COMMANDS:
         return name, arguments
+    if name.startswith("examples/") and (ROOT / f"{name}.py").is_file():
+        return None
     # Anything else that looks like a part of this project does not exist.
     assert name in ("pytest", "venv", "http.server", "-c", "-"), f"no command {name}"
     return None

@@ -1,12 +1,15 @@
 """The server: a real one with real clients, and the application alone where time matters."""
 
 import asyncio
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import Future
@@ -653,3 +656,78 @@ def test_ten_thousand_bodies_have_an_answer(server):
     before = server.workers()
     print("\nbodies:", check_bodies(server, 10_000, seed=1))
     assert server.workers() == before, "a process died"
+
+
+# The image.
+
+
+def instructions(text):
+    """(keyword, rest) of each line of a Dockerfile, of its last stage and those before."""
+    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
+    return [tuple(re.sub(r"\s+", " ", line).split(" ", 1)) for line in lines if line.strip()]
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may read; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_dockerfile_make_a_server_that_needs_no_rights(open_folder):
+    """Its pip runs in a fresh environment; its entry point as its user, where nothing can be
+    written; its health check and a photo are answered. Only apt-get is left out."""
+    if (
+        os.geteuid()
+        or not Path("/usr/bin/python3").exists()
+        or shutil.which("unshare") is None
+        or shutil.which("setpriv") is None
+    ):
+        pytest.skip("only root can take its rights away")
+    steps = instructions((ROOT / "apps" / "server" / "Dockerfile").read_text())
+    python = "/usr/bin/python3"  # other users may not run one in root's home
+    subprocess.run([python, "-m", "venv", open_folder / "venv"], check=True)
+    (open_folder / "src").mkdir()
+
+    def here(words):
+        return words.replace("/src", f"{open_folder}/src").replace("/wheel", f"{open_folder}/wheel")
+
+    path = {"PATH": f"{open_folder}/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    for keyword, rest in steps:
+        if keyword == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                copied = Path(here(target)) / (source if target.endswith("/") else "")
+                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+                copy(ROOT / source, copied)
+        elif keyword == "RUN" and "pip " in rest:
+            command = here(re.sub(r"--mount=\S+ ", "", rest))
+            subprocess.run(["sh", "-c", command], env=os.environ | path, check=True, cwd="/")
+    facts = dict(steps)
+    user, group = facts["USER"].split(":")
+    variables = dict(each.split("=") for each in facts["ENV"].split())
+    # A mount of its own in which nothing can be written, as of `docker run --read-only`.
+    shell = f"mount -o remount,ro,bind / && exec setpriv --reuid {user} --regid {group}"
+    shell += ' --clear-groups --bounding-set=-all --no-new-privs "$@"'
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [*json.loads(facts["ENTRYPOINT"]), "--port", port]
+    process = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", shell, "sh", *command],
+        env=path | variables, cwd="/", stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert "/docs shows the API" in process.stdout.readline()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert re.search(rf"^Uid:\s+{user}\s", status, re.M)
+        check = json.loads(facts["HEALTHCHECK"].split("CMD ")[1])
+        check[-1] = check[-1].replace(":8000", f":{port}")
+        subprocess.run(check, env=path, check=True)
+        address = f"http://127.0.0.1:{port}/v1/cutout"
+        cut = httpx.post(address, content=PORTRAIT.read_bytes(), timeout=60)
+        assert picture(cut).shape[2] == 4
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0

@@ -201,6 +201,7 @@ def make_app(
             detail = f"There is no {path}: POST a photo to /v1/{', /v1/'.join(EFFECTS)}."
         if error.status_code == 405:
             detail = f"{path} takes another method: photos are sent by POST, and no URL is fetched."
+        detail = re.sub(r"[\x00-\x1f\x7f]", " ", detail)  # a sentence is one line
         facts = {"type": "about:blank", "title": TITLES.get(error.status_code, "Error")}
         facts |= {"status": error.status_code, "detail": detail}
         kind = "application/problem+json"

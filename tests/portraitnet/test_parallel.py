@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from portraitnet.parallel import ahead, in_thread, outcomes, window
+from portraitnet.parallel import ahead, core_count, in_thread, outcomes, window
 
 
 def test_few_items_are_in_memory_at_a_time():
@@ -128,3 +128,12 @@ def test_an_error_cancels_what_waits():
     with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="unread"):
         list(window(pool, work, range(100), depth=50))
     assert len(begun) < 50
+
+
+def test_cores_are_counted_by_the_quota_of_the_container(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    quota = tmp_path / "cpu.max"
+    for text, cores in (("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("", 8)):
+        quota.write_text(text + "\n")
+        assert core_count(str(quota)) == cores, text
+    assert core_count(str(tmp_path / "none")) == 8
