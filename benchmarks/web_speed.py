@@ -3,6 +3,7 @@
 npm ci --prefix apps/web && pip install playwright && python -m benchmarks.web_speed
 python -m benchmarks.web_speed --threads 1 2 --beside ../before    # and an earlier version
 python -m benchmarks.web_speed --screenshot examples/web.png    # the README's picture of the page
+python -m benchmarks.web_speed --photos 100    # memory of 100 photos of 12 megapixels in one ZIP
 
 Each round opens every candidate again, turns on a fake camera of 640x480 and replaces the
 background by a colour. Medians of the rounds are printed. Headless Chromium has no graphics card
@@ -12,6 +13,7 @@ needs its own `npm ci --prefix apps/web`.
 
 import functools
 import importlib.util
+import os
 import re
 import shutil
 import statistics
@@ -218,6 +220,48 @@ def measure(browser, address, seconds, ours):
     return first, *sizes, rate, computed, network
 
 
+def memory(browser):
+    """Resident MB of the browser's processes: the page's own, and all together."""
+    session = browser.new_browser_cdp_session()
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    sizes = {"renderer": 0, "all": 0}
+    for process in processes:
+        pages = int(Path(f"/proc/{process['id']}/statm").read_text().split()[1])
+        for kind in {process["type"], "all"} & set(sizes):
+            sizes[kind] += pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sizes["renderer"], sizes["all"]
+
+
+def save_many(browser, address, folder, count):
+    """Put photos of 12 megapixels into one ZIP by "Download all"; prints time and memory."""
+    photo = cv2.resize(read_image(ROOT / "examples" / "portrait.jpg"), (3000, 4000))
+    noise = np.random.default_rng(0).normal(0, 4, photo.shape)
+    encoded = cv2.imencode(".jpg", np.clip(photo + noise, 0, 255).astype(np.uint8))[1].tobytes()
+    paths = [folder / f"{i:03}.jpg" for i in range(count)]
+    for path in paths:
+        path.write_bytes(encoded)
+    page = browser.new_page()
+    page.goto(address)
+    page.set_input_files("#files", paths)
+    page.wait_for_selector("#save:not([disabled])", timeout=300_000)
+    peak, begin = (0, 0), time.perf_counter()
+    files = []
+    page.on("download", lambda file: files.append(file))
+    page.click("#save_all")
+    while not files:
+        peak = tuple(map(max, peak, memory(browser)))
+        page.wait_for_timeout(500)
+    seconds = time.perf_counter() - begin
+    size = Path(files[0].path()).stat().st_size / 1e6
+    print(
+        f"{count} photos of {len(encoded) / 1e6:.1f} MB in {seconds:.0f} s: ZIP of {size:.0f} MB,"
+    )
+    print(
+        f"at most {peak[0]:.0f} MB in the page's process, {peak[1]:.0f} MB in all of the browser's"
+    )
+
+
 def take_screenshot(browser, address, path):
     """Take a picture of the page with a sample portrait, half of it with a drawn background."""
     page = browser.new_page(viewport={"width": 1000, "height": 620})
@@ -244,6 +288,9 @@ def parse_args(argv=None):
     parser.add_argument("--seconds", type=int, default=5, help="duration of each frame count")
     parser.add_argument(
         "--screenshot", type=Path, help="picture of the page to write; no measurement"
+    )
+    parser.add_argument(
+        "--photos", type=int, help="number of photos for one ZIP: its memory alone is measured"
     )
     return parser.parse_args(argv)
 
@@ -272,6 +319,9 @@ def main(argv=None):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
         if args.screenshot:
             take_screenshot(browser, address, args.screenshot)
+            return
+        if args.photos:
+            save_many(browser, address, Path(folder), args.photos)
             return
         for turn in range(args.rounds):
             for name, (url, ours) in candidates.items():

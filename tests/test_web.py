@@ -821,7 +821,7 @@ def test_the_first_load_stays_below_14_mb(browser, tmp_path):
     files = web.page_files(web.MODEL_PATH)
     gpu_files = [name for name in files if not re.search(r"ort\.wasm|threaded\.(mjs|wasm)", name)]
     assert "runtime/ort-wasm-simd-threaded.jspi.wasm.gz" in gpu_files
-    assert 5e6 < sum(len(web.content(name, files[name])) for name in gpu_files) < 14e6
+    assert 5e6 < sum(len(web.content(name, files)) for name in gpu_files) < 14e6
 
 
 @pytest.mark.slow

@@ -83,6 +83,7 @@ WORDS = {
             r"(losses|threads)[\s_]+share\b": "the verb, its object before it",
             r"share_inputs": "of OpenVINO",
             r"navigator\.share|canShare": "of the browser",
+            r"\"Share\"": "the button that every phone has",
         },
     ),
     "smoke": Word(
@@ -164,7 +165,7 @@ def test_what_is_lawful_is_not_found():
     for name, text in (
         ("view", "memoryview(data), new DataView(buffer), <svg viewBox='0'>, a preview, reviews"),
         ("share", "the threads may share the folder; infer(x, share_inputs=True), shared hardware"),
-        ("share", "navigator.share(file)"),
+        ("share", 'navigator.share(file); send: ["Share"]'),
         ("texture", "a textured photo; the photo's texture"),
         ("thing", "nothing, something, anything, clothing"),
         ("card", "the model\ncard, a graphics card, cardinal"),

@@ -5,6 +5,7 @@
 
 import argparse
 import gzip
+import hashlib
 import json
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from portraitnet.files import check_sha256
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 MODEL_PATH = ROOT / "weights" / "portraitnet.onnx"
+LARGE_PATH = ROOT / "weights" / "portraitnet_large.onnx"  # offered for photos if it is there
 PACKAGE = "node_modules/onnxruntime-web"
 RUNTIME = (  # files of the package that the worker loads, for processor and graphics card
     "ort.wasm.min.mjs",
@@ -38,13 +40,16 @@ LIBRARIES = {  # files of other packages that the page loads when it needs them:
     "libraries/client-zip.mjs": "node_modules/client-zip/index.js",
 }
 PACKED = ".gz"  # ending of the address of a file that is sent compressed; the page decompresses it
+OWN = (".html", ".css", ".js", ".webmanifest", ".svg", ".png")  # endings of the page's own files
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
     ".svg": "image/svg+xml",
+    ".png": "image/png",
     ".jpg": "image/jpeg",
     PACKED: "application/octet-stream",  # with "gzip" some hosts and browsers would decompress it
 }
@@ -101,21 +106,49 @@ def page_files(model: Path) -> dict[str, Path]:
     Args:
         model: path of the ONNX file, with its metadata beside it as .json.
     """
-    own = [path for suffix in ("html", "css", "js", "svg") for path in FOLDER.glob(f"*.{suffix}")]
+    own = [path for path in FOLDER.iterdir() if path.suffix in OWN]
     own += FOLDER.glob("samples/*.jpg")
     files = {path.relative_to(FOLDER).as_posix(): path for path in own}
     for name in RUNTIME:
         ending = PACKED if name.endswith(".wasm") else ""
         files[f"runtime/{name}{ending}"] = FOLDER / PACKAGE / "dist" / name
     files |= {address: FOLDER / path for address, path in LIBRARIES.items()}
-    return files | {f"model.onnx{PACKED}": model, "model.json": model.with_suffix(".json")}
+    networks = {"model": model}
+    if LARGE_PATH.is_file():
+        networks["networks/large"] = LARGE_PATH
+    for address, path in networks.items():
+        files |= {f"{address}.onnx{PACKED}": path, f"{address}.json": path.with_suffix(".json")}
+    return files
 
 
-def content(address: str, path: Path) -> bytes:
+def content(address: str, files: dict[str, Path]) -> bytes:
     """The body of the answer to an address of `page_files`."""
+    path = files[address]
+    if address == "site.js":
+        return f"self.SITE = {json.dumps(site(files))};\n".encode()
     if address.endswith(PACKED):
         return packed(path, path.stat().st_mtime_ns)
     return path.read_bytes()
+
+
+def site(files: dict[str, Path]) -> dict:
+    """What the page and its service worker know about the site.
+
+    Returns:
+        version: text that changes with any file;
+        files: all addresses;
+        networks: name -> bytes of the networks that are loaded on demand.
+    """
+    state = [(address, path.stat()) for address, path in sorted(files.items()) if path.is_file()]
+    state = [(address, found.st_size, found.st_mtime_ns) for address, found in state]
+    names = {address: Path(address.removesuffix(PACKED)) for address in files}
+    networks = {
+        name.stem: files[address].stat().st_size
+        for address, name in names.items()
+        if address.startswith("networks/") and name.suffix == ".onnx"
+    }
+    version = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+    return {"version": version, "files": sorted(files), "networks": networks}
 
 
 @lru_cache(maxsize=8)  # compression takes half a second per file
@@ -157,10 +190,18 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_addressed():
             port = self.server.server_port
             file, status, message = None, 421, f"Open this page at http://127.0.0.1:{port}/."
-        body = content(*file) if file else f"{message}\n".encode()
-        self.send_response(200 if file else status)
+        body = content(file[0], self.files) if file else f"{message}\n".encode()
         kind = TYPES[Path(file[0]).suffix] if file else "text/plain; charset=utf-8"
-        for name, value in {"Content-Type": kind, "Content-Length": len(body), **HEADERS}.items():
+        fields = {"Content-Type": kind, "Content-Length": len(body), **HEADERS}
+        if file:
+            # A browser that has the file with this tag already gets no body.
+            fields["ETag"] = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+            status = 200
+            if self.headers.get("If-None-Match") == fields["ETag"]:
+                status, body = 304, b""
+                del fields["Content-Length"]
+        self.send_response(status)
+        for name, value in fields.items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command == "GET":
@@ -188,7 +229,8 @@ def check_model(model: Path) -> None:
         FileNotFoundError: one of both is missing.
         ValueError: a SHA256SUMS file beside them gives another sum.
     """
-    for path in (model, model.with_suffix(".json")):
+    large = (LARGE_PATH, LARGE_PATH.with_suffix(".json")) if LARGE_PATH.is_file() else ()
+    for path in (model, model.with_suffix(".json"), *large):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: make it with `python export.py`.")
         check_sha256(path)
@@ -276,9 +318,9 @@ def build(folder: Path, model: Path) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         page = Path(temporary) / "page"
-        for address, path in files.items():
+        for address in files:
             (page / address).parent.mkdir(parents=True, exist_ok=True)
-            (page / address).write_bytes(content(address, path))
+            (page / address).write_bytes(content(address, files))
         index = page / "index.html"
         meta = f'<head>\n    <meta http-equiv="Content-Security-Policy" content="{policy}" />'
         index.write_text(index.read_text().replace("<head>", meta))

@@ -27,7 +27,8 @@ export async function startCamera() {
   }
   const [width, height] = $("size").value.split(" × ").map(Number);
   const wanted = { width: { ideal: width }, height: { ideal: height } };
-  if ($("device").value) wanted.deviceId = { exact: $("device").value };
+  if (facing) wanted.facingMode = { ideal: facing };
+  else if ($("device").value) wanted.deviceId = { exact: $("device").value };
   stopCamera();
   const request = requests;
   say("camera_waiting");
@@ -50,6 +51,22 @@ export async function startCamera() {
   };
   await listCameras();
   runCamera(camera.stream);
+}
+
+let facing = null; // "user" or "environment", if the visitor has turned a phone's camera
+
+/** Change between a phone's front and back camera; the picture is mirrored in front only. */
+export function turnCamera() {
+  const present = camera.stream?.getVideoTracks()[0].getSettings().facingMode ?? facing ?? "user";
+  facing = present === "environment" ? "user" : "environment";
+  $("mirror").checked = facing === "user";
+  return startCamera();
+}
+
+/** Use the chosen camera of the list. */
+export function chooseCamera() {
+  facing = null;
+  return startCamera();
 }
 
 async function listCameras() {

@@ -2,7 +2,8 @@
 // The address may contain ?threads=1, ?backend=wasm or webgpu, ?model=full or lite, and ?language=en
 // or zh-CN.
 
-import { camera, canRecord, record, startCamera, stopCamera } from "./camera.js";
+import { canShare, keepOffline, send, SITE, takeShared } from "./app.js";
+import { camera, canRecord, chooseCamera, record, startCamera, stopCamera, turnCamera } from "./camera.js";
 import { show, showWhole, split, useTool } from "./figure.js";
 import { look } from "./look.js";
 import { write } from "./language.js";
@@ -52,19 +53,24 @@ function arrange() {
   if (video) write($("save"), job ? "cancel" : "make_video");
   write($("save_all"), job ? "cancel" : "download_all");
   const saving = Boolean(job && !video); // a ZIP
-  $("save").disabled = $("copy").disabled = !shown || nobody || opening || saving;
+  $("save").disabled = $("copy").disabled = $("send").disabled = !shown || nobody || opening || saving;
   $("save_all").disabled = opening && !job;
   for (const part of ["panels", "tools", "settings", "strip", "sources", "another"]) $(part).inert = Boolean(job);
   $("record").disabled = $("stop").disabled = !camera.stream;
-  $("size").disabled = $("device").disabled = $("sound").disabled = Boolean(camera.recording);
+  for (const part of ["size", "device", "sound", "turn"]) $(part).disabled = Boolean(camera.recording);
   const now = { mode: chosen("mode"), source: source(), panel: panel() };
   for (const part of document.querySelectorAll("[data-mode], [data-source], [data-panel]")) {
     part.hidden = Object.entries(now).some(([name, value]) => (part.dataset[name] ?? value) !== value);
   }
-  $("devices").hidden ||= $("device").options.length < 2;
+  const several = $("device").options.length > 1;
+  const phone = matchMedia("(hover: none)").matches; // its cameras are in front and at the back
+  $("devices").hidden ||= !several || phone;
+  $("turn").hidden ||= !several || !phone;
+  $("large").hidden = !SITE.networks.large || !still; // too slow for a camera
   $("record").hidden ||= !canRecord();
   $("copy").hidden = !window.ClipboardItem || video;
   $("format").hidden = video;
+  $("send").hidden = video || !canShare($("format").value);
   $("tools").hidden ||= video;
   $("save_all").hidden ||= photos.length < 2 || (video && Boolean(job));
 }
@@ -114,7 +120,7 @@ async function find(photo) {
       throw new Problem("unreadable", { name: photo.file.name });
     });
     if (request !== requests) return bitmap.close();
-    const found = await ask("open", { bitmap, model: chosen("model"), photo: photo.id });
+    const found = await ask("open", { bitmap, model: models.photo, photo: photo.id });
     if (request === requests) await present(photo, found);
     markFailed(photo, false);
   } catch (error) {
@@ -200,7 +206,9 @@ $("choose").onclick = $("another").onclick = () => $("files").click();
 $("start").onclick = () => ready.then((loaded) => loaded && startCamera());
 $("stop").onclick = stopCamera;
 $("record").onclick = record;
-$("device").onchange = $("size").onchange = () => camera.stream && startCamera();
+$("size").onchange = () => camera.stream && startCamera();
+$("device").onchange = () => camera.stream && chooseCamera();
+$("turn").onclick = turnCamera;
 $("look").oninput = redraw;
 camera.changed = arrange;
 painting.changed = redraw;
@@ -223,9 +231,32 @@ for (const sample of document.querySelectorAll("#samples button")) {
   };
 }
 
-$("models").onchange = () => {
-  models[source()] = chosen("model");
-  if (source() === "photo" && opened) open(opened);
+let large = null; // promise of the large network, once it is wanted
+
+/** Load the large network: false if that failed or another one was chosen meanwhile. */
+async function loadLarge() {
+  const size = megabytes(SITE.networks.large);
+  busy(true, true);
+  say("loading_large", { size });
+  large ??= ask("download").then(() => ask("begin"));
+  try {
+    await large;
+  } catch (error) {
+    large = null; // to choose it again tries again
+    check((models.photo = "full"));
+    warn("cannot_load", { reason: error });
+  }
+  busy(opening);
+  return Boolean(large) && chosen("model") === "large";
+}
+
+$("models").onchange = async () => {
+  const model = chosen("model");
+  if (model === "large" && (!(await ready) || !(await loadLarge()))) return;
+  models[source()] = model;
+  if (source() !== "photo") return;
+  if (opened) open(opened);
+  else showMessage();
 };
 
 $("sources").onchange = () => {
@@ -246,7 +277,7 @@ $("sources").onchange = () => {
 async function saveVideo() {
   if (job) return job.abort();
   const video = opened;
-  const settings = { look: look(), model: chosen("model") };
+  const settings = { look: look(), model: models.photo };
   const begun = performance.now();
   const progress = (done) => {
     const left = ((1 - done) / done) * ((performance.now() - begun) / 1000);
@@ -274,9 +305,10 @@ async function saveVideo() {
 
 async function save() {
   if (source() === "photo" && opened.still) return saveVideo();
-  const name = `${source() === "photo" ? opened.name : "camera"}_${chosen("mode")}`;
-  download(await shownFile(), `${name}.${ending()}`);
+  download(await shownFile(), shownName());
 }
+
+const shownName = () => `${source() === "photo" ? opened.name : "camera"}_${chosen("mode")}.${ending()}`;
 
 const ending = () => ($("format").value === "image/jpeg" ? "jpg" : $("format").value.slice(6));
 const shownFile = () => encode($("result"), $("format").value);
@@ -320,6 +352,7 @@ async function saveAll() {
 }
 
 $("save").onclick = () => save().catch(failed);
+$("send").onclick = async () => send(await shownFile(), shownName()).catch(failed);
 $("save_all").onclick = () => saveAll().catch(failed);
 $("copy").onclick = () =>
   copy($("result")).then(
@@ -356,14 +389,21 @@ async function load() {
   return ask("load", { threads, backend: query.get("backend") ?? undefined });
 }
 
+if (SITE.networks.large) write($("large"), "about_large", { size: megabytes(SITE.networks.large) }, "title");
 arrange();
 const ready = load().then(
   ({ backend, threads: count }) => {
     const processor = count > 1 ? "on_threads" : "on_thread";
     write($("runtime"), backend === "webgpu" ? "on_graphics" : processor, { threads: count });
     say("ready");
+    keepOffline(backend);
     return true;
   },
   (error) => warn("cannot_load", { reason: error }),
 );
 ready.finally(() => busy(false));
+
+if (query.has("shared")) {
+  history.replaceState(null, "", location.pathname); // after a reload the files would not come again
+  takeShared().then(add, failed);
+}

@@ -1,6 +1,7 @@
 // The heavy work, in a thread of its own: network, postprocessing and effects.
 // The page sends { id, name, ...values } and receives { id, result } or { id, error }, in order.
 
+import "./site.js";
 import { BACKGROUNDS } from "./backgrounds.js";
 import { makeMender } from "./brush.js";
 import { dropDoubtful, EFFECTS } from "./effects.js";
@@ -27,28 +28,35 @@ const IMAGE_COLOR_SIDE = 1024; // longer side at which colours are estimated, pi
 const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
 const LITE_SIZE = 160; // input size of "lite", as in portraitnet/backends.py
 
-let ort, session, metadata;
-let sizes; // a network's name, "full" or "lite" -> input size
+const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
+
+let ort;
+let providers; // what runs the networks: a backend, or several in the order of preference
+let networks = {}; // "full", "lite" and, once loaded, "large" -> { session, metadata, size }
+let downloaded = null; // { model, metadata } of "large" before its session is made
 let opened = null; // { photo, image, probability, small, mend }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
 let reused = null; // the probability of the last camera frame: its memory serves the next one
 
-const commands = { load, open, draw, background: openBackground, start, frame };
+const commands = { load, open, draw, background: openBackground, start, frame, begin: beginLarge };
 let turn = Promise.resolve();
 
 self.onmessage = ({ data: { id, name, ...values } }) => {
-  turn = turn.then(async () => {
-    try {
-      const result = await commands[name](values);
-      self.postMessage({ id, result }, result?.pixels ? [result.pixels.buffer] : []);
-    } catch (error) {
-      const { key, values, message } = error;
-      self.postMessage({ id, error: { key, values, message } });
-    }
-  });
+  if (name === "download") answer(id, downloadLarge); // meanwhile the other commands go on
+  else turn = turn.then(() => answer(id, () => commands[name](values)));
 };
+
+async function answer(id, command) {
+  try {
+    const result = await command();
+    self.postMessage({ id, result }, result?.pixels ? [result.pixels.buffer] : []);
+  } catch (error) {
+    const { key, values, message } = error;
+    self.postMessage({ id, error: { key, values, message } });
+  }
+}
 
 /** Fetch model and runtime; `progress` messages report the received fraction, 0..1. */
 async function load({ threads, backend: wanted }) {
@@ -59,15 +67,14 @@ async function load({ threads, backend: wanted }) {
     fetchPacked("model.onnx"),
     fetchPacked(RUNTIME + PROGRAMS[backend].binary),
   ]);
-  metadata = await description.json();
-  sizes = { full: metadata.size, lite: Math.min(LITE_SIZE, metadata.size) };
+  const metadata = await description.json();
   try {
-    return await begin(model, binary, backend, threads);
+    return await begin(model, metadata, binary, backend, threads);
   } catch (error) {
     if (backend === "wasm" || wanted) throw error;
     console.warn("WebGPU failed, the processor is used instead:", error);
   }
-  return begin(model, await fetchPacked(RUNTIME + PROGRAMS.wasm.binary), "wasm", threads);
+  return begin(model, metadata, await fetchPacked(RUNTIME + PROGRAMS.wasm.binary), "wasm", threads);
 }
 
 async function hasGraphicsCard() {
@@ -82,11 +89,18 @@ async function fetchFile(address) {
   return response;
 }
 
-const expected = { total: 0, done: 0 }; // bytes of compressed files
+/** Put a large file where sw.js keeps it, so that it is not sent twice. */
+async function keep(address, response) {
+  const cache = await self.caches?.open(`page ${self.SITE.version}`);
+  await cache?.put(address, response);
+}
+
+let expected = { total: 0, done: 0 }; // bytes of compressed files
 
 /** Fetch a large file; the server has it compressed by gzip, under the same name with .gz. */
 async function fetchPacked(address) {
   const response = await fetchFile(`${address}.gz`);
+  keep(`${address}.gz`, response.clone()).catch(() => {}); // a private window may refuse
   expected.total += Number(response.headers.get("Content-Length"));
   const parts = [];
   for (const reader = response.body.getReader(); ; ) {
@@ -102,19 +116,71 @@ async function fetchPacked(address) {
   return new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
-async function begin(model, binary, backend, threads) {
+async function begin(model, metadata, binary, backend, threads) {
   ort = await import(RUNTIME + PROGRAMS[backend].module);
   if (!self.crossOriginIsolated) threads = 1;
   threads ??= Math.min(4, navigator.hardwareConcurrency);
   Object.assign(ort.env.wasm, { wasmPaths: RUNTIME, wasmBinary: binary, numThreads: threads });
-  session = await ort.InferenceSession.create(model, { executionProviders: [backend] });
+  providers = [backend];
+  const full = await makeNetwork(model, metadata);
   ort.env.wasm.wasmBinary = undefined; // compiled: its memory can be freed
-  await run(picture(metadata.size, metadata.size, 4)); // the first run is slow: do it now
+  networks = { full, lite: { ...full, size: Math.min(LITE_SIZE, full.size) } };
+  const test = testInput(full.size);
+  const found = await run(test, "full"); // the first run is slow: do it now
+  if (backend === "webgpu") await judge(model, metadata, test, found);
   return { backend, threads };
 }
 
+async function makeNetwork(model, metadata) {
+  const session = await ort.InferenceSession.create(model, { executionProviders: providers });
+  return { session, metadata, size: metadata.size };
+}
+
+/** A head and shoulders, plain: enough for the network to see a person. */
+function testInput(size) {
+  const canvas = new OffscreenCanvas(size, size);
+  const context = canvas.getContext("2d");
+  const fill = (color, draw) => {
+    context.fillStyle = color;
+    context.beginPath();
+    draw();
+    context.fill();
+  };
+  fill("rgb(150 165 175)", () => context.rect(0, 0, size, size));
+  fill("rgb(45 60 95)", () => context.ellipse(size / 2, size, size * 0.36, size * 0.36, 0, 0, 7));
+  fill("rgb(205 160 135)", () => context.ellipse(size / 2, size * 0.42, size * 0.16, size * 0.21, 0, 0, 7));
+  return ofImageData(context.getImageData(0, 0, size, size));
+}
+
+/** A graphics card that computes something else than the processor is not used. */
+async function judge(model, metadata, test, found) {
+  const options = { executionProviders: ["wasm"] };
+  const session = await ort.InferenceSession.create(model, options);
+  const expected = await run(test, "full", { session, metadata });
+  await session.release();
+  let sum = 0;
+  for (let i = 0; i < found.data.length; i++) sum += Math.abs(found.data[i] - expected.data[i]);
+  const difference = sum / found.data.length;
+  if (!(difference < AGREED)) throw new Error(`difference ${difference}`); // or NaN
+}
+
+/** Fetch the large network; `progress` messages as in `load`. */
+async function downloadLarge() {
+  expected = { total: 0, done: 0 };
+  const [description, model] = await Promise.all([
+    fetchFile("networks/large.json"),
+    fetchPacked("networks/large.onnx"),
+  ]);
+  downloaded = { model, metadata: await description.json() };
+}
+
+async function beginLarge() {
+  networks.large ??= await makeNetwork(downloaded.model, downloaded.metadata);
+  downloaded = null;
+}
+
 /** The probability of a network input: a picture of one channel, 0..1, of the same size. */
-async function run(networkInput) {
+async function run(networkInput, model, { session, metadata } = networks[model]) {
   const { input, output } = metadata;
   const { width, height } = networkInput;
   const batch = new ort.Tensor("float32", toBatch(networkInput, metadata), [1, 3, height, width]);
@@ -125,9 +191,9 @@ async function run(networkInput) {
 const shrink = (image, side) => resize(image, ...limitedSize(image, side));
 
 /** The probability of a network input, and the network's time in milliseconds. */
-async function timed(networkInput) {
+async function timed(networkInput, model) {
   const start = performance.now();
-  return { probability: await run(networkInput), network: performance.now() - start };
+  return { probability: await run(networkInput, model), network: performance.now() - start };
 }
 
 const canvases = {}; // one for "image", one for "input", because a change of size costs time
@@ -159,7 +225,7 @@ async function open({ bitmap, model, photo }) {
   } finally {
     bitmap.close();
   }
-  const { probability: small, network } = await timed(prepare(image, { size: sizes[model] }));
+  const { probability: small, network } = await timed(prepare(image, networks[model]), model);
   const probability = guidedUpsample(dropDoubtful(small), image);
   opened = { photo, image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
   const personFraction = fractionAbove(probability, THRESHOLD);
@@ -237,9 +303,9 @@ async function frame({ bitmap, mirror, look, model }) {
   };
   const image = read(size.width, size.height, draw);
   // The browser shrinks ten times as fast as `prepare`; on average the values differ by one.
-  const networkInput = read(...inputShape(size, sizes[model]), draw, "input");
+  const networkInput = read(...inputShape(size, networks[model].size), draw, "input");
   bitmap.close();
-  const answer = await timed(networkInput);
+  const answer = await timed(networkInput, model);
   const smoothed = smooth(networkInput, answer.probability);
   if (reused?.width !== image.width || reused.height !== image.height) {
     reused = picture(image.width, image.height, 1);
