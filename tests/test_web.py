@@ -625,7 +625,8 @@ def test_the_gallery_has_six_backgrounds_a_colour_and_a_photo(page, tmp_path):
     open_example(page)
     choose(page, "replace")
     names = page.evaluate(
-        "[...document.querySelectorAll('[name=background]:not([hidden])')].map((e) => e.value)"
+        "[...document.querySelectorAll('.tile [name=background]:not([hidden])')]"
+        ".map((e) => e.value)"
     )
     assert len(names) == 6
     drawn = []

@@ -119,6 +119,8 @@ def test_every_sentence_is_used_and_every_key_exists():
     backgrounds = re.search(r"BACKGROUNDS = \{(.*)\}", scripts)[1].split(",")
     used |= {name.strip() for name in backgrounds}
     used |= set(re.findall(r"[\"'](\w+)[\"']", scripts))
+    prefixes = tuple(re.findall(r"`(\w+_)\$\{", scripts))  # of keys that are put together
+    used |= {key for key in table() if prefixes and key.startswith(prefixes)}
     assert set(table()) <= used, "sentences that nobody reads"
     calls = r"\b(?:say|warn|Problem|text)\(\"(\w+)\"|write\([^,]+, \"(\w+)\""
     asked = {a or b for a, b in re.findall(calls, scripts)}

@@ -6,7 +6,8 @@ import re
 import cv2
 import numpy as np
 import pytest
-from test_web import address, browser, clip, open_example, page, pictures, save  # fixtures
+from PIL import Image
+from test_web import address, browser, choose, clip, open_example, page, pictures, save  # fixtures
 from test_web_strings import CHINESE, COMMON
 
 from benchmarks.web_speed import COUNT, EXAMPLE
@@ -233,3 +234,186 @@ def test_a_finger_paints_and_two_fingers_zoom(browser, address):
     page.wait_for_timeout(500)
     assert (alpha(page) == painted).all(), "two fingers have painted"
     context.close()
+
+
+# The finished picture
+
+
+def set_slider(page, name, value):
+    page.evaluate(
+        "([name, value]) => { const slider = document.getElementById(name);"
+        " slider.value = value; slider.dispatchEvent(new Event('input', { bubbles: true })) }",
+        [name, value],
+    )
+
+
+def finished(page, path):
+    """The downloaded picture, after the page has stopped moving."""
+    page.wait_for_timeout(400)
+    return save(page, path).astype(int)
+
+
+def test_colours_are_swatches_and_a_picked_one_stays(page, tmp_path):
+    open_example(page)
+    choose(page, "replace")
+    corners = {}
+    for color in ("#ffffff", "#000000"):
+        with pictures(page, 1):
+            page.locator(f"[name=background][value='{color}']").check(force=True)
+        corners[color] = finished(page, tmp_path / "a.png")[0, 0].tolist()
+    assert corners == {"#ffffff": [255, 255, 255, 255], "#000000": [0, 0, 0, 255]}
+    assert page.locator(".swatch.own").count() == 0
+    with pictures(page, 1):
+        page.evaluate("() => { color.value = '#123456'; color.dispatchEvent(new Event('change')) }")
+    assert page.is_checked(".swatch.own [value='#123456']")
+    assert finished(page, tmp_path / "a.png")[0, 0].tolist() == [0x56, 0x34, 0x12, 255]
+
+
+def test_the_person_is_moved_scaled_and_turned(page, tmp_path):
+    open_example(page)
+    before = finished(page, tmp_path / "a.png")[:, :, 3] / 255
+    tool(page, "frame")
+    assert page.is_disabled("#move_reset")
+    box = page.locator("#figure").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.3 * box["height"], steps=4)
+    page.mouse.up()
+    moved = finished(page, tmp_path / "a.png")[:, :, 3] / 255
+    x, y = round(0.1 * 512), round(0.2 * 512)
+    assert np.abs(moved[: 512 - y - 1, x + 1 :] - before[y + 1 :, : 511 - x]).mean() < 0.01
+    assert (moved[512 - y + 2 :] == 0).all() and (moved[:, : x - 2] == 0).all()
+
+    page.click("#move_reset")
+    set_slider(page, "move_scale", -100)  # half
+    half = finished(page, tmp_path / "a.png")[:, :, 3] / 255
+    assert half.sum() == pytest.approx(before.sum() / 4, rel=0.01)
+    page.click("#move_reset")
+    set_slider(page, "move_angle", 45)
+    turned = finished(page, tmp_path / "a.png")[:, :, 3] / 255
+    assert np.abs(turned - before).mean() > 0.1
+    page.click("#move_reset")
+    assert np.abs(finished(page, tmp_path / "a.png")[:, :, 3] / 255 - before).max() == 0
+    page.focus("#figure")
+    page.keyboard.press("ArrowDown")
+    keyed = finished(page, tmp_path / "a.png")[:, :, 3] / 255
+    assert np.abs(keyed[12:] - before[2:502]).mean() < 0.02 and (keyed[:9] == 0).all()
+
+
+def test_an_own_background_is_moved_and_scaled_and_covers_the_frame(page, tmp_path):
+    """A picture twice as wide as high, red left and blue right."""
+    wide = np.full((100, 200, 3), (0, 0, 255), np.uint8)
+    wide[:, 100:] = (255, 0, 0)
+    cv2.imwrite(str(tmp_path / "own.png"), wide)
+    open_example(page)
+    choose(page, "replace")
+    with pictures(page, 1):
+        page.set_input_files("#own_file", tmp_path / "own.png")
+    tool(page, "frame")
+    page.locator("[name=layer][value=background]").check(force=True)
+    first = finished(page, tmp_path / "a.png")
+    assert first[5, 5].tolist() == [0, 0, 255, 255] and first[5, 505].tolist() == [255, 0, 0, 255]
+    page.focus("#figure")
+    for _ in range(40):
+        page.keyboard.press("ArrowRight")
+    right = finished(page, tmp_path / "a.png")
+    assert right[5, 505].tolist() == [0, 0, 255, 255], "the background was not moved"
+    assert (right[:, :, 3] == 255).all(), "the background leaves a gap"
+    person = (first == right).all(axis=2)[200:, 200:300].mean()
+    assert person > 0.9, "the person was moved too"
+    set_slider(page, "move_scale", 100)
+    page.focus("#figure")
+    for _ in range(120):
+        page.keyboard.press("ArrowLeft")
+    left = finished(page, tmp_path / "a.png")
+    assert left[5, 5].tolist() == [255, 0, 0, 255] and (left[:, :, 3] == 255).all()
+
+
+def test_frames_have_their_size_and_resolution(page, tmp_path):
+    open_example(page)
+    tool(page, "frame")
+    shapes = {}
+    for name in ("person", "square", "circle", "35x45", "2x2in", "25x35"):
+        page.select_option("#frame", name)
+        shapes[name] = finished(page, tmp_path / f"{name}.png").shape
+        assert page.is_visible("#guides") == (name in ("35x45", "2x2in")), name
+        assert not page.is_visible("#divider")
+    assert shapes["35x45"] == (531, 413, 4) and shapes["2x2in"] == (600, 600, 4)
+    assert shapes["25x35"] == (413, 295, 4)
+    assert shapes["square"] == shapes["circle"] and shapes["square"][0] == shapes["square"][1]
+    with Image.open(tmp_path / "35x45.png") as passport:
+        assert np.round(passport.info["dpi"]).tolist() == [300, 300]
+    page.wait_for_selector("#weight:has-text('25 × 35 mm')")
+    circle = cv2.imread(str(tmp_path / "circle.png"), cv2.IMREAD_UNCHANGED)
+    square = cv2.imread(str(tmp_path / "square.png"), cv2.IMREAD_UNCHANGED)
+    side = len(circle)
+    y, x = np.mgrid[:side, :side] + 0.5
+    distance = np.hypot(x - side / 2, y - side / 2)
+    assert (circle[distance > side / 2 + 1] == 0).all()
+    assert (circle == square)[distance < side / 2 - 1].all()
+    page.select_option("#frame", "person")
+    set_slider(page, "margin", 0)
+    tight = finished(page, tmp_path / "a.png")[:, :, 3]
+    person = finished(page, tmp_path / "a.png")[:, :, 3] > 127
+    assert person[:3].any() and person[-3:].any() and person[:, :3].any() and person[:, -3:].any()
+    set_slider(page, "margin", 20)
+    margin = 0.2 * max(tight.shape)
+    assert len(finished(page, tmp_path / "a.png")) == pytest.approx(len(tight) + margin, abs=2)
+
+
+def test_a_shadow_and_an_outline(page, tmp_path):
+    open_example(page)
+    before = finished(page, tmp_path / "a.png")
+    tool(page, "style")
+    set_slider(page, "outline", 20)  # thousandths of the longer side: 10 pixels
+    page.evaluate("() => { outline_color.value = '#ff00ff'; outline.dispatchEvent("
+                  "new Event('input', { bubbles: true })) }")  # fmt: skip
+    outlined = finished(page, tmp_path / "a.png")
+    solid = (before[:, :, 3] == 255).astype(np.uint8)
+    distance = cv2.distanceTransform(1 - solid, cv2.DIST_L2, 5)
+    ring = (distance > 4) & (distance < 8) & (before[:, :, 3] == 0)
+    away = np.abs(outlined[ring] - (255, 0, 255, 255)).max(axis=1)
+    assert ring.sum() > 500 and (away <= 2).mean() > 0.98, np.percentile(
+        away, [50, 90, 95, 98, 99, 100]
+    )
+    clear = cv2.distanceTransform((before[:, :, 3] == 0).astype(np.uint8), cv2.DIST_L2, 5)
+    assert (outlined[clear > 13][:, 3] == 0).all()
+    assert (outlined[solid == 1] == before[solid == 1]).all()
+    set_slider(page, "outline", 0)
+    set_slider(page, "shadow", 100)
+    shadow = finished(page, tmp_path / "a.png")
+    around = (distance > 2) & (distance < 6) & (before[:, :, 3] == 0)
+    assert (shadow[around][:, :3] == 0).all() and 20 < shadow[around][:, 3].mean() < 200
+    assert (shadow[solid == 1] == before[solid == 1]).all()
+    tool(page, "effect")
+    choose(page, "blur")
+    tool(page, "style")
+    assert page.is_disabled("#shadow") and page.is_visible("#style_note")
+
+
+def test_quality_and_size_are_shown_and_true(page, tmp_path):
+    open_example(page)
+    assert not page.is_visible("#quality_row")
+    sizes = {}
+    for name, quality in (("JPEG", 95), ("JPEG", 50), ("WebP", 50), ("PNG", 0)):
+        page.select_option("#format", name)
+        assert page.is_visible("#quality_row") == (name != "PNG")
+        set_slider(page, "quality", quality)
+        page.wait_for_selector("#weight:not(:empty)")
+        shown = page.inner_text("#weight")
+        with page.expect_download() as download:
+            page.click("#save")
+        download.value.save_as(tmp_path / "file")
+        size = (tmp_path / "file").stat().st_size
+        assert shown == f"512 × 512 pixels, {-(-size // 1000)} kB"
+        sizes[name, quality] = size
+    assert sizes["JPEG", 50] < 0.6 * sizes["JPEG", 95]
+
+
+def test_the_brush_shows_the_photo_and_the_download_has_the_frame(page, tmp_path):
+    open_example(page)
+    tool(page, "frame")
+    page.select_option("#frame", "2x2in")
+    tool(page, "brush")
+    assert page.evaluate("[result.width, result.height]") == [512, 512]
+    assert save(page, tmp_path / "a.png").shape == (600, 600, 4)

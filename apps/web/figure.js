@@ -16,7 +16,8 @@ let using = false; // a pointer uses the tool
 
 /**
  * Give pointers and keys on the picture to a tool: { label, down, move, hover, leave, up, cancel, key },
- * all with an event; `key` returns whether it used the key. Two fingers still zoom. null: no tool.
+ * all with an event; `key` returns whether it used the key. Two fingers zoom, or call `pinch` with a
+ * factor and degrees if the tool has it. null: no tool.
  */
 export function useTool(next) {
   if (using) tool.cancel();
@@ -45,12 +46,24 @@ export function fractionOf(event) {
 
 /** Show RGBA pixels; the figure gets their shape. */
 export function show({ pixels, width, height }) {
-  if (result.width !== width || result.height !== height) {
-    Object.assign(result, { width, height });
-    figure.style.setProperty("--ratio", width / height);
-    showWhole();
-  }
+  if (result.width !== width || result.height !== height) Object.assign(result, { width, height });
+  shape(width, height);
   context.putImageData(new ImageData(pixels, width, height), 0, 0);
+}
+
+/** Show what `draw` draws on the given canvas; the figure gets the shape of (width, height). */
+export function showDrawn(width, height, draw) {
+  shape(width, height);
+  draw(result);
+}
+
+let ratio = 0;
+
+function shape(width, height) {
+  if (ratio === width / height) return;
+  ratio = width / height;
+  figure.style.setProperty("--ratio", ratio);
+  showWhole();
 }
 
 /** Show the whole picture again. */
@@ -106,6 +119,11 @@ figure.onpointermove = (event) => {
   if (pointers.size === 2) {
     const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
     const apart = ({ x, y }) => Math.max(1, Math.hypot(x - other.x, y - other.y));
+    const turn = ({ x, y }) => (180 * Math.atan2(y - other.y, x - other.x)) / Math.PI;
+    if (tool?.pinch) {
+      const degrees = ((turn(to) - turn(from) + 540) % 360) - 180;
+      return tool.pinch(apart(to) / apart(from), degrees);
+    }
     zoomBy(apart(to) / apart(from), { x: (to.x + other.x) / 2, y: (to.y + other.y) / 2 });
   } else if (using) {
     tool.move(event);

@@ -4,12 +4,16 @@
 
 import { canShare, keepOffline, send, SITE, takeShared } from "./app.js";
 import { camera, canRecord, chooseCamera, record, startCamera, stopCamera, turnCamera } from "./camera.js";
-import { show, showWhole, split, useTool } from "./figure.js";
+import { showWhole, split, useTool } from "./figure.js";
+import {
+  arrangeFinish, contentMode, finish, finished, finishedSize, isWhole, mover, setContent, showFinished,
+} from "./finish.js";
+import { DPI } from "./frames.js";
 import { look } from "./look.js";
 import { write } from "./language.js";
 import { $, ask, busy, chosen, clock, failed, megabytes, ms, say, showProgress, source, warn } from "./page.js";
 import { arePainted, brush, painting, paintOn } from "./painting.js";
-import { copy, download, encode } from "./save.js";
+import { copy, download, encode, withResolution } from "./save.js";
 import { Problem } from "./strings.js";
 import { addFiles, drawTiles, forget, makeNamer, markFailed, markOpen, photos, strip } from "./strip.js";
 import { convert, isVideo, openVideo } from "./video.js";
@@ -28,7 +32,7 @@ function check(model) {
 
 // Visibility of the page's parts
 
-const TOOLS = { brush }; // what pointers do on a photo while a panel is open
+const TOOLS = { brush, frame: mover }; // what pointers do on a photo while a panel is open
 
 /** The open panel: a camera and a video have none but the effects. */
 const panel = () => (source() === "photo" && !opened?.still ? chosen("tool") : "effect");
@@ -38,11 +42,11 @@ function arrange() {
   const shown = Boolean(still ? opened : camera.stream);
   const nobody = Boolean(still && opened?.nobody);
   const tool = TOOLS[panel()];
-  const divided = still && !nobody && !tool && !job;
+  const divided = still && !nobody && !tool && !job && isWhole();
   $("empty").hidden = shown;
   $("figure").hidden = !shown;
   $("zoom").hidden = !shown;
-  $("before").hidden = !still || Boolean(job);
+  $("before").hidden = !still || Boolean(job) || !(divided || nobody || tool === brush);
   $("split").hidden = $("divider").hidden = !divided;
   const place = divided ? `${$("split").value}%` : nobody && !tool ? "100%" : "0%";
   $("figure").style.setProperty("--split", place);
@@ -56,6 +60,8 @@ function arrange() {
   $("save").disabled = $("copy").disabled = $("send").disabled = !shown || nobody || opening || saving;
   $("save_all").disabled = opening && !job;
   for (const part of ["panels", "tools", "settings", "strip", "sources", "another"]) $(part).inert = Boolean(job);
+  $("quality_row").hidden = !still || video || $("format").value === "image/png";
+  arrangeFinish();
   $("record").disabled = $("stop").disabled = !camera.stream;
   for (const part of ["size", "device", "sound", "turn"]) $(part).disabled = Boolean(camera.recording);
   const now = { mode: chosen("mode"), source: source(), panel: panel() };
@@ -174,11 +180,13 @@ async function draw() {
       stale = false;
       const photo = opened;
       const strokes = [...photo.strokes];
-      const drawn = await ask("draw", { photo: photo.id, look: look(), strokes });
+      const wanted = { ...look(), mode: contentMode(chosen("mode")) };
+      const drawn = await ask("draw", { photo: photo.id, look: wanted, strokes });
       if (!drawn || photo !== opened || source() !== "photo") continue;
       photo.nobody = isNobody(photo, drawn.personFraction);
       photo.times.percent = (100 * drawn.personFraction).toFixed(1);
-      show(drawn);
+      setContent(photo, drawn);
+      showFinished({ plain: panel() === "brush" });
       arePainted(strokes);
     }
   })().finally(() => (drawing = null));
@@ -214,7 +222,8 @@ camera.changed = arrange;
 painting.changed = redraw;
 $("tools").onchange = () => {
   useTool(TOOLS[panel()] ?? null);
-  if (panel() === "brush") showWhole();
+  showWhole();
+  if (opened && !opening) showFinished({ plain: panel() === "brush" });
   arrange();
 };
 
@@ -273,6 +282,36 @@ $("sources").onchange = () => {
   }
 };
 
+let file = null; // promise of the finished picture's file, until the picture changes
+let weighing = 0; // timer
+
+/** The finished picture as a file; made once for each picture. */
+function finishedFile() {
+  const { size } = finishedSize();
+  file ??= encode(finished(), $("format").value, $("quality").value / 100)
+    .then((blob) => (size ? withResolution(blob, DPI) : blob));
+  return file;
+}
+
+/** Show the finished picture's size a little later, when the visitor looks rather than moves. */
+finish.changed = () => {
+  file = null;
+  write($("weight"), null);
+  clearTimeout(weighing);
+  weighing = setTimeout(() => weigh().catch(failed), 600);
+};
+
+async function weigh() {
+  if (source() !== "photo" || !opened || opened.nobody || opened.still || opening || job) return;
+  const made = finishedFile();
+  const { size: bytes } = await made;
+  if (made !== file) return; // the picture has changed
+  const { width, height, size } = finishedSize();
+  const shown = bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : megabytes(bytes);
+  const values = { width, height, bytes: shown, wide: size?.[0], high: size?.[1] };
+  write($("weight"), size ? "weight_print" : "weight", values);
+}
+
 /** Make the opened video with the chosen effect, and save it; pressed again, cancel. */
 async function saveVideo() {
   if (job) return job.abort();
@@ -311,7 +350,7 @@ async function save() {
 const shownName = () => `${source() === "photo" ? opened.name : "camera"}_${chosen("mode")}.${ending()}`;
 
 const ending = () => ($("format").value === "image/jpeg" ? "jpg" : $("format").value.slice(6));
-const shownFile = () => encode($("result"), $("format").value);
+const shownFile = () => (source() === "photo" ? finishedFile() : encode($("result"), $("format").value));
 
 /** Save all photos in one ZIP, one after the other; pressed again, cancel. */
 async function saveAll() {
@@ -351,11 +390,16 @@ async function saveAll() {
   said();
 }
 
+$("format").onchange = $("quality").oninput = () => {
+  arrange();
+  if (opened) finish.changed();
+};
+
 $("save").onclick = () => save().catch(failed);
 $("send").onclick = async () => send(await shownFile(), shownName()).catch(failed);
 $("save_all").onclick = () => saveAll().catch(failed);
 $("copy").onclick = () =>
-  copy($("result")).then(
+  copy(source() === "photo" ? finished() : $("result")).then(
     () => say("copied"),
     (error) => warn("cannot_copy", { reason: error }),
   );

@@ -5,6 +5,7 @@ import "./site.js";
 import { BACKGROUNDS } from "./backgrounds.js";
 import { makeMender } from "./brush.js";
 import { dropDoubtful, EFFECTS } from "./effects.js";
+import { measure } from "./frames.js";
 import {
   guidedUpsample,
   inputShape,
@@ -272,13 +273,15 @@ function paint({ image, probability, small }, { mode, ...options }) {
 
 /**
  * The opened image with an effect, its mask mended by strokes (brush.js): { pixels, width, height,
- * personFraction }. null if another photo is open.
+ * personFraction, person }, the last as frames.measure returns it. null if another photo is open.
  */
 function draw({ photo, look, strokes }) {
   if (opened.photo !== photo) return null;
   if (strokes.length) opened.mend ??= makeMender(opened.image, opened.probability);
   opened.mend?.(strokes);
-  return { ...paint(opened, look), personFraction: fractionAbove(opened.probability, THRESHOLD) };
+  const { probability } = opened;
+  const personFraction = fractionAbove(probability, THRESHOLD);
+  return { ...paint(opened, look), personFraction, person: measure(probability, THRESHOLD) };
 }
 
 /** A camera or a video starts: forget the masks of an earlier one. */
