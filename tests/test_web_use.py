@@ -417,3 +417,64 @@ def test_the_brush_shows_the_photo_and_the_download_has_the_frame(page, tmp_path
     tool(page, "brush")
     assert page.evaluate("[result.width, result.height]") == [512, 512]
     assert save(page, tmp_path / "a.png").shape == (600, 600, 4)
+
+
+# What the page remembers
+
+
+def test_settings_survive_a_reload_and_travel_in_a_link(page, address):
+    def settings():
+        return page.evaluate(
+            "[...document.querySelectorAll('#controls input, #controls select')].map((e) =>"
+            " [e.name || e.id, e.value, e.checked]).filter(([name]) => name !== 'tool')"
+        )
+
+    first = settings()
+    page.locator("[name=mode][value=replace]").check(force=True)
+    page.evaluate("() => { color.value = '#123456'; color.dispatchEvent(new Event('change')) }")
+    page.locator("#models [value=lite]").check(force=True)
+    tool(page, "frame")
+    page.select_option("#frame", "35x45")
+    tool(page, "style")
+    for name, value in {"shadow": 40, "outline": 10}.items():
+        set_slider(page, name, value)
+    tool(page, "brush")
+    page.locator("#follow").uncheck()
+    page.select_option("#format", "JPEG")
+    set_slider(page, "quality", 80)
+    tool(page, "effect")
+    wanted = settings()
+    assert wanted != first
+    page.reload()
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    assert settings() == wanted
+    assert page.is_checked(".swatch.own [value='#123456']")
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("summary")
+    page.click("#link")
+    page.wait_for_selector("#status:has-text('Link copied')")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link.startswith(address) and "frame=35x45" in link and "shadow=40" in link
+    assert page.url == link
+    page.evaluate("localStorage.clear()")
+    page.goto(address)
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    assert settings() == first
+    page.goto(link)
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    assert settings() == wanted
+
+
+def test_nonsense_in_the_address_changes_nothing(page, address):
+    read = "[...document.querySelectorAll('select')].map(({ value }) => value).join()"
+    before = page.evaluate(read)
+    page.goto(
+        f"{address}?mode=nothing&frame=huge&format=text/html&background=own&outline_color=red"
+        "&blur=-7&colors=red,%23zzzzzz&model_photo=tiny&quality=x"
+    )
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    assert page.evaluate(read) == before
+    assert page.is_checked("[value=cutout]") and page.is_checked("[value=studio]")
+    assert page.input_value("#outline_color") == "#ffffff"
+    assert page.input_value("#blur") == "0.5" and page.locator(".swatch.own").count() == 0

@@ -1,6 +1,7 @@
 // The page's language: what the address says (?language=), the visitor's choice, or the browser's.
 // An element names its sentences of strings.js itself: data-text, data-label, data-title, data-alt.
 
+import { recall, remember } from "./memory.js";
 import { LANGUAGES, sentence } from "./strings.js";
 
 const KINDS = { text: "textContent", label: "ariaLabel", title: "title", alt: "alt" };
@@ -10,7 +11,7 @@ const given = new WeakMap(); // element -> { kind: values of its sentence }
 const known = (name) => LANGUAGES.find((each) => each.slice(0, 2) === name?.slice(0, 2).toLowerCase());
 const wishes = [
   new URLSearchParams(location.search).get("language"),
-  localStorage.getItem("language"),
+  recall("language"),
   ...navigator.languages,
 ];
 let language = wishes.map(known).find(Boolean) ?? LANGUAGES[0];
@@ -52,7 +53,7 @@ function translateAll() {
 
 document.getElementById("language").onclick = ({ currentTarget }) => {
   language = currentTarget.lang;
-  localStorage.setItem("language", language);
+  remember("language", language);
   translateAll();
 };
 translateAll();

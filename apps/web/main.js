@@ -1,6 +1,6 @@
 // The page: photos, the shown picture, and the buttons.
-// The address may contain ?threads=1, ?backend=wasm or webgpu, ?model=full or lite, and ?language=en
-// or zh-CN.
+// The address may contain ?threads=1, ?backend=wasm or webgpu, ?model=full or lite, ?language=en or
+// zh-CN, and the settings of settings.js.
 
 import { canShare, keepOffline, send, SITE, takeShared } from "./app.js";
 import { camera, canRecord, chooseCamera, record, startCamera, stopCamera, turnCamera } from "./camera.js";
@@ -14,6 +14,7 @@ import { write } from "./language.js";
 import { $, ask, busy, chosen, clock, failed, megabytes, ms, say, showProgress, source, warn } from "./page.js";
 import { arePainted, brush, painting, paintOn } from "./painting.js";
 import { copy, download, encode, withResolution } from "./save.js";
+import { keep, linkToSettings, startSettings } from "./settings.js";
 import { Problem } from "./strings.js";
 import { addFiles, drawTiles, forget, makeNamer, markFailed, markOpen, photos, strip } from "./strip.js";
 import { convert, isVideo, openVideo } from "./video.js";
@@ -404,6 +405,12 @@ $("copy").onclick = () =>
     (error) => warn("cannot_copy", { reason: error }),
   );
 
+$("link").onclick = async () => {
+  const link = linkToSettings();
+  history.replaceState(null, "", link);
+  await navigator.clipboard.writeText(link).then(() => say("link_copied"), () => say("link_shown"));
+};
+
 addEventListener("paste", ({ clipboardData }) => add(clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -423,10 +430,10 @@ addEventListener("drop", (event) => {
 const query = new URLSearchParams(location.search);
 const threads = query.has("threads") ? Number(query.get("threads")) : undefined;
 const names = ["full", "lite"];
-const model = query.get("model") ?? models.photo;
 
 /** Load the network that the address names. */
 async function load() {
+  const model = query.get("model") ?? models.photo;
   if (!names.includes(model)) throw new Problem("no_network", { name: model });
   if (query.has("model")) models.photo = models.camera = model;
   check(model);
@@ -434,6 +441,10 @@ async function load() {
 }
 
 if (SITE.networks.large) write($("large"), "about_large", { size: megabytes(SITE.networks.large) }, "title");
+for (const name of Object.keys(models)) {
+  keep(`model_${name}`, () => models[name], (value) => names.includes(value) && (models[name] = value));
+}
+startSettings(query);
 arrange();
 const ready = load().then(
   ({ backend, threads: count }) => {
