@@ -10,6 +10,7 @@ from PIL import Image
 from test_web import address, browser, choose, clip, open_example, page, pictures, save  # fixtures
 from test_web_strings import CHINESE, COMMON
 
+from apps.web import __main__ as web
 from benchmarks.web_speed import COUNT, EXAMPLE
 from portraitnet.images import read_image
 
@@ -426,7 +427,8 @@ def test_settings_survive_a_reload_and_travel_in_a_link(page, address):
     def settings():
         return page.evaluate(
             "[...document.querySelectorAll('#controls input, #controls select')].map((e) =>"
-            " [e.name || e.id, e.value, e.checked]).filter(([name]) => name !== 'tool')"
+            " [e.name || e.id, e.value, e.checked])."
+            "filter(([name]) => !['tool', 'color'].includes(name))"
         )
 
     first = settings()
@@ -478,3 +480,76 @@ def test_nonsense_in_the_address_changes_nothing(page, address):
     assert page.is_checked("[value=cutout]") and page.is_checked("[value=studio]")
     assert page.input_value("#outline_color") == "#ffffff"
     assert page.input_value("#blur") == "0.5" and page.locator(".swatch.own").count() == 0
+
+
+# Everybody
+
+
+AXE = web.FOLDER / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.mark.parametrize("language", ["en-US", "zh-CN"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, address, language, scheme):
+    """Names, contrast, roles and landmarks in every state of the page."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed: `npm ci --prefix apps/web`")
+    context = browser.new_context(
+        locale=language, color_scheme=scheme, viewport={"width": 1280, "height": 800},
+        reduced_motion="reduce", bypass_csp=True, permissions=["camera"],
+    )  # fmt: skip
+    context.add_init_script(COUNT)
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#runtime:not(:empty)", state="attached", timeout=90_000)
+    page.evaluate(AXE.read_text() + "; 0")
+
+    def check(state):
+        found = page.evaluate("axe.run().then(({ violations }) => violations)")
+        problems = [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found]
+        assert problems == [], state
+
+    check("nothing is open")
+    page.click("summary")
+    open_example(page, [EXAMPLE, EXAMPLE])
+    check("two photos")
+    for mode in ("replace", "blur", "grey", "overlay", "mask"):
+        with pictures(page, 1):
+            choose(page, mode)
+        check(mode)
+    with pictures(page, 1):
+        choose(page, "replace")
+    for name in ("brush", "frame", "style"):
+        tool(page, name)
+        check(name)
+    tool(page, "frame")
+    page.select_option("#frame", "35x45")
+    page.select_option("#format", "JPEG")
+    check("a passport")
+    page.locator("input[value=camera]").check(force=True)
+    check("the camera")
+    context.close()
+
+
+def test_every_control_is_reached_by_the_tab_key(page):
+    open_example(page, [EXAMPLE, EXAMPLE])
+    for name in ("effect", "brush", "frame", "style"):
+        tool(page, name)
+        choose(page, "replace")
+        wanted = page.evaluate(
+            "[...document.querySelectorAll('button, select, input, summary')].filter((e) =>"
+            " e.checkVisibility() && !e.disabled && e.offsetWidth && !e.hidden)"
+            ".map((e) => e.type === 'radio' ? e.name : e.id || e.className || e.tagName)"
+        )
+        page.focus("[name=source]")  # the first control
+        reached = {"source"}
+        for _ in range(70):
+            page.keyboard.press("Tab")
+            reached.add(
+                page.evaluate(
+                    "(() => { const e = document.activeElement; return e.type === 'radio'"
+                    " ? e.name : e.id || e.className || e.tagName })()"
+                )
+            )
+        assert set(wanted) <= reached, name
+        assert ("figure" in reached) == (name in ("brush", "frame"))
