@@ -27,7 +27,9 @@ export function addFiles(files) {
     const photo = { id: ++added, file, name: file.name.replace(/\.[^.]*$/, ""), tile, picture };
     const open = button("open", "open_photo", file.name, () => strip.open(photo));
     open.append(picture);
-    open.onkeydown = ({ key }) => (key === "Delete" || key === "Backspace") && remove(photo);
+    open.onkeydown = ({ key }) => { // a handler that returned false would hold the tab key
+      if (key === "Delete" || key === "Backspace") remove(photo);
+    };
     tile.append(open, button("remove", "remove_photo", file.name, () => remove(photo)));
     tile.lastChild.append("×");
     return photo;
