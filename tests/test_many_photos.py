@@ -64,7 +64,7 @@ def kill(numbers):
             os.kill(number, signal.SIGKILL)
 
 
-def wait_until(condition, process, seconds=180):
+def wait_until(condition, process, seconds=600):
     """The first true value of a condition, while a run lasts."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
