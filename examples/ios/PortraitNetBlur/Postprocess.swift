@@ -9,12 +9,17 @@ let NOISE: Float = 2
 let CHANGED: Float = 8
 let DOUBT: Float = 0.25
 let MOVED: Float = 0.75
-let GUIDE_SIDE = 112  // pixels; these three: portraitnet/postprocess.py
+let GUIDE_SIDE = 112  // pixels; these seven: portraitnet/postprocess.py
 let GUIDE_RADIUS = 0.025
 let GUIDE_EPSILON = 1.25e-3
-let FLAT: Float = 0.05  // where the answer changes less, it is only interpolated
+let APPLY_SIDE = 800  // pixels
+let SPIKE = 0.0025
+let SPECK = 0.001
+let SUPPORT = 0.3
+let STILL: Float = 0.001953125  // 1 / 512: smaller differences are not worth the time
 let CLEAR: Float = 0.33  // background up to CLEAR, person from SOLID on: postprocess.py
 let SOLID: Float = 0.67
+let THRESHOLD: Float = 0.5  // person above it: portraitnet/images.py
 let BLUR_SIGMA = 6.0  // pixels, sigma at which a wide blur is computed: portraitnet/effects.py
 let BLUR = 0.02  // sigma, as a fraction of the image's longer side
 
@@ -36,7 +41,9 @@ struct Picture {
 /// Width and height after shrinking to at most `side` pixels on the longer side.
 func limitedSize(_ image: Picture, _ side: Double) -> (Int, Int) {
     let ratio = min(1, side / Double(max(image.width, image.height)))
-    func shrunk(_ length: Int) -> Int { max(1, Int((Double(length) * ratio).rounded())) }
+    func shrunk(_ length: Int) -> Int {
+        max(1, Int((Double(length) * ratio).rounded(.toNearestOrEven)))
+    }
     return (shrunk(image.width), shrunk(image.height))
 }
 
@@ -172,21 +179,37 @@ final class Smoother {
 ///   - image: RGB, of the size that the result has
 ///   - guide: the image again, small: the network's input
 func guidedUpsample(_ probability: Picture, _ image: Picture, _ guide: Picture) -> Picture {
+    let (width, height) = limitedSize(image, Double(APPLY_SIDE))
+    let isSmall = width == image.width && height == image.height
+    let applied = isSmall ? image : rounded(interpolate(image, width, height))
+    let (fitted, coarse) = applyFit(probability, applied, guide)
+    var refined = withoutSpikes(fitted, coarse)
+    withoutSpecks(&refined, coarse)
+    return isSmall ? refined : interpolate(refined, image.width, image.height)
+}
+
+private func rounded(_ source: Picture) -> Picture {
+    var result = source
+    for i in result.data.indices { result.data[i] = (result.data[i] + 0.5).rounded(.down) }
+    return result
+}
+
+/// The probability at the image's size: with the fit to its colours, and only interpolated.
+private func applyFit(
+    _ probability: Picture, _ image: Picture, _ guide: Picture
+) -> (refined: Picture, coarse: Picture) {
     let (width, height) = limitedSize(image, Double(GUIDE_SIDE))
     var answer = interpolate(probability, width, height)
     for i in answer.data.indices {
-        let (p, q) = (answer.data[i], 1 - answer.data[i])
+        let p = answer.data[i]
+        let q = 1 - p
         answer.data[i] = p * p / (p * p + q * q)
     }
-    var small = interpolate(guide, width, height)
-    for i in small.data.indices { small.data[i] = (small.data[i] + 0.5).rounded(.down) }
-    let fit = colorFit(small, answer).data
+    let fit = colorFit(rounded(interpolate(guide, width, height)), answer).data
     let (lowest, highest) = extremes(answer)
-    var spread = answer
-    for i in spread.data.indices { spread.data[i] = highest[i] - lowest[i] }
-    let changes = extremes(spread).highest
 
-    var result = Picture(width: image.width, height: image.height, channels: 1)
+    var refined = Picture(width: image.width, height: image.height, channels: 1)
+    var coarse = Picture(width: image.width, height: image.height, channels: 1)
     let columns = Neighbours(width, image.width)
     let rows = Neighbours(height, image.height)
     let channels = 7  // of a guide's pixel: slopes and offset, lowest, highest, the answer itself
@@ -198,36 +221,176 @@ func guidedUpsample(_ probability: Picture, _ image: Picture, _ guide: Picture) 
         table[channels * i + 6] = answer.data[i]
     }
     var row = [Float](repeating: 0, count: width * channels)
+    var to = 0
     for y in 0..<image.height {
-        let above = rows.first[y] * width
-        let below = rows.second[y] * width
+        let above = rows.first[y] * row.count
+        let below = rows.second[y] * row.count
         for i in row.indices {
-            let upper = table[above * channels + i]
-            row[i] = upper + rows.fraction[y] * (table[below * channels + i] - upper)
+            let upper = table[above + i]
+            row[i] = upper + rows.fraction[y] * (table[below + i] - upper)
         }
         for x in 0..<image.width {
-            let (first, second) = (columns.first[x], columns.second[x])
+            let left = channels * columns.first[x]
+            let right = channels * columns.second[x]
             let along = columns.fraction[x]
-            func at(_ k: Int) -> Float {
-                let left = row[channels * first + k]
-                return left + along * (row[channels * second + k] - left)
+            var value = between(row, left + 6, right + 6, along)
+            coarse.data[to] = value
+            if row[left + 5] - row[left + 4] >= STILL || row[right + 5] - row[right + 4] >= STILL {
+                let red = between(row, left, right, along) * image.data[3 * to]
+                let green = between(row, left + 1, right + 1, along) * image.data[3 * to + 1]
+                let blue = between(row, left + 2, right + 2, along) * image.data[3 * to + 2]
+                let fitted = between(row, left + 3, right + 3, along) + (red + green + blue) / 255
+                let low = between(row, left + 4, right + 4, along)
+                let high = between(row, left + 5, right + 5, along)
+                value = max(low, min(high, fitted))
             }
-            let to = y * image.width + x
-            let isFlat =
-                changes[above + first] <= FLAT && changes[above + second] <= FLAT
-                && changes[below + first] <= FLAT && changes[below + second] <= FLAT
-            if isFlat {
-                result.data[to] = at(6)
-            } else {
-                let red = image.data[3 * to]
-                let green = image.data[3 * to + 1]
-                let blue = image.data[3 * to + 2]
-                let value = at(3) + (at(0) * red + at(1) * green + at(2) * blue) / 255
-                result.data[to] = max(at(4), min(at(5), value))
+            refined.data[to] = value
+            to += 1
+        }
+    }
+    return (refined, coarse)
+}
+
+private func between(_ row: [Float], _ left: Int, _ right: Int, _ along: Float) -> Float {
+    row[left] + along * (row[right] - row[left])
+}
+
+/// Thin spikes taken out of the mask: postprocess.without_spikes.
+private func withoutSpikes(_ refined: Picture, _ coarse: Picture) -> Picture {
+    let side = Double(max(refined.width, refined.height))
+    let radius = max(1, Int((SPIKE * side).rounded(.toNearestOrEven)))
+    // OpenCV's elliptic structuring element: how far it reaches to both sides, row by row.
+    let reaches = (0...radius).map { v in
+        Int(Double(radius * radius - v * v).squareRoot().rounded(.toNearestOrEven))
+    }
+    var eroded = [Float](repeating: UNKNOWN, count: refined.data.count)
+    var result = refined
+    var i = 0
+    for y in 0..<refined.height {
+        for x in 0..<refined.width {
+            // The fit makes a spike only where it raises the probability.
+            if refined.data[i] > max(THRESHOLD, coarse.data[i] + STILL) {
+                let opened = openedAt(x, y, refined, &eroded, reaches)
+                let limit = max(THRESHOLD, max(coarse.data[i], opened))
+                result.data[i] = min(refined.data[i], limit)
             }
+            i += 1
         }
     }
     return result
+}
+
+private let UNKNOWN: Float = 2  // no probability: the minimum is computed where it is needed
+
+/// The greatest of the least values around each pixel around (x, y).
+private func openedAt(
+    _ x: Int, _ y: Int, _ source: Picture, _ eroded: inout [Float], _ reaches: [Int]
+) -> Float {
+    var opened: Float = 0
+    for v in max(0, y - reaches[0])...min(source.height - 1, y + reaches[0]) {
+        let reach = reaches[abs(v - y)]
+        for u in max(0, x - reach)...min(source.width - 1, x + reach) {
+            let near = v * source.width + u
+            if eroded[near] == UNKNOWN { eroded[near] = minAround(u, v, source, reaches) }
+            opened = max(opened, eroded[near])
+        }
+    }
+    return opened
+}
+
+private func minAround(_ x: Int, _ y: Int, _ source: Picture, _ reaches: [Int]) -> Float {
+    var least: Float = 1
+    for v in max(0, y - reaches[0])...min(source.height - 1, y + reaches[0]) {
+        let reach = reaches[abs(v - y)]
+        for u in max(0, x - reach)...min(source.width - 1, x + reach) {
+            least = min(least, source.data[v * source.width + u])
+        }
+    }
+    return least
+}
+
+/// Remove small regions and fill small holes, in place: postprocess.without_specks.
+private func withoutSpecks(_ refined: inout Picture, _ coarse: Picture) {
+    var runs = Runs(refined.data.count)
+    dropSmall(&refined, coarse, &runs, CLEAR, true)
+    dropSmall(&refined, coarse, &runs, THRESHOLD, true)
+    dropSmall(&refined, coarse, &runs, THRESHOLD, false)
+}
+
+/// Small regions above the level (or not above it) without the network's support get the level.
+private func dropSmall(
+    _ refined: inout Picture, _ coarse: Picture, _ runs: inout Runs, _ level: Float, _ above: Bool
+) {
+    runs.find(refined, level, above)
+    let maxArea = SPECK * Double(refined.data.count)
+    var areas = [Int](repeating: 0, count: runs.count)
+    var sums = [Double](repeating: 0, count: runs.count)
+    for run in 0..<runs.count { areas[runs.rootOf(run)] += runs.ends[run] - runs.starts[run] }
+    for run in 0..<runs.count {
+        let root = runs.rootOf(run)
+        if Double(areas[root]) >= maxArea { continue }
+        for i in runs.starts[run]..<runs.ends[run] { sums[root] += Double(coarse.data[i]) }
+    }
+    for run in 0..<runs.count {
+        let root = runs.rootOf(run)
+        if Double(areas[root]) >= maxArea { continue }
+        let support = sums[root] / Double(areas[root]) - Double(THRESHOLD)
+        if (above ? support : -support) >= SUPPORT { continue }
+        let value = above ? level : level.nextUp
+        for i in runs.starts[run]..<runs.ends[run] { refined.data[i] = value }
+    }
+}
+
+/// Runs of pixels above a level (or not above it) in a row; those of a region have the same root.
+private struct Runs {
+    var starts: [Int]
+    var ends: [Int]  // the index after the last
+    var parents: [Int]
+    var count = 0
+
+    init(_ pixels: Int) {
+        starts = [Int](repeating: 0, count: pixels)
+        ends = starts
+        parents = starts
+    }
+
+    mutating func find(_ picture: Picture, _ level: Float, _ above: Bool) {
+        count = 0
+        var row = 0  // first run of this row
+        for y in 0..<picture.height {
+            var upper = row  // first run of the row above that may touch the next run
+            row = count
+            let to = (y + 1) * picture.width
+            var i = to - picture.width
+            while true {
+                while i < to && (picture.data[i] > level) != above { i += 1 }
+                if i == to { break }
+                let start = i
+                while i < to && (picture.data[i] > level) == above { i += 1 }
+                starts[count] = start
+                ends[count] = i
+                parents[count] = count
+                // The regions are 8-connected: the corners of two runs may touch.
+                while upper < row && ends[upper] < start - picture.width { upper += 1 }
+                var k = upper
+                while k < row && starts[k] <= i - picture.width {
+                    let root = rootOf(k)
+                    parents[root] = rootOf(count)
+                    k += 1
+                }
+                count += 1
+            }
+        }
+    }
+
+    mutating func rootOf(_ run: Int) -> Int {
+        var root = run
+        while parents[root] != root {
+            parents[root] = parents[parents[root]]  // a shorter way for the next call
+            root = parents[root]
+        }
+        return root
+    }
 }
 
 /// The lowest and the highest value of the 3x3 pixels around each.
@@ -262,7 +425,8 @@ private func colorFit(_ guide: Picture, _ answer: Picture) -> Picture {
         let values = [r, g, b, p, r * p, g * p, b * p, r * r, r * g, r * b, g * g, g * b, b * b]
         for k in 0..<moments { products.data[moments * i + k] = values[k] }
     }
-    let radius = max(1, Int((GUIDE_RADIUS * Double(max(width, height))).rounded()))
+    let side = Double(max(width, height))
+    let radius = max(1, Int((GUIDE_RADIUS * side).rounded(.toNearestOrEven)))
     let means = boxMean(products, radius).data
     var fit = Picture(width: width, height: height, channels: 4)
     for i in answer.data.indices {
@@ -311,7 +475,8 @@ func blur(_ image: Picture, _ probability: Picture) -> Picture {
     }
     // Three box means approximate a Gaussian; a box mean of radius r has the variance r (r + 1) / 3.
     let sigma = BLUR * Double(max(width, height))
-    let radius = max(1, Int(((sigma * sigma + 0.25).squareRoot() - 0.5).rounded()))
+    let wanted = (sigma * sigma + 0.25).squareRoot() - 0.5
+    let radius = max(1, Int(wanted.rounded(.toNearestOrEven)))
     let mean = boxMean(boxMean(boxMean(weighted, radius), radius), radius).data
     for i in person.data.indices {
         for c in 0..<3 { small.data[3 * i + c] = mean[4 * i + c] / mean[4 * i + 3] }

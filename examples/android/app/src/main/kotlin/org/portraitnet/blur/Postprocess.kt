@@ -8,7 +8,8 @@ import kotlin.math.abs
 import kotlin.math.floor
 import kotlin.math.max
 import kotlin.math.min
-import kotlin.math.roundToInt
+import kotlin.math.nextUp
+import kotlin.math.round // to even, as in Python
 import kotlin.math.sqrt
 
 const val FLOOR = 0.1f // these five: apps/video/smoothing.py
@@ -16,12 +17,17 @@ const val NOISE = 2f
 const val CHANGED = 8f
 const val DOUBT = 0.25f
 const val MOVED = 0.75f
-const val GUIDE_SIDE = 112 // pixels; these three: portraitnet/postprocess.py
+const val GUIDE_SIDE = 112 // pixels; these seven: portraitnet/postprocess.py
 const val GUIDE_RADIUS = 0.025
 const val GUIDE_EPSILON = 1.25e-3f
-const val FLAT = 0.05f // where the answer changes less, it is only interpolated
+const val APPLY_SIDE = 800 // pixels
+const val SPIKE = 0.0025
+const val SPECK = 0.001
+const val SUPPORT = 0.3
+const val STILL = 0.001953125f // 1 / 512: smaller differences are not worth the time
 const val CLEAR = 0.33f // background up to CLEAR, person from SOLID on: postprocess.py
 const val SOLID = 0.67f
+const val THRESHOLD = 0.5f // person above it: portraitnet/images.py
 const val BLUR_SIGMA = 6.0 // pixels, sigma at which a wide blur is computed: portraitnet/effects.py
 const val BLUR = 0.02 // sigma, as a fraction of the image's longer side
 
@@ -30,13 +36,14 @@ class Picture(
     val width: Int,
     val height: Int,
     val channels: Int,
-    val data: FloatArray = FloatArray(width * height * channels),
+    val data: FloatArray = FloatArray(width * height * channels)
 )
 
 /** Width and height after shrinking to at most `side` pixels on the longer side. */
 fun limitedSize(image: Picture, side: Double): Pair<Int, Int> {
     val ratio = min(1.0, side / max(image.width, image.height))
-    return Pair(max(1, (image.width * ratio).roundToInt()), max(1, (image.height * ratio).roundToInt()))
+    fun shrunk(length: Int) = max(1, round(length * ratio).toInt())
+    return Pair(shrunk(image.width), shrunk(image.height))
 }
 
 /** For each of newLength pixels the two of `length` it lies between, and how near the second is. */
@@ -173,20 +180,34 @@ class Smoother {
  * @param guide the image again, small: the network's input
  */
 fun guidedUpsample(probability: Picture, image: Picture, guide: Picture): Picture {
+    val (width, height) = limitedSize(image, APPLY_SIDE.toDouble())
+    val isSmall = width == image.width && height == image.height
+    val applied = if (isSmall) image else rounded(interpolate(image, width, height))
+    val (fitted, coarse) = applyFit(probability, applied, guide)
+    val refined = withoutSpikes(fitted, coarse)
+    withoutSpecks(refined, coarse)
+    return if (isSmall) refined else interpolate(refined, image.width, image.height)
+}
+
+private fun rounded(source: Picture): Picture {
+    for (i in source.data.indices) source.data[i] = (source.data[i] + 0.5f).toInt().toFloat()
+    return source
+}
+
+/** The probability at the image's size: with the fit to its colours, and only interpolated. */
+private fun applyFit(probability: Picture, image: Picture, guide: Picture): Pair<Picture, Picture> {
     val (width, height) = limitedSize(image, GUIDE_SIDE.toDouble())
     val answer = interpolate(probability, width, height)
     for (i in answer.data.indices) {
-        val (p, q) = Pair(answer.data[i], 1 - answer.data[i])
+        val p = answer.data[i]
+        val q = 1 - p
         answer.data[i] = p * p / (p * p + q * q)
     }
-    val small = interpolate(guide, width, height)
-    for (i in small.data.indices) small.data[i] = (small.data[i] + 0.5f).toInt().toFloat()
-    val fit = colorFit(small, answer).data
+    val fit = colorFit(rounded(interpolate(guide, width, height)), answer).data
     val (lowest, highest) = extremes(answer)
-    val spread = Picture(width, height, 1, FloatArray(highest.size) { highest[it] - lowest[it] })
-    val changes = extremes(spread).second
 
-    val result = Picture(image.width, image.height, 1)
+    val refined = Picture(image.width, image.height, 1)
+    val coarse = Picture(image.width, image.height, 1)
     val columns = Neighbours(width, image.width)
     val rows = Neighbours(height, image.height)
     val channels = 7 // of a guide's pixel: slopes and offset, lowest, highest, the answer itself
@@ -198,35 +219,156 @@ fun guidedUpsample(probability: Picture, image: Picture, guide: Picture): Pictur
         table[channels * i + 6] = answer.data[i]
     }
     val row = FloatArray(width * channels)
+    var to = 0
     for (y in 0 until image.height) {
-        val above = rows.first[y] * width
-        val below = rows.second[y] * width
+        val above = rows.first[y] * row.size
+        val below = rows.second[y] * row.size
         for (i in row.indices) {
-            val upper = table[above * channels + i]
-            row[i] = upper + rows.fraction[y] * (table[below * channels + i] - upper)
+            val upper = table[above + i]
+            row[i] = upper + rows.fraction[y] * (table[below + i] - upper)
         }
         for (x in 0 until image.width) {
-            val (first, second) = Pair(columns.first[x], columns.second[x])
+            val left = channels * columns.first[x]
+            val right = channels * columns.second[x]
             val along = columns.fraction[x]
-            fun at(k: Int): Float {
-                val left = row[channels * first + k]
-                return left + along * (row[channels * second + k] - left)
+            var value = between(row, left + 6, right + 6, along)
+            coarse.data[to] = value
+            if (row[left + 5] - row[left + 4] >= STILL || row[right + 5] - row[right + 4] >= STILL) {
+                val red = between(row, left, right, along) * image.data[3 * to]
+                val green = between(row, left + 1, right + 1, along) * image.data[3 * to + 1]
+                val blue = between(row, left + 2, right + 2, along) * image.data[3 * to + 2]
+                val fitted = between(row, left + 3, right + 3, along) + (red + green + blue) / 255
+                val low = between(row, left + 4, right + 4, along)
+                val high = between(row, left + 5, right + 5, along)
+                value = max(low, min(high, fitted))
             }
-            val to = y * image.width + x
-            val isFlat = changes[above + first] <= FLAT && changes[above + second] <= FLAT &&
-                changes[below + first] <= FLAT && changes[below + second] <= FLAT
-            if (isFlat) {
-                result.data[to] = at(6)
-            } else {
-                val red = image.data[3 * to]
-                val green = image.data[3 * to + 1]
-                val blue = image.data[3 * to + 2]
-                val value = at(3) + (at(0) * red + at(1) * green + at(2) * blue) / 255
-                result.data[to] = max(at(4), min(at(5), value))
+            refined.data[to++] = value
+        }
+    }
+    return Pair(refined, coarse)
+}
+
+private fun between(row: FloatArray, left: Int, right: Int, along: Float) =
+    row[left] + along * (row[right] - row[left])
+
+/** Thin spikes taken out of the mask: postprocess.without_spikes. */
+private fun withoutSpikes(refined: Picture, coarse: Picture): Picture {
+    val radius = max(1, round(SPIKE * max(refined.width, refined.height)).toInt())
+    // OpenCV's elliptic structuring element: how far it reaches to both sides, row by row.
+    val reaches = IntArray(radius + 1) { v -> round(sqrt((radius * radius - v * v).toDouble())).toInt() }
+    val eroded = Picture(refined.width, refined.height, 1)
+    eroded.data.fill(UNKNOWN)
+    val result = Picture(refined.width, refined.height, 1, refined.data.copyOf())
+    var i = 0
+    for (y in 0 until refined.height) {
+        for (x in 0 until refined.width) {
+            // The fit makes a spike only where it raises the probability.
+            if (refined.data[i] > max(THRESHOLD, coarse.data[i] + STILL)) {
+                val limit = max(THRESHOLD, max(coarse.data[i], openedAt(x, y, refined, eroded, reaches)))
+                result.data[i] = min(refined.data[i], limit)
             }
+            i++
         }
     }
     return result
+}
+
+private const val UNKNOWN = 2f // no probability: the minimum is computed where it is needed
+
+/** The greatest of the least values around each pixel around (x, y). */
+private fun openedAt(x: Int, y: Int, source: Picture, eroded: Picture, reaches: IntArray): Float {
+    var opened = 0f
+    for (v in max(0, y - reaches[0])..min(source.height - 1, y + reaches[0])) {
+        val reach = reaches[abs(v - y)]
+        for (u in max(0, x - reach)..min(source.width - 1, x + reach)) {
+            val near = v * source.width + u
+            if (eroded.data[near] == UNKNOWN) eroded.data[near] = minAround(u, v, source, reaches)
+            opened = max(opened, eroded.data[near])
+        }
+    }
+    return opened
+}
+
+private fun minAround(x: Int, y: Int, source: Picture, reaches: IntArray): Float {
+    var least = 1f
+    for (v in max(0, y - reaches[0])..min(source.height - 1, y + reaches[0])) {
+        val reach = reaches[abs(v - y)]
+        for (u in max(0, x - reach)..min(source.width - 1, x + reach)) {
+            least = min(least, source.data[v * source.width + u])
+        }
+    }
+    return least
+}
+
+/** Remove small regions and fill small holes, in place: postprocess.without_specks. */
+private fun withoutSpecks(refined: Picture, coarse: Picture) {
+    val runs = Runs(refined.data.size)
+    dropSmall(refined, coarse, runs, CLEAR, true)
+    dropSmall(refined, coarse, runs, THRESHOLD, true)
+    dropSmall(refined, coarse, runs, THRESHOLD, false)
+}
+
+/** Small regions above the level (or not above it) without the network's support get the level. */
+private fun dropSmall(refined: Picture, coarse: Picture, runs: Runs, level: Float, above: Boolean) {
+    runs.find(refined, level, above)
+    val maxArea = SPECK * refined.data.size
+    val areas = IntArray(runs.count)
+    val sums = DoubleArray(runs.count)
+    for (run in 0 until runs.count) areas[runs.rootOf(run)] += runs.ends[run] - runs.starts[run]
+    for (run in 0 until runs.count) {
+        val root = runs.rootOf(run)
+        if (areas[root] >= maxArea) continue
+        for (i in runs.starts[run] until runs.ends[run]) sums[root] += coarse.data[i].toDouble()
+    }
+    for (run in 0 until runs.count) {
+        val root = runs.rootOf(run)
+        if (areas[root] >= maxArea) continue
+        val support = sums[root] / areas[root] - THRESHOLD
+        if ((if (above) support else -support) >= SUPPORT) continue
+        refined.data.fill(if (above) level else level.nextUp(), runs.starts[run], runs.ends[run])
+    }
+}
+
+/** Runs of pixels above a level (or not above it) in a row; those of a region have the same root. */
+private class Runs(pixels: Int) {
+    val starts = IntArray(pixels)
+    val ends = IntArray(pixels) // the index after the last
+    val parents = IntArray(pixels)
+    var count = 0
+
+    fun find(picture: Picture, level: Float, above: Boolean) {
+        count = 0
+        var row = 0 // first run of this row
+        for (y in 0 until picture.height) {
+            var upper = row // first run of the row above that may touch the next run
+            row = count
+            val to = (y + 1) * picture.width
+            var i = to - picture.width
+            while (true) {
+                while (i < to && (picture.data[i] > level) != above) i++
+                if (i == to) break
+                val start = i
+                while (i < to && (picture.data[i] > level) == above) i++
+                starts[count] = start
+                ends[count] = i
+                parents[count] = count
+                // The regions are 8-connected: the corners of two runs may touch.
+                while (upper < row && ends[upper] < start - picture.width) upper++
+                var k = upper
+                while (k < row && starts[k] <= i - picture.width) parents[rootOf(k++)] = rootOf(count)
+                count++
+            }
+        }
+    }
+
+    fun rootOf(run: Int): Int {
+        var root = run
+        while (parents[root] != root) {
+            parents[root] = parents[parents[root]] // a shorter way for the next call
+            root = parents[root]
+        }
+        return root
+    }
 }
 
 /** The lowest and the highest value of the 3x3 pixels around each. */
@@ -265,7 +407,7 @@ private fun colorFit(guide: Picture, answer: Picture): Picture {
         floatArrayOf(r, g, b, p, r * p, g * p, b * p, r * r, r * g, r * b, g * g, g * b, b * b)
             .copyInto(moments.data, MOMENTS * i)
     }
-    val radius = max(1, (GUIDE_RADIUS * max(width, height)).roundToInt())
+    val radius = max(1, round(GUIDE_RADIUS * max(width, height)).toInt())
     val means = boxMean(moments, radius).data
     val fit = Picture(width, height, 4)
     for (i in answer.data.indices) {
@@ -316,7 +458,7 @@ fun blur(image: Picture, probability: Picture): Picture {
     }
     // Three box means approximate a Gaussian; a box mean of radius r has the variance r (r + 1) / 3.
     val sigma = BLUR * max(width, height)
-    val radius = max(1, (sqrt(sigma * sigma + 0.25) - 0.5).roundToInt())
+    val radius = max(1, round(sqrt(sigma * sigma + 0.25) - 0.5).toInt())
     val mean = boxMean(boxMean(boxMean(weighted, radius), radius), radius).data
     for (i in person.data.indices) {
         for (c in 0 until 3) small.data[3 * i + c] = mean[4 * i + c] / mean[4 * i + 3]
