@@ -475,6 +475,21 @@ def test_a_photo_that_waits_too_long_is_given_up():
     with_app(test, max_seconds=0.2)
 
 
+def test_a_photo_of_a_form_never_goes_to_the_disk(monkeypatch):
+    """Not even to a file without a name, which no folder would show."""
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", None)  # a call would fail
+
+    async def test(client, stub):
+        files = {"file": bytes(3_000_000)}
+        sent = asyncio.ensure_future(client.post("/v1/cutout", files=files))
+        while not stub.jobs and not sent.done():
+            await asyncio.sleep(0.01)
+        stub.jobs[0][1].set_result(Answer(b"y", "image/png", 0.5, 1.0))
+        assert (await sent).status_code == 200 and len(stub.jobs[0][0].photo) == 3_000_000
+
+    with_app(test, max_bytes=4_000_000)
+
+
 def test_a_body_that_comes_too_slowly_is_given_up():
     async def slow():
         yield b"x"

@@ -1,6 +1,10 @@
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,3 +141,42 @@ def test_cores_are_counted_by_the_quota_of_the_container(tmp_path, monkeypatch):
         quota.write_text(text + "\n")
         assert core_count(str(quota)) == cores, text
     assert core_count(str(tmp_path / "none")) == 8
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """However it ends: each writes its number and works on; then the first is killed."""
+    script = f"""
+import os, pathlib, time
+from portraitnet.parallel import in_processes
+
+def make():
+    def work(item):
+        pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+        time.sleep(60)
+    return work
+
+if __name__ == "__main__":
+    list(in_processes(make, (), range(2), 2))
+"""
+    (tmp_path / "script").mkdir()
+    path = tmp_path / "script" / "run.py"
+    path.write_text(script)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, path], env={**os.environ, "PYTHONPATH": str(root)})
+    end = time.monotonic() + 60
+    while len(numbers := [p.name for p in tmp_path.glob("[0-9]*")]) < 2:
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 10
+    while any(map(alive, numbers)):
+        assert time.monotonic() < end, "a process lives on"
+        time.sleep(0.05)
+
+
+def alive(number):
+    try:
+        return ") Z " not in Path("/proc", number, "stat").read_text()
+    except OSError:
+        return False
