@@ -3,6 +3,7 @@
 npm ci --prefix apps/web && pip install playwright && python -m benchmarks.web_speed
 python -m benchmarks.web_speed --threads 1 2 --beside ../before    # and an earlier version
 python -m benchmarks.web_speed --screenshot examples/web.png    # the README's picture of the page
+python -m benchmarks.web_speed --phone 4    # a phone's screen, CPU throttled fourfold by DevTools
 python -m benchmarks.web_speed --photos 100    # memory of 100 photos of 12 megapixels in one ZIP
 
 Each round opens every candidate again, turns on a fake camera of 640x480 and replaces the
@@ -179,17 +180,23 @@ def processor_time(browser):
     return sum(process["cpuTime"] for process in processes)
 
 
-def measure(browser, address, seconds, ours):
+def measure(browser, address, seconds, ours, phone=None):
     """Open a page in a new context, with a photo first and the camera afterwards.
 
     Returns:
         seconds to the first mask; MB sent until then, compressed and decompressed; frames/s;
         CPU milliseconds per frame (whole browser with the fake camera); network's milliseconds.
     """
-    context = browser.new_context(permissions=["camera"], viewport={"width": 1000, "height": 800})
+    screen = {"viewport": {"width": 1000, "height": 800}}
+    if phone:
+        screen = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    context = browser.new_context(permissions=["camera"], **screen)
     if ours:
         context.add_init_script(COUNT)
     page = context.new_page()
+    if phone:
+        session = context.new_cdp_session(page)
+        session.send("Emulation.setCPUThrottlingRate", {"rate": phone})
     Sent.wire = Sent.unpacked = 0
     begin = time.perf_counter()
     page.goto(address)
@@ -287,6 +294,9 @@ def parse_args(argv=None):
     parser.add_argument("--rounds", type=int, default=3, help="number of times each page is opened")
     parser.add_argument("--seconds", type=int, default=5, help="duration of each frame count")
     parser.add_argument(
+        "--phone", type=float, help="screen of a phone, and how many times slower its processor is"
+    )
+    parser.add_argument(
         "--screenshot", type=Path, help="picture of the page to write; no measurement"
     )
     parser.add_argument(
@@ -325,7 +335,7 @@ def main(argv=None):
             return
         for turn in range(args.rounds):
             for name, (url, ours) in candidates.items():
-                result = measure(browser, url, args.seconds, ours)
+                result = measure(browser, url, args.seconds, ours, args.phone)
                 print(turn, name, *result, flush=True)
                 results[name].append(result)
         browser.close()

@@ -1,6 +1,7 @@
 """The page as a phone app, in a real browser (slow tests): offline, updates, sharing, networks."""
 
 import json
+import re
 import shutil
 import threading
 
@@ -9,7 +10,7 @@ import pytest
 from test_web import address, browser, choose, clip, open_example, page, pictures, save  # noqa: F401
 
 from apps.web import __main__ as web
-from benchmarks.web_speed import EXAMPLE
+from benchmarks.web_speed import CHROMIUM, EXAMPLE, FLAGS
 
 pytestmark = pytest.mark.slow
 LOADED = "#runtime:not(:empty)"
@@ -217,6 +218,39 @@ def test_a_site_with_the_large_network_offers_it_for_photos(browser, tmp_path, m
     context.close()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def software_gpu(browser):  # noqa: F811
+    """A browser whose WebGPU is a software renderer."""
+    flags = [flag for flag in FLAGS if flag != "--disable-gpu"]
+    flags += ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+    flags += ["--enable-features=Vulkan", "--use-vulkan=swiftshader"]
+    gpu = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    yield gpu
+    gpu.close()
+
+
+@pytest.mark.parametrize("limit", ["0.01", "0"])
+def test_webgpu_is_used_if_its_answer_is_the_processors(software_gpu, address, limit):  # noqa: F811
+    """With a limit of 0 no answer is near enough."""
+    script = (web.FOLDER / "worker.js").read_text()
+    assert script.count("AGREED = 0.01") == 1
+    script = script.replace("AGREED = 0.01", f"AGREED = {limit}")
+    headers = web.HEADERS | {"Content-Type": "text/javascript"}
+    context = software_gpu.new_context(service_workers="block")
+    page = context.new_page()  # noqa: F811
+    page.route("**/worker.js", lambda route: route.fulfill(body=script, headers=headers))
+    page.goto(f"{address}?backend=webgpu")
+    if page.evaluate("async () => !(await navigator.gpu?.requestAdapter())"):
+        pytest.skip("this Chromium has no software renderer for WebGPU")
+    page.wait_for_selector(f"{LOADED}, #status.wrong", state="attached", timeout=400_000)
+    if limit == "0.01":
+        assert page.text_content("#runtime") == "Runs on the graphics card."
+    else:
+        message = page.inner_text("#status")
+        assert re.fullmatch(r"The network cannot be loaded: difference \d\.?\d*(e-\d+)?", message)
+    context.close()
 
 
 def test_without_the_large_network_nobody_sees_it(page):  # noqa: F811

@@ -37,7 +37,9 @@ RUNTIME = (  # files of the package that the worker loads, for processor and gra
 )
 LIBRARIES = {  # files of other packages that the page loads when it needs them: address -> path
     "libraries/mediabunny.mjs": "node_modules/mediabunny/dist/bundles/mediabunny.min.mjs",
+    "libraries/mediabunny.LICENSE.txt": "node_modules/mediabunny/LICENSE",
     "libraries/client-zip.mjs": "node_modules/client-zip/index.js",
+    "libraries/client-zip.LICENSE.txt": "node_modules/client-zip/LICENSE.txt",
 }
 PACKED = ".gz"  # ending of the address of a file that is sent compressed; the page decompresses it
 OWN = (".html", ".css", ".js", ".webmanifest", ".svg", ".png")  # endings of the page's own files
@@ -47,6 +49,7 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".txt": "text/plain; charset=utf-8",
     ".webmanifest": "application/manifest+json",
     ".svg": "image/svg+xml",
     ".png": "image/png",

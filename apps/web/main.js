@@ -76,7 +76,7 @@ function arrange() {
   $("large").hidden = !SITE.networks.large || !still; // too slow for a camera
   $("record").hidden ||= !canRecord();
   $("copy").hidden = !window.ClipboardItem || video;
-  $("format").hidden = video;
+  $("format").parentElement.hidden = video;
   $("send").hidden = video || !canShare($("format").value);
   $("tools").hidden ||= video;
   $("save_all").hidden ||= photos.length < 2 || (video && Boolean(job));

@@ -16,7 +16,7 @@ export const STRINGS = {
   open_photo: ["Show {name}", "查看 {name}"],
   remove_photo: ["Remove {name}", "移除 {name}"],
   retry_photo: ["Try {name} again", "重试 {name}"],
-  make_video: ["Make the video", "生成视频"],
+  make_video: ["Make video", "生成视频"],
   cancel: ["Cancel", "取消"],
   turn_on: ["Turn the camera on", "打开摄像头"],
   private: [
@@ -175,11 +175,11 @@ export const STRINGS = {
     "人物占画面的 {percent}%。模型用时 {network}，共 {total}。",
   ],
   video_size: [
-    "{name}, {width} × {height} pixels, {length} minutes",
+    "{name}, {width} × {height} pixels, {length}",
     "{name}，{width} × {height} 像素，时长 {length}",
   ],
   video_begins: ["Reading the video …", "正在读取视频……"],
-  video_progress: ["{percent} %, {length} minutes left", "{percent}%，还需 {length}"],
+  video_progress: ["{percent} %, {length} left", "{percent}%，还需 {length}"],
   video_done: ["{name} is ready, {size}.", "{name} 已完成，{size}。"],
   video_silent: [
     "{name} is ready, {size}. This browser could not read the sound.",
