@@ -135,7 +135,7 @@ def widen(model: PortraitNet, width: float, noise: float = 0.2, seed: int = 0) -
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
         "Write a wider network with a trained network's answers, to train it further.",
-        example="python -m models.widen --width 1.75 --output wide.pdparams",
+        example="python -m models.widen --model_path narrow.pdparams --output wide.pdparams",
     )
     add = parser.add_argument
     add("--model_path", type=Path, required=True, help=".pdparams file of a PortraitNet")

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The weights of `large`, PortraitNet of width 1.75: bash recipes/large.sh
+# Towards `large`, PortraitNet of width 1.75, which is not shipped yet: bash recipes/large.sh
 #
 # Needs the folders of docs/data.md: EG1800/, Picsart/, People/ (drawn masks), Drafts3621/ (photos of
 # People without drawn masks), More/, Cutouts/ (whole people with transparency), Heads/ (photos and
 # drawn hair of the same names), backgrounds/, and MediaPipe's selfie_segmentation.tflite.
-# Time and scores: docs/log/2026-11-30_large.md.
+# Time and scores: docs/log/2026-11-30_large_stage_2.md.
 set -euo pipefail
 
 selfie=selfie_segmentation.tflite
@@ -43,7 +43,7 @@ python -m models.widen --model_path weights/portraitnet.pdparams --width 1.75 --
 python train.py --width 1.75 --pretrained wide.pdparams --amp --batch_size 16 \
     --data_root EG1800/ EG1800/ EG1800/ Picsart_moved/ Picsart_moved/ Picsart_moved/ \
     People/ People/ People/ Drafted_moved/ More/ More/ Whole/ Hair/ Whole_val/ \
-    --epoch 6 --size 160:3,224 --lr 0.0005 --weight_decay 0.01 --loss_weights 0.1 0 \
+    --epoch 5 --size 160:3,224 --lr 0.0005 --weight_decay 0.01 --loss_weights 0.1 0 \
     --rotation 15 0.05 --scale 0.8 1.3 --final_geometry 0.5 --photometric_prob 0.3 \
     --relight_prob 0.2 --background_prob 0.08 --min_person_scale 0.4 --negative_prob 0.1 \
     --occlusion_prob 0.05 --backgrounds backgrounds/ \

@@ -26,7 +26,7 @@ BENCHMARKS = [
     for path in sorted(ROOT.glob("benchmarks/*.py"))
     if path.stem not in ("table", "torch_portraitnet")  # no command; needs PyTorch
 ]
-COMMANDS = [*SCRIPTS, *APPS, *BENCHMARKS, "models.movenet"]
+COMMANDS = [*SCRIPTS, *APPS, *BENCHMARKS, "models.movenet", "models.widen", "data.composites"]
 LAUNCHER = ["-m", "paddle.distributed.launch"]
 
 

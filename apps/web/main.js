@@ -430,6 +430,7 @@ addEventListener("drop", (event) => {
 const query = new URLSearchParams(location.search);
 const threads = query.has("threads") ? Number(query.get("threads")) : undefined;
 const names = ["full", "lite"];
+const FIRST_PHOTO = 5000; // ms after which the page is kept for later; until then a photo has the time
 
 /** Load the network that the address names. */
 async function load() {
@@ -451,7 +452,7 @@ const ready = load().then(
     const processor = count > 1 ? "on_threads" : "on_thread";
     write($("runtime"), backend === "webgpu" ? "on_graphics" : processor, { threads: count });
     say("ready");
-    keepOffline(backend);
+    setTimeout(keepOffline, FIRST_PHOTO, backend);
     return true;
   },
   (error) => warn("cannot_load", { reason: error }),
