@@ -980,3 +980,14 @@ def test_the_built_page_runs_on_any_host(browser, tmp_path):
     assert refused == "connect-src"
     page.close()
     server.shutdown()
+
+
+def test_all_modules_are_announced():
+    """Else the browser learns of a module only after it has read the one that imports it."""
+
+    def modules(name):
+        names = re.findall(r'(?:from|import) "\./([\w.]+)"', (web.FOLDER / name).read_text())
+        return set(names).union(*map(modules, names))
+
+    announced = re.findall(r'modulepreload" href="(.*?)"', (web.FOLDER / "index.html").read_text())
+    assert sorted(modules("main.js")) == announced
