@@ -162,8 +162,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if held_out:
             alpha = alpha > 0.5
         names = f"Images/{i:05}.jpg", f"Labels/{i:05}.png"
-        for folder in ("Images", "Labels"):
-            (args.output / folder).mkdir(parents=True, exist_ok=True)
         write_image(args.output / names[0], image)
         write_image(args.output / names[1], np.rint(alpha * 255.0).astype(np.uint8))
         lines.append("\t".join(names) + "\n")

@@ -33,11 +33,19 @@ def load_model(path: str | Path) -> PortraitNet:
         FileNotFoundError, ValueError: one sentence on what is wrong with the file.
     """
     state = read_state(path)
-    if "mask_head.conv.weight" in state:
-        model = PortraitNetLite()
-        load_state(model, state, path)
-        model.eval()
-        return model
+    lite = "mask_head.conv.weight" in state
+    model = PortraitNetLite() if lite else PortraitNet(width=width_of(state, path))
+    load_state(model, state, path)
+    model.eval()
+    return model
+
+
+def width_of(state: dict[str, paddle.Tensor], path: str | Path) -> float:
+    """The width of the PortraitNet whose weights these are; see `load_model`.
+
+    Args:
+        path: for the error alone.
+    """
     last = state.get("encoder.stages.6.0.project.conv.weight")
     if last is None or "mask_head.weight" not in state:
         raise ValueError(
@@ -49,10 +57,7 @@ def load_model(path: str | Path) -> PortraitNet:
             f"{path} has an encoder whose last weights are {last.shape}, which no width up to "
             f"{MAX_WIDTH} has; give a .pdparams file that train.py wrote."
         )
-    model = PortraitNet(width=width)
-    load_state(model, state, path)
-    model.eval()
-    return model
+    return width
 
 
 def read_state(path: str | Path) -> dict[str, paddle.Tensor]:

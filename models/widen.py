@@ -1,6 +1,6 @@
 """A trained PortraitNet made wider, as the start of another training.
 
-    python -m models.widen --model_path full --width 1.75 --output wide.pdparams
+    python -m models.widen --model_path weights/portraitnet.pdparams --output wide.pdparams
 
 Each new channel copies an old one and takes a part of its outgoing weights. So the wide network
 gives the narrow one's answers, and training goes on where it stopped. Noise on the copies lets them

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -333,7 +334,8 @@ def make_state(
     device = choose_device(amp)
     join_processes(device)
     paddle.seed(seed)
-    model = PortraitNetLite() if lite else PortraitNet(width=width)
+    network = PortraitNetLite if lite else partial(PortraitNet, width=width)
+    model = network()
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))  # on this machine
     threads = max(1, kernels.core_count() // processes)
     notes = [f"Training on the {device.upper()}.", load_pretrained(model, *pretrained)]
@@ -341,7 +343,7 @@ def make_state(
     notes.append(kernels.accelerate(model, threads, half=amp and device == "cpu"))
     average = None
     if ema:
-        average = PortraitNetLite() if lite else PortraitNet(width=width)
+        average = network()
         average.set_state_dict(model.state_dict())
         kernels.accelerate(average, threads)
     # Weight decay on convolution weights alone.
