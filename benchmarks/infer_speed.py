@@ -40,13 +40,13 @@ EXPORTS = {  # name -> backend, ending that export.py adds to the checkpoint's s
     "Paddle Inference, oneDNN": ("inference", "_inference.pdiparams"),
     "ONNX Runtime": ("onnx", ".onnx"),
     "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
-    "ONNX Runtime, lite (INT8)": ("onnx", "_lite_int8.onnx"),
+    "ONNX Runtime, lite": ("onnx", "_lite_int8.onnx"),
     "LiteRT": ("litert", ".tflite"),
     "LiteRT, float16 weights": ("litert", "_fp16.tflite"),
     "LiteRT, lite": ("litert", "_lite.tflite"),
     "OpenVINO": ("openvino", ".onnx"),
     "OpenVINO, INT8": ("openvino", "_int8.onnx"),
-    "OpenVINO, lite (INT8)": ("openvino", "_lite_int8.onnx"),
+    "OpenVINO, lite": ("openvino", "_lite_int8.onnx"),
 }
 PEERS = {
     "MediaPipe selfie 256x256": "selfie_segmentation.tflite",
@@ -218,7 +218,8 @@ def find_settings(
         path = model_path.with_name(model_path.stem + suffix).resolve()
         if path.exists() and is_installed(backend):
             for network_input in inputs:
-                settings[f"{name} {network_input}"] = backend, path, network_input
+                label = f"{name} {network_input}" if len(inputs) > 1 else name
+                settings[label] = backend, path, network_input
         else:
             print(f"left out: {name} (no {path.name}, or not installed)")
     for name, file in PEERS.items():
@@ -258,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runtime.measure(args.batch_size)
 
     unit = runtimes.get((UNIT, args.threads[0])) or next(iter(runtimes.values()))
-    names = ["runtime", "threads", "ms", "ratio", "best ms", "ratio"]
+    names = ["runtime", "threads", "ms", "ratio", "best ms", "best ratio"]
     names += [f"images/s at {args.batch_size}", "start s", "load s", "MB of memory", "MB of file"]
     print(heading(names))
     for (name, threads), runtime in runtimes.items():

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.table import heading, row
 from data.lists import SPLITS, split_backgrounds
 from data.portraits import PortraitDataset
 from metrics import boundary_iou, confusion, person_iou
@@ -148,9 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = {
         "conditions": score_conditions(predictor, PortraitDataset(args.data_root, args.split))
     }
-    print(f"{'condition':18} person IoU  boundary IoU")
+    print(heading(["condition", "person IoU", "boundary IoU"]))
     for name, (person, boundary) in report["conditions"].items():
-        print(f"{name:18} {100 * person:10.2f}  {100 * boundary:12.2f}")
+        print(row([name, f"{100 * person:.2f}", f"{100 * boundary:.2f}"]))
     if args.backgrounds:
         held_out = split_backgrounds(args.backgrounds)[1]
         report["person_free"] = free = score_person_free(predictor, held_out)

@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds.setdefault(name, []).append(statistics.median(steps))
             print(f"round {round_ + 1}: {name}: {seconds[name][-1]:.3f} s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(heading(["kernels", "s per step", "photos/s", "to PyTorch's best", "peak memory"]))
+    print(heading(["kernels", "s a step", "photos/s", "to PyTorch's best", "peak memory"]))
     for name, median in medians.items():
         threads = name.rsplit(", ", 1)[1]
         rivals = [m for n, m in medians.items() if "PyTorch" in n and n.endswith(threads)]

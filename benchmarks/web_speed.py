@@ -345,13 +345,15 @@ def main(argv=None):
         "sent, MB",
         "decompressed, MB",
         "frames/s",
-        "CPU ms per frame",
+        "CPU ms a frame",
         "network, ms",
+        "frames/s, by rounds",
     ]
     print(f"\n{heading(columns)}")
     for name, rows in results.items():
         first, *values = map(statistics.median, zip(*rows))
-        print(row([name, f"{first:.2f}", *(f"{value:.1f}" for value in values)]))
+        turns = ", ".join(f"{rate:.1f}" for _, _, _, rate, *_ in rows)
+        print(row([name, f"{first:.2f}", *(f"{value:.1f}" for value in values), turns]))
 
 
 if __name__ == "__main__":
