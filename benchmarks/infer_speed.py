@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import heading, row
-from portraitnet.backends import BACKENDS, is_installed, litert_interpreter, load
+from portraitnet.backends import BACKENDS, is_installed, litert_interpreter
 from portraitnet.cli import make_parser
 from portraitnet.geometry import SIZE
-from training.checkpoints import MODEL_PATH
+from training.checkpoints import MODEL_PATH, load_network
 
 EXPORTS = {  # name -> backend, ending that export.py adds to the checkpoint's stem
     "Paddle": ("paddle", ".pdparams"),
@@ -104,7 +104,7 @@ def portraitnet_backend(
     backend: str, path: str, network_input: str, threads: int
 ) -> Callable[[int], NDArray[np.float32]]:
     """A function that runs PortraitNet on a batch of N network inputs of HEIGHTxWIDTH pixels."""
-    run_batch = load(path, backend, threads=threads).run_batch
+    run_batch = load_network(path, backend, threads=threads).run_batch
     shape = map(int, network_input.split("x"))
     picture = np.random.default_rng(0).standard_normal((1, 3, *shape), np.float32)
     batches = {}  # created on first use, because batches count as memory
