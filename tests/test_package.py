@@ -18,7 +18,7 @@ def environment(tmp_path_factory):
     source = folder / "source"  # a copy, because the build writes beside its sources
     for name in ("portraitnet", "weights"):
         shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source]
     subprocess.run(wheel, check=True)
@@ -33,6 +33,12 @@ def run(environment, folder, *words):
     return subprocess.run(
         [environment / "bin" / words[0], *words[1:]], cwd=folder, capture_output=True, text=True
     )
+
+
+def test_the_licence_and_the_notice_are_installed(environment):
+    for name in ("LICENSE", "NOTICE"):
+        [held] = environment.glob(f"lib/*/site-packages/portraitnet-*.dist-info/licenses/{name}")
+        assert held.read_text() == (ROOT / name).read_text()
 
 
 def test_the_command_cuts_a_person_out(environment, tmp_path):

@@ -265,7 +265,7 @@ def test_the_page_is_built_completely_or_not_at_all(model, tmp_path, monkeypatch
     monkeypatch.setattr(web, "LIBRARIES", {})  # packages are not installed in fast tests
     size = web.build(folder, model)
     built = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    extra = {"LICENSE", "_headers", "samples/README.md"}
+    extra = {"LICENSE", "NOTICE", "_headers", "samples/README.md"}
     assert built == set(web.page_files(model)) | extra
     assert size == sum((folder / name).stat().st_size for name in built)
     assert gzip.decompress((folder / "model.onnx.gz").read_bytes()) == b"the network"

@@ -316,7 +316,7 @@ def build(folder: Path, model: Path) -> int:
     policy = HEADERS["Content-Security-Policy"].rpartition(";")[
         0
     ]  # frame-ancestors works in headers only
-    files = page_files(model) | {"LICENSE": ROOT / "LICENSE"}
+    files = page_files(model) | {name: ROOT / name for name in ("LICENSE", "NOTICE")}
     files["samples/README.md"] = FOLDER / "samples" / "README.md"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
