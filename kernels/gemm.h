@@ -20,6 +20,15 @@ inline Float8 multiply_add(Float8 sum, BFloat16Pair a, Float8 line) {
 }
 #endif
 
+// Keeps the compiler from reading a vector from memory again at each of its uses: with 16 registers
+// it does, and the loads take longer than the products.
+template <class V>
+void keep_in_register(V& vector) {
+#ifdef __x86_64__
+  asm("" : "+v"(vector));
+#endif
+}
+
 // `out` (ROWS x VECTORS*lanes, at row i, column j) receives a (ROWS x k) times b (k x
 // VECTORS*lanes), summed in registers.
 template <int ROWS, int VECTORS, class V, class E, class Out>
@@ -33,7 +42,10 @@ void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b
   for (int p = 0; p < k; ++p) {
     V line[VECTORS];
 #pragma GCC unroll 3
-    for (int v = 0; v < VECTORS; ++v) line[v] = load<V>(b + p * b_row + v * LANES<V>);
+    for (int v = 0; v < VECTORS; ++v) {
+      line[v] = load<V>(b + p * b_row + v * LANES<V>);
+      keep_in_register(line[v]);
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 3
@@ -48,9 +60,20 @@ void tile(int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b
 template <int VECTORS, class V, class E, class Out>
 void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
            const Out& out, int j) {
+  constexpr int WIDTH = VECTORS * LANES<V>;
+  // The panel is read once for every few rows. Rows far apart share few sets of the cache, so they
+  // are copied next to each other.
+  if (m > 2 * TILE_ROWS && b_row != WIDTH) {
+    E* packed = reinterpret_cast<E*>(scratch<3>(size_t(k) * WIDTH));
+    for (int p = 0; p < k; ++p) std::memcpy(packed + p * WIDTH, b + p * b_row, WIDTH * sizeof(E));
+    b = packed;
+    b_row = WIDTH;
+  }
+  // A sum waits for its last product, so one vector needs more rows to keep the processor busy.
+  constexpr int ROWS = VECTORS == 1 ? 8 : TILE_ROWS;
   int64_t i = 0;
-  for (; i + TILE_ROWS <= m; i += TILE_ROWS)
-    tile<TILE_ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
+  for (; i + ROWS <= m; i += ROWS)
+    tile<ROWS, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
   for (; i + 4 <= m; i += 4)
     tile<4, VECTORS, V>(k, a + i * a_row, a_row, a_col, b, b_row, out, i, j);
   for (; i + 2 <= m; i += 2)
@@ -90,7 +113,7 @@ void gemm(int64_t m, int n, int k, const E* a, int64_t a_row, int64_t a_col, con
     if (gemm_by_tiles(m, n, k, a, a_row, a_col, b, b_row, out)) return;
 #endif
   int j = 0;
-  for (; j + 3 * LANE <= n; j += 3 * LANE)
+  for (; j + 3 * LANE <= n && n - j != 4 * LANE; j += 3 * LANE)  // 4 vectors are twice 2
     panel<3, Wide>(m, k, a, a_row, a_col, b + j, b_row, out, j);
   for (; j + 2 * LANE <= n; j += 2 * LANE)
     panel<2, Wide>(m, k, a, a_row, a_col, b + j, b_row, out, j);

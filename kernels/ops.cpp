@@ -69,24 +69,56 @@ Norm norm_of(const paddle::optional<Tensor>& tensor, float low, float high) {
   return norm;
 }
 
+// Mean and variance of each channel of y (count, channels).
+struct Statistics {
+  std::vector<double> mean, variance;
+  template <class Y>
+  Statistics(const Sums& sums, const Y* y, int64_t count)
+      : mean(sums.channels), variance(sums.channels) {
+    const int channels = sums.channels;
+    sums.total(mean.data(), variance.data());
+    for (int c = 0; c < channels; ++c) {
+      mean[c] /= count;
+      variance[c] = std::max(0.0, variance[c] / count - mean[c] * mean[c]);
+    }
+    // The few values of a small map may lie close together, far from 0. Then the squares, summed in
+    // float, have lost their difference.
+    if (count > FEW_VALUES) return;
+    std::fill(variance.begin(), variance.end(), 0);
+    for (int64_t i = 0; i < count * channels; ++i) {
+      const double distance = value(y[i]) - mean[i % channels];
+      variance[i % channels] += distance * distance / count;
+    }
+  }
+
+ private:
+  static constexpr int64_t FEW_VALUES = 64;
+  static float value(float y) { return y; }
+#ifdef __AVX512BF16__
+  static float value(BFloat16 y) {
+    const uint32_t bits = uint32_t(y.bits) << 16;
+    float out;
+    std::memcpy(&out, &bits, sizeof(out));
+    return out;
+  }
+#endif
+};
+
 // Mean and variance as scale and shift. In training they are those of the batch, and the running
 // statistics are updated; otherwise they are the running statistics.
-Tensor make_norm(const Sums& sums, int64_t count, const Tensor& gamma, const Tensor& beta,
+Tensor make_norm(const Statistics& batch, const Tensor& gamma, const Tensor& beta,
                  const Tensor& running_mean, const Tensor& running_variance, bool training,
                  float momentum, float epsilon) {
-  const int channels = sums.channels;
+  const int channels = int(batch.mean.size());
   Tensor out = empty({ROWS, channels});
   float* rows = out.data<float>();
   // Paddle's own batch_norm also writes its running statistics in place.
   float* old_mean = const_cast<float*>(running_mean.data<float>());
   float* old_variance = const_cast<float*>(running_variance.data<float>());
-  std::vector<double> one(channels), two(channels);
-  sums.total(one.data(), two.data());
   for (int c = 0; c < channels; ++c) {
     double mean = old_mean[c], variance = old_variance[c];
     if (training) {
-      mean = one[c] / count;
-      variance = std::max(0.0, two[c] / count - mean * mean);
+      mean = batch.mean[c], variance = batch.variance[c];
       old_mean[c] = momentum * old_mean[c] + (1 - momentum) * float(mean);
       old_variance[c] = momentum * old_variance[c] + (1 - momentum) * float(variance);
     }
@@ -157,6 +189,7 @@ std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>&
   if (kind == DEPTHWISE) y_shape = {shape[0], grid.out_height(), grid.out_width(), output_c};
   if (kind == STEM) y_shape = {shape[0], stem.out_height(), stem.out_width(), output_c};
   Tensor y = empty(y_shape, half ? paddle::DataType::BFLOAT16 : paddle::DataType::FLOAT32);
+  Tensor out_norm;
   Sums sums(output_c);
   with_types(is_half(x), half, [&](auto x_type, auto y_type) {
     using X = decltype(x_type);
@@ -170,9 +203,10 @@ std::vector<Tensor> ConvForward(const Tensor& x, const paddle::optional<Tensor>&
       depthwise_forward<1>(data<X>(x), in, w, grid, data<Y>(y), sums, threads);
     else
       depthwise_forward<2>(data<X>(x), in, w, grid, data<Y>(y), sums, threads);
+    out_norm = make_norm(Statistics(sums, data<Y>(y), y.numel() / output_c), gamma, beta,
+                         running_mean, running_variance, training, momentum, epsilon);
   });
-  return {y, make_norm(sums, y.numel() / output_c, gamma, beta, running_mean, running_variance,
-                       training, momentum, epsilon)};
+  return {y, out_norm};
 }
 
 // From the gradient dz of the normalised output with its sums to the gradient dx of the normalised

@@ -17,7 +17,7 @@ import losses
 from kernels import build
 from models import D_block, InvertedResidual, MobileNetV2, PortraitNet, PortraitNetLite
 from models.lite import BilinearUpsample
-from models.mobilenetv2 import STAGES, STEM
+from models.mobilenetv2 import STAGES, STEM, ConvBN
 from models.portraitnet import Upsample
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -503,6 +503,19 @@ def test_every_number_of_threads_gives_the_same_bits(operators, half):
             np.testing.assert_array_equal(a, b)
 
 
+def test_spread_of_few_values_far_from_zero(operators):
+    """Four values near 100: the float32 sums of their squares cannot show a variance of 1e-4."""
+    layer = ConvBN(8, 8, 1)
+    layer.conv.weight.set_value(paddle.eye(8).reshape([8, 8, 1, 1]))
+    x = 100 + 0.01 * paddle.randn([1, 2, 2, 8])
+    state = layer.conv.weight, layer.bn.weight, layer.bn.bias, layer.bn._mean, layer.bn._variance
+    pointwise, stride, no_limits = 0, 1, (-np.inf, np.inf)
+    settings = pointwise, stride, *no_limits, True, 0.9, 0.0, False, 1
+    _, norm = kernels._operators.conv_forward(x, None, *state, *settings)
+    spread = x.numpy().reshape(4, 8).astype(np.float64).std(0)
+    np.testing.assert_allclose(norm.numpy()[3], 1 / spread, rtol=1e-6)
+
+
 def test_rectangles_of_mixed_shapes_equal_stock():
     """One shape after another, as training on rectangles has them: no row is left over."""
     paddle.seed(0)
@@ -519,8 +532,8 @@ def test_rectangles_of_mixed_shapes_equal_stock():
         for ours, theirs, truth in steps:
             # At 64x32 BatchNorm divides by the spread of four numbers, which magnifies rounding:
             # the measure is what Paddle's own float32 kernels lose against float64 there. Sums in
-            # another order lose several times as much (2 to 7 times, with AVX2 as with AVX-512);
-            # a row that is left out, or counted twice, a thousand times.
+            # another order lose several times as much (1.5 to 5 times); a row that is left out, or
+            # counted twice, a thousand times.
             rounding = max(distance(theirs, truth), FLOAT32_STEP)
             assert distance(ours, truth) < 10 * rounding, (height, width)
 
