@@ -361,6 +361,16 @@ MUTATIONS = [
 ]
 
 
+def copy_tracked(copy: Path) -> None:
+    """Copy the files that git knows, as they are now, into a folder."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+
+
 def notices(mutation, copy):
     """Whether a test fails in a copy of the repository whose line is broken."""
     path = copy / mutation.file
@@ -388,15 +398,10 @@ def parse_args(argv=None):
 @command("mutations")
 def main(argv=None):
     args = parse_args(argv)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     unnoticed = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in filter(None, listed.stdout.split("\0")):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
+        copy_tracked(copy)
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         print(heading(["promise", "broken in", "test", "noticed"]))
         for mutation in MUTATIONS:

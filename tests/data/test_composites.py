@@ -58,6 +58,69 @@ def test_a_person_outside_changes_nothing():
     assert (image == 90).all() and not alpha.any()
 
 
+def scene(grey=90):
+    """An empty picture (100, 80) and its alpha."""
+    return np.full((100, 80, 3), grey, np.float32), np.zeros((100, 80), np.float32)
+
+
+@pytest.mark.parametrize("height, columns", [(30, 12), (10, 4)])
+def test_a_person_keeps_its_proportions(height, columns):
+    image, alpha = scene()
+    whole = np.full((60, 24, 4), RED, np.uint8)
+    composites.paste(image, alpha, whole, height, 40, 90, np.random.default_rng(0))
+    seen = np.nonzero(alpha > 0.5)
+    assert [np.ptp(axis) + 1 for axis in seen] == [height, columns] and seen[0].max() == 89
+
+
+def test_half_of_the_people_are_mirrored():
+    left, half = 0, person()
+    half[:, 12:] = 0
+    for seed in range(40):
+        image, alpha = scene()
+        composites.paste(image, alpha, half, 60, 40, 100, np.random.default_rng(seed))
+        left += alpha[:, :40].any()
+        assert alpha[:, :40].any() != alpha[:, 40:].any()
+    assert 10 < left < 30
+
+
+def test_a_person_comes_closer_to_the_light_of_its_place():
+    grey = np.full((60, 24, 4), (200, 200, 200, 255), np.uint8)
+    seen = []
+    for seed in range(40):
+        image, alpha = scene(50)
+        composites.paste(image, alpha, grey, 60, 40, 100, np.random.default_rng(seed))
+        seen.append(image[70, 40, 0])
+    # 0.8 to 1.15 times as bright, and up to (51 / 201)**0.45 = 0.54 of that in a dark place
+    assert 200 * 0.8 * 0.54 < min(seen) < 130 and 190 < max(seen) < 200 * 1.15
+
+
+def test_where_people_stand(monkeypatch):
+    found = []
+    monkeypatch.setattr(composites, "SIDE", 100)
+    monkeypatch.setattr(composites, "paste", lambda *arguments: found.append(arguments))
+    background, few, many = np.zeros((90, 90, 3), np.uint8), [], []
+    for seed in range(400):
+        found.clear()
+        composites.compose([person()], background, np.random.default_rng(seed))
+        height, width = found[0][0].shape[:2]
+        here = [(tall / height, center / width, bottom / height)
+                for _, _, _, tall, center, bottom, _ in found]  # fmt: skip
+        (few if len(here) == 1 else many).append(here)
+    assert 160 < len(few) < 240 and {len(here) for here in many} == {2, 3, 4}
+    alone = [center for ((_, center, _),) in few]
+    assert 0.15 <= min(alone) < 0.18 and 0.82 < max(alone) <= 0.85
+    for here in many:  # each in its own part of the picture
+        for place, center in enumerate(sorted(center for _, center, _ in here)):
+            assert place + 0.2 <= center * len(here) <= place + 0.8
+    feet = {True: [], False: []}
+    for tall, _, bottom in sum(few + many, []):
+        if tall < 0.9 * 0.75 or tall > 0.9 * 1.2:  # surely small, surely large
+            feet[tall < 0.9].append(bottom)
+            assert bottom >= min(1, 0.95 * tall)
+    assert 0.75 <= min(feet[True]) < 0.77 and 1 < max(feet[True]) <= 1.02
+    assert 1 <= min(feet[False]) < 1.02 and 1.3 < max(feet[False]) <= 0.4 + 0.75 * 1.5
+
+
 def test_a_composite_depends_on_its_generator_alone():
     background = np.random.default_rng(1).integers(0, 255, (200, 300, 3), np.uint8)
     made = [composites.compose([person()], background, np.random.default_rng(7)) for _ in range(2)]

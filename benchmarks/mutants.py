@@ -1,0 +1,339 @@
+"""Break random places of the library and see a test fail: python -m benchmarks.mutants
+
+Draws places of training/, data/, metrics/ and portraitnet/, breaks each in a copy of the
+repository's tracked files with a random mutation of cosmic-ray, and runs the tests that execute
+the broken line. One process imports the large packages once and forks for each mutant. Linux only.
+Needs `pip install cosmic-ray pytest-cov` besides requirements-dev.txt.
+"""
+
+import ast
+import contextlib
+import difflib
+import importlib
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from benchmarks.mutations import copy_tracked
+from portraitnet.cli import command, float_range, int_range, make_parser
+
+PARTS = ("training", "data", "metrics", "portraitnet")
+PACKAGES = ("paddle", "onnxruntime", "cv2", "pytest", "fastapi", "PIL.Image", "tqdm")
+MEMORY = 8 << 30  # bytes that a broken loop may take
+# The main process names the test by itself. The others' name is in pytest's variable.
+COVERAGE = """[run]
+source = {parts}
+data_file = {folder}/coverage
+concurrency = multiprocessing,thread
+context = ${{PYTEST_CURRENT_TEST-}}
+"""
+
+
+class Watch:
+    """Plugin of pytest: notes which test runs and how long each took, and ends one that hangs."""
+
+    def __init__(self, note: Path, limit: Callable[[str], float]):
+        self.note, self.limit = note, limit
+        self.seconds, self.failed = {}, set()
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.note.write_text(nodeid)
+        signal.alarm(math.ceil(self.limit(nodeid)))  # without a handler it ends the process
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+        if report.outcome != "passed":
+            self.failed.add(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        signal.alarm(60)
+
+
+def run_pytest(
+    copy: Path, arguments: list[str], note: Path, limit: Callable[[str], float], **environment: str
+) -> None:
+    """Run pytest in this process, which must be a fork of its own; end with its exit code."""
+    import resource  # not on Windows
+
+    import pytest
+
+    os.setsid()
+    os.chdir(copy)
+    os.environ.update(PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(copy), **environment)
+    sys.dont_write_bytecode = True
+    sys.path[0] = str(copy)
+    own = {path.stem for path in copy.iterdir()}
+    for name in list(sys.modules):  # the copy's modules are imported, not this repository's
+        if name.partition(".")[0] in own:
+            del sys.modules[name]
+    sys.modules["__main__"] = importlib.import_module("pytest.__main__")
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    with open(note.with_suffix(".log"), "w") as log, open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    watch = Watch(note, limit)
+    signal.alarm(100)
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[watch])
+    note.with_suffix(".json").write_text(json.dumps([watch.seconds, sorted(watch.failed)]))
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def forked(function: Callable, *arguments, **named) -> int:
+    """Call a function in a fork. Returns its exit code, or minus the signal that ended it."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        try:
+            function(*arguments, **named)
+        finally:
+            os._exit(3)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what the test had started
+
+
+def measure(folder: Path, copy: Path, tests: Iterable[str] = (), append: bool = False) -> None:
+    """Run the tests once and keep, in `folder`, which lines each executes and how long it takes.
+
+    Args:
+        tests: files of tests; all if there is none.
+        append: keep what an earlier run measured.
+    """
+    settings = folder / "coveragerc"
+    parts = ",".join(str(copy / part) for part in PARTS)
+    settings.write_text(COVERAGE.format(parts=parts, folder=folder))
+    before = json.loads((folder / "seconds.json").read_text()) if append else {}
+    arguments = ["--cov", f"--cov-config={settings}", "--cov-context=test", "--cov-report="]
+    arguments += ["--cov-append"] * append + list(tests)
+    note = folder / "measured"
+    # Subprocesses measure themselves; coverage's .pth file looks for this variable.
+    started = {"COVERAGE_PROCESS_START": str(settings)}
+    code = forked(run_pytest, copy, arguments, note, lambda _: 1200, **started)
+    if code not in (0, 1):
+        raise RuntimeError(f"The tests could not be measured, see {note.with_suffix('.log')}.")
+    combine = [sys.executable, "-m", "coverage", "combine", "-q", "--append"]
+    subprocess.run([*combine, f"--rcfile={settings}"], cwd=folder, check=False)
+    seconds, failed = json.loads(note.with_suffix(".json").read_text())
+    passed = {test: value for test, value in seconds.items() if test not in failed}
+    (folder / "seconds.json").write_text(json.dumps(before | passed))
+
+
+def statements(tree: ast.AST) -> Iterator[tuple[int, int, bool]]:
+    """First and last line of each statement, a block's without its body; whether an import runs it.
+
+    The statements inside a block come after it.
+    """
+
+    def visit(node, imported):
+        for child in ast.iter_child_nodes(node):
+            inside = imported and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if isinstance(child, (ast.stmt, ast.ExceptHandler)):
+                first = min(
+                    [child.lineno, *(d.lineno for d in getattr(child, "decorator_list", []))]
+                )
+                body = getattr(child, "body", None)
+                last = max(child.lineno, body[0].lineno - 1) if body else child.end_lineno
+                yield first, last, inside
+            yield from visit(child, inside)
+
+    yield from visit(tree, True)
+
+
+def annotations(tree: ast.AST) -> list[ast.expr]:
+    """The types of arguments, results and variables, which no test can see."""
+    found = []
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            found += [getattr(node, name)] if getattr(node, name, None) is not None else []
+    return found
+
+
+def list_mutants(copy: Path) -> list[list[dict]]:
+    """The mutants of every place: path, operator, occurrence, line, column."""
+    from cosmic_ray.commands.init import _all_work_items
+
+    paths = sorted(path for part in PARTS for path in (copy / part).rglob("*.py"))
+    places = {}
+    for path in paths:
+        lines = path.read_text().splitlines()
+        types = annotations(ast.parse(path.read_text()))
+        for item in _all_work_items([path], {}):
+            spec = item.mutations[0]
+            start, end = tuple(spec.start_pos), tuple(spec.end_pos)
+            if any(
+                (t.lineno, t.col_offset) <= start < (t.end_lineno, t.end_col_offset) for t in types
+            ):
+                continue
+            if "os.kill(" in lines[start[0] - 1]:  # a broken one could end any process
+                continue
+            mutant = {
+                "path": str(path.relative_to(copy)),
+                "operator": spec.operator_name,
+                "occurrence": spec.occurrence,
+                "line": start[0],
+                "column": start[1],
+            }
+            places.setdefault((path, start, end), []).append(mutant)
+    return list(places.values())
+
+
+def draw(copy: Path, count: int, seed: int) -> list[dict]:
+    """Random places of the code, and for each one of its mutants that compiles."""
+    rng = random.Random(seed)
+    places, drawn = list_mutants(copy), []
+    rng.shuffle(places)
+    while len(drawn) < count and places:
+        mutant = rng.choice(places.pop())
+        with contextlib.suppress(SyntaxError):
+            compile(mutate((copy / mutant["path"]).read_text(), mutant), mutant["path"], "exec")
+            drawn.append(mutant)
+    return drawn
+
+
+def mutate(text: str, mutant: dict) -> str:
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    return mutate_code(text, get_operator(mutant["operator"])(), mutant["occurrence"])
+
+
+class Choice:
+    """Which tests execute a line, those of the part's own test file first, then the fastest."""
+
+    def __init__(self, folder: Path, copy: Path):
+        from coverage import CoverageData
+
+        self.copy = copy
+        self.seconds = json.loads((folder / "seconds.json").read_text())
+        self.data = CoverageData(str(folder / "coverage"))
+        self.data.read()
+        self.trusted, self.refused = set(), set()  # pass, fail in an unbroken copy
+
+    def tests(self, path: str, line: int) -> list[str]:
+        file = self.copy / path
+        contexts = self.data.contexts_by_lineno(str(file))
+        spans = [s for s in statements(ast.parse(file.read_text())) if s[0] <= line <= s[1]]
+        first, last, imported = spans[-1]
+        # An import runs once, before or within any test: every test of the file may see its lines.
+        lines = contexts if imported else range(first, last + 1)
+        names = {c.split("|")[0].split(" (")[0] for n in lines for c in contexts.get(n, ())}
+        own = f"test_{file.stem}.py"
+        return sorted(
+            (names & self.seconds.keys()) - self.refused,
+            key=lambda name: (own not in name, self.seconds[name]),
+        )
+
+
+def run_mutant(mutant: dict, choice: Choice, folder: Path, budget: float) -> dict:
+    """Break one place and run its tests, at most `budget` seconds of them by their measured time.
+
+    Returns:
+        `mutant` with "noticed" (the test that failed or hung, or ""), "tests" (how many were
+        chosen), "left" (how many the budget left out) and "diff".
+    """
+    file, note = choice.copy / mutant["path"], folder / "running"
+    text = file.read_text()
+    broken = mutate(text, mutant)
+    tests = choice.tests(mutant["path"], mutant["line"])
+    chosen, total = [], 0.0
+    for test in tests:
+        total += choice.seconds[test]
+        if total > budget and chosen:
+            break
+        chosen.append(test)
+
+    def fails(code, tests):
+        note.write_text("")
+        file.write_text(code)
+        try:
+            limit = lambda test: 15 + 5 * choice.seconds.get(test, 0)  # noqa: E731
+            return forked(run_pytest, choice.copy, ["-x", *tests], note, limit) != 0
+        finally:
+            file.write_text(text)
+
+    noticed = ""
+    while chosen and fails(broken, chosen):
+        noticed = note.read_text() or "import"
+        until = chosen[: chosen.index(noticed) + 1] if noticed in chosen else chosen[:1]
+        if noticed in choice.trusted or not fails(text, until):
+            choice.trusted.add(noticed)
+            break
+        choice.refused.add(until[-1])
+        chosen = [test for test in chosen if test != until[-1]]
+        noticed = ""
+    changed = difflib.unified_diff(text.splitlines(), broken.splitlines(), n=0, lineterm="")
+    diff = [line for line in changed if line[:2] not in ("--", "++", "@@")]
+    return mutant | {
+        "noticed": noticed,
+        "tests": len(tests),
+        "left": len(tests) - len(chosen),
+        "diff": diff,
+    }
+
+
+def parse_args(argv=None):
+    parser = make_parser(
+        "Break random places of the library, and see a test fail.",
+        "python -m benchmarks.mutants --folder /tmp/mutants --count 300 --seed 1",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="of the copy, the measured tests and the results; a run that ended early continues",
+    )
+    parser.add_argument("--count", type=int_range(1), default=300, help="number of mutants")
+    parser.add_argument("--seed", type=int_range(0), default=1, help="of the draw")
+    parser.add_argument(
+        "--budget", type=float_range(1), default=60, help="seconds of tests for a mutant"
+    )
+    return parser.parse_args(argv)
+
+
+@command("mutants")
+def main(argv=None):
+    args = parse_args(argv)
+    folder = args.folder.resolve()
+    copy, results = folder / "copy", folder / "results.jsonl"
+    shutil.rmtree(copy, ignore_errors=True)
+    copy_tracked(copy)
+    for package in PACKAGES:
+        importlib.import_module(package)
+    if not (folder / "seconds.json").exists():
+        measure(folder, copy)
+    plan = folder / f"drawn_{args.count}_{args.seed}.json"
+    if not plan.exists():
+        plan.write_text(json.dumps(draw(copy, args.count, args.seed)))
+    drawn = json.loads(plan.read_text())
+    lines = results.read_text().splitlines() if results.exists() else []
+    done = [json.loads(line) for line in lines]
+    choice = Choice(folder, copy)
+    for mutant in drawn[len(done) :]:
+        started = time.monotonic()
+        done.append(run_mutant(mutant, choice, folder, args.budget))
+        done[-1]["seconds"] = round(time.monotonic() - started, 1)
+        with results.open("a") as file:
+            file.write(json.dumps(done[-1]) + "\n")
+    survivors = [mutant for mutant in done if not mutant["noticed"]]
+    for mutant in survivors:
+        print(
+            f"{mutant['path']}:{mutant['line']}: {mutant['tests']} tests, {mutant['left']} not run"
+        )
+        print(*mutant["diff"], sep="\n")
+    print(f"{len(done) - len(survivors)} of {len(done)} mutants were noticed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
