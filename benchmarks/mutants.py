@@ -9,7 +9,9 @@ Needs `pip install cosmic-ray pytest-cov` besides requirements-dev.txt.
 import ast
 import contextlib
 import difflib
+import gc
 import importlib
+import itertools
 import json
 import math
 import os
@@ -27,6 +29,8 @@ from portraitnet.cli import command, float_range, int_range, make_parser
 
 PARTS = ("training", "data", "metrics", "portraitnet")
 PACKAGES = ("paddle", "onnxruntime", "cv2", "pytest", "fastapi", "PIL.Image", "tqdm")
+QUICKLY = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+SECONDS = itertools.count(10**9)
 MEMORY = 8 << 30  # bytes that a broken loop may take
 # The main process names the test by itself. The others' name is in pytest's variable.
 COVERAGE = """[run]
@@ -35,6 +39,12 @@ data_file = {folder}/coverage
 concurrency = multiprocessing,thread
 context = ${{PYTEST_CURRENT_TEST-}}
 """
+
+
+def set_limit(seconds: float) -> None:
+    """End this process after so much of a core's time, or after a wait of five times as long."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # without a handler its signal ends the process
+    signal.alarm(math.ceil(5 * seconds))
 
 
 class Watch:
@@ -46,7 +56,7 @@ class Watch:
 
     def pytest_runtest_logstart(self, nodeid):
         self.note.write_text(nodeid)
-        signal.alarm(math.ceil(self.limit(nodeid)))  # without a handler it ends the process
+        set_limit(self.limit(nodeid))
 
     def pytest_runtest_logreport(self, report):
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
@@ -54,7 +64,7 @@ class Watch:
             self.failed.add(report.nodeid)
 
     def pytest_sessionfinish(self):
-        signal.alarm(60)
+        set_limit(60)
 
 
 def run_pytest(
@@ -67,8 +77,9 @@ def run_pytest(
 
     os.setsid()
     os.chdir(copy)
-    os.environ.update(PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=str(copy), **environment)
-    sys.dont_write_bytecode = True
+    os.environ.update(PYTHONPATH=str(copy), **environment)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests' bytecode is worth keeping
+    sys.dont_write_bytecode = False
     sys.path[0] = str(copy)
     own = {path.stem for path in copy.iterdir()}
     for name in list(sys.modules):  # the copy's modules are imported, not this repository's
@@ -81,7 +92,8 @@ def run_pytest(
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     watch = Watch(note, limit)
-    signal.alarm(100)
+    set_limit(60)
+    gc.freeze()  # a collection would copy every page that the forks share
     code = pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[watch])
     note.with_suffix(".json").write_text(json.dumps([watch.seconds, sorted(watch.failed)]))
     sys.stdout.flush()
@@ -209,6 +221,12 @@ def mutate(text: str, mutant: dict) -> str:
     return mutate_code(text, get_operator(mutant["operator"])(), mutant["occurrence"])
 
 
+def write_source(file: Path, code: str) -> None:
+    """Write a module so that Python's cached bytecode of another version is never taken for it."""
+    file.write_text(code)
+    os.utime(file, (next(SECONDS),) * 2)  # Python compares the second and the size
+
+
 class Choice:
     """Which tests execute a line, those of the part's own test file first, then the fastest."""
 
@@ -219,7 +237,7 @@ class Choice:
         self.seconds = json.loads((folder / "seconds.json").read_text())
         self.data = CoverageData(str(folder / "coverage"))
         self.data.read()
-        self.trusted, self.refused = set(), set()  # pass, fail in an unbroken copy
+        self.refused = set()  # fail in this order in an unbroken copy too
 
     def tests(self, path: str, line: int) -> list[str]:
         file = self.copy / path
@@ -240,8 +258,9 @@ def run_mutant(mutant: dict, choice: Choice, folder: Path, budget: float) -> dic
     """Break one place and run its tests, at most `budget` seconds of them by their measured time.
 
     Returns:
-        `mutant` with "noticed" (the test that failed or hung, or ""), "tests" (how many were
-        chosen), "left" (how many the budget left out) and "diff".
+        `mutant` with "noticed" (the test that failed or hung, or ""), "code" (how the tests ended;
+        negative: by which signal), "tests" (how many execute the line), "left" (how many of them
+        the budget left out) and "diff".
     """
     file, note = choice.copy / mutant["path"], folder / "running"
     text = file.read_text()
@@ -254,29 +273,20 @@ def run_mutant(mutant: dict, choice: Choice, folder: Path, budget: float) -> dic
             break
         chosen.append(test)
 
-    def fails(code, tests):
+    noticed, code = "", 0
+    if chosen:
         note.write_text("")
-        file.write_text(code)
-        try:
-            limit = lambda test: 15 + 5 * choice.seconds.get(test, 0)  # noqa: E731
-            return forked(run_pytest, choice.copy, ["-x", *tests], note, limit) != 0
-        finally:
-            file.write_text(text)
-
-    noticed = ""
-    while chosen and fails(broken, chosen):
-        noticed = note.read_text() or "import"
-        until = chosen[: chosen.index(noticed) + 1] if noticed in chosen else chosen[:1]
-        if noticed in choice.trusted or not fails(text, until):
-            choice.trusted.add(noticed)
-            break
-        choice.refused.add(until[-1])
-        chosen = [test for test in chosen if test != until[-1]]
-        noticed = ""
+        write_source(file, broken)
+        limits = {test: 15 + 5 * choice.seconds[test] for test in chosen}
+        code = forked(run_pytest, choice.copy, ["-x", *chosen], note, limits.get, **QUICKLY)
+        if code != 0:
+            noticed = note.read_text() or "import"
+        write_source(file, text)
     changed = difflib.unified_diff(text.splitlines(), broken.splitlines(), n=0, lineterm="")
     diff = [line for line in changed if line[:2] not in ("--", "++", "@@")]
     return mutant | {
         "noticed": noticed,
+        "code": code,
         "tests": len(tests),
         "left": len(tests) - len(chosen),
         "diff": diff,
@@ -326,6 +336,12 @@ def main(argv=None):
         done[-1]["seconds"] = round(time.monotonic() - started, 1)
         with results.open("a") as file:
             file.write(json.dumps(done[-1]) + "\n")
+    witnesses = sorted({mutant["noticed"] for mutant in done} & choice.seconds.keys())
+    forked(run_pytest, copy, witnesses, folder / "unbroken", lambda _: 600, **QUICKLY)
+    choice.refused = set(json.loads((folder / "unbroken.json").read_text())[1])
+    for i, mutant in enumerate(done):
+        if mutant["noticed"] in choice.refused:  # as it is: no sign of the mutant
+            done[i] = run_mutant(mutant, choice, folder, args.budget)
     survivors = [mutant for mutant in done if not mutant["noticed"]]
     for mutant in survivors:
         print(

@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 
 import portraitnet.matting as module
-from portraitnet.matting import closed_form, laplacian, matting, sure_regions, without_strays
+from portraitnet.matting import (
+    carry,
+    closed_form,
+    laplacian,
+    matting,
+    sure_regions,
+    without_strays,
+)
+from portraitnet.postprocess import color_fit
 
 HEIGHT, WIDTH = 120, 90
 
@@ -102,6 +110,22 @@ def test_large_photos_keep_their_size_and_their_person(portrait, monkeypatch):
     assert found.shape == alpha.shape
     assert np.abs(found - alpha).mean() < np.abs(probability - alpha).mean()
     assert cv2.connectedComponents((found > 0.5).astype(np.uint8))[0] == 2
+
+
+def test_alpha_is_carried_to_the_photo_in_tiles_as_in_one_piece(monkeypatch):
+    monkeypatch.setattr(module, "TILE", 32)
+    rng = np.random.default_rng(5)
+    work, image = (rng.integers(0, 256, (*s, 3), np.uint8) for s in ((22, 33), (66, 132)))
+    alpha = rng.uniform(0, 1, (22, 33)).astype(np.float32)
+    fit = cv2.merge(color_fit(work / np.float32(255), alpha, radius=1, epsilon=1e-4))
+    value = (cv2.resize(fit, (132, 66))[:, :, :3] * (image / 255)).sum(2)
+    value += cv2.resize(fit, (132, 66))[:, :, 3]
+    around = np.ones((3, 3), np.uint8)
+    low, high = (cv2.resize(of(alpha, around), (132, 66)) for of in (cv2.erode, cv2.dilate))
+    found = carry(alpha, work, image)
+    # cv2.warpAffine places a pixel to 1/32 of a pixel.
+    assert np.abs(found - np.clip(value, low, high)).mean() < 0.01
+    assert (carry(alpha, work, work) == alpha).all()
 
 
 def test_strays_go_and_denied_holes_close():

@@ -9,6 +9,7 @@ from portraitnet.geometry import resize
 from portraitnet.postprocess import (
     APPLY_SIDE,
     CLEAR,
+    color_fit,
     drop_doubtful,
     guided_upsample,
     without_specks,
@@ -136,3 +137,24 @@ def test_spikes_fall_to_the_threshold_or_the_coarse_answer():
     assert (np.delete(found, 20, 0) == np.delete(refined, 20, 0)).all()
     refined[30:60, 20:40] = 0.8  # a region this thick stays
     assert (without_spikes(refined, coarse)[35:55, 22:40] == refined[35:55, 22:40]).all()
+
+
+def test_a_color_fit_is_the_mean_of_the_regressions_around():
+    rng = np.random.default_rng(6)
+    guide = rng.uniform(0, 1, (7, 9, 3)).astype(np.float32)
+    probability = rng.uniform(0, 1, (7, 9)).astype(np.float32)
+    edge = ((1, 1), (1, 1))
+    colors = np.pad(guide, (*edge, (0, 0)), "symmetric").astype(float)
+    answers = np.pad(probability, edge, "symmetric").astype(float)
+    fits = np.empty((7, 9, 4))
+    for row, column in np.ndindex(7, 9):  # a ridge regression in each window of 3x3 pixels
+        c = colors[row : row + 3, column : column + 3].reshape(9, 3)
+        p = answers[row : row + 3, column : column + 3].ravel()
+        covariance = np.cov(c.T, bias=True) + 0.01 * np.eye(3)
+        slopes = np.linalg.solve(covariance, (c - c.mean(0)).T @ p / 9)
+        fits[row, column] = *slopes, p.mean() - slopes @ c.mean(0)
+    fits = np.pad(fits, (*edge, (0, 0)), "symmetric")
+    expected = sum(fits[y : y + 7, x : x + 9] for y, x in np.ndindex(3, 3)) / 9
+    found = cv2.merge(color_fit(guide, probability, radius=1, epsilon=0.01))
+    # float32, determinants of about 1e-4
+    assert np.abs(found - expected).max() < 1e-3
