@@ -93,7 +93,7 @@ def run_pytest(
         os.dup2(log.fileno(), 2)
     watch = Watch(note, limit)
     set_limit(60)
-    gc.freeze()  # a collection would copy every page that the forks share
+    gc.freeze()  # else a collection copies every page of memory
     code = pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[watch])
     note.with_suffix(".json").write_text(json.dumps([watch.seconds, sorted(watch.failed)]))
     sys.stdout.flush()
