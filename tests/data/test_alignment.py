@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import draw_blob
 
-from data.alignment import contour_offset, edge_profile, inset, inside_distance
+from data.alignment import REACH, contour_offset, edge_profile, inset, inside_distance
 
 
 def test_distances_are_signed_and_between_pixels():
@@ -18,8 +18,18 @@ def test_the_offset_of_contours_is_found(grow):
     assert contour_offset(profiles) == pytest.approx(grow, abs=0.3)  # grown by whole pixels, nearly
 
 
+def test_the_offset_is_the_centroid_of_what_exceeds_both_ends():
+    profile = np.full(2 * REACH, 0.1)
+    profile[-1], profile[REACH + 1], profile[REACH + 2] = 0.3, 1, 0.5
+    assert contour_offset([profile]) == pytest.approx((0.7 * 1.5 + 0.2 * 2.5) / 0.9)
+    assert contour_offset([profile[::-1]]) == pytest.approx(-(0.7 * 1.5 + 0.2 * 2.5) / 0.9)
+
+
 def test_no_profile_without_a_contour():
     image, mask = draw_blob(0)
+    thin = np.zeros_like(mask)
+    thin[:, 50:53] = 1
+    assert edge_profile(image, thin) is None
     assert edge_profile(image, np.zeros_like(mask)) is None
     assert edge_profile(image, np.ones_like(mask)) is None
     corner = np.zeros_like(mask)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portraitnet.cli import ROOT, Help, command, float_range, int_range
+from portraitnet.cli import ROOT, Help, command, float_range, height_by_width, int_range
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,13 @@ def test_everything_else_is_named(kind, text, message):
     with pytest.raises(argparse.ArgumentTypeError, match="must be .*") as error:
         kind(text)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["0x32", "32x0", "16x32", "33x32", "32x48", "32", "32x32x32"])
+def test_a_network_inputs_sides_are_multiples_of_32(text):
+    assert height_by_width("256x32") == (256, 32)
+    with pytest.raises(argparse.ArgumentTypeError, match="height x width in multiples of 32"):
+        height_by_width(text)
 
 
 def test_help_shows_a_default_where_there_is_one():

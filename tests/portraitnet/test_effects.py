@@ -71,6 +71,16 @@ def test_overlay_tints_by_hand():
     assert tinted[0, 5].tolist() == [125, 75, 100], "an outline where the frame cuts the person"
 
 
+def test_an_outline_is_as_wide_as_the_photo_is_large():
+    probability = np.zeros((1200, 9), np.float32)
+    probability[600:] = 1
+    image = np.zeros((1200, 9, 3), np.uint8)
+    tinted = effects.overlay(image, probability, color=(0, 0, 200), strength=0.25)[:, 4, 2]
+    rows = np.flatnonzero((tinted != 0) & (tinted != 50))
+    assert len(rows) == 3  # what 1200 / 300 = 4 rows enclose
+    assert rows[0] < 600 < rows[-1]
+
+
 def test_overlay_takes_what_the_training_log_gives():
     image = np.zeros((32, 32, 3), np.uint8)
     assert effects.overlay(image, np.ones((32, 32), np.float64)).shape == image.shape
@@ -90,6 +100,24 @@ def test_person_colors_leave_pure_pixels_alone():
     image, alpha = soft_disc()
     pure = (alpha == 0) | (alpha == 1)
     assert np.array_equal(effects.person_colors(image, alpha)[pure], image[pure])
+
+
+def test_a_black_person_stays_black():
+    _, alpha = soft_disc()
+    image = np.rint((1 - alpha[:, :, None]) * WALL).astype(np.uint8)
+    rim = (alpha > 0.1) & (alpha < 0.9)
+    assert effects.person_colors(image, alpha)[rim].min() == 0
+
+
+def test_colors_do_not_depend_on_the_side_they_come_from():
+    image, alpha = soft_disc(softness=6)
+    image = np.clip(image + np.random.default_rng(0).normal(0, 20, image.shape), 0, 255)
+    image, colors = image.astype(np.uint8), []
+    for flip in (slice(None), slice(None, None, -1)):
+        for axes in ((flip, slice(None)), (slice(None), flip)):
+            found = effects.person_colors(np.ascontiguousarray(image[axes]), alpha[axes].copy())
+            colors.append(found[axes].astype(int))
+    assert max(np.abs(each - colors[0]).max() for each in colors) <= 1  # rounding
 
 
 def test_replace_leaves_no_halo_of_the_old_wall():

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -48,3 +49,18 @@ def test_limited_shrinks_in_proportion_and_never_grows(side, size):
     assert limited(picture, side).shape == (*size, 3) == (*limited_size(40, 60, side), 3)
     assert (limited(picture, side) == 7).all()
     assert limited(picture, 61) is picture
+
+
+@pytest.mark.parametrize(
+    "shape, side, how",
+    [
+        ((40, 60), 45, cv2.INTER_LINEAR),
+        ((40, 60), 30, cv2.INTER_AREA),
+        ((3, 100), 50, cv2.INTER_AREA),  # to two rows of three, but to half of the columns
+    ],
+)
+def test_limited_averages_areas_from_the_half_on(shape, side, how):
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    height, width = limited_size(*shape, side)
+    expected = cv2.resize(picture, (width, height), interpolation=how)
+    assert np.array_equal(limited(picture, side), expected)

@@ -151,6 +151,20 @@ def test_the_size_in_the_oldest_header_of_a_bmp_is_read():
     assert images.decode_image(data, "a.bmp").shape == (2, 3, 3)
 
 
+@pytest.mark.parametrize("kind, number", [(3, ">Hxx"), (4, ">I")])
+def test_the_sides_of_a_big_endian_tiff_are_short_or_long(kind, number):
+    entries = [
+        struct.pack(">HHI", 256 + i, kind, 1) + struct.pack(number, side)
+        for i, side in enumerate((60, 40))
+    ]
+    data = b"MM\0*" + struct.pack(">IH", 8, 2) + b"".join(entries) + bytes(4)
+    assert images.picture_size(data) == (60, 40)
+
+
+def test_another_riff_file_is_no_picture():
+    assert images.picture_size(b"RIFF\x40\0\0\0WAVEfmt " + bytes(64)) is None
+
+
 def segments(jpeg):
     """The marker segments of a JPEG before its first scan, and the rest from the scan on."""
     found, place = [], 2
@@ -172,6 +186,10 @@ def test_a_jpegs_size_is_in_its_frame_header_and_no_other_segment():
     assert tables and cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) is not None
     assert images.picture_size(jpeg) == (60, 40)
     assert images.picture_size(jpeg[:2] + arithmetic + jpeg[2:]) == (60, 40)
+    reserved = b"\xff\xbf\x00\x04\x00\x10"
+    assert images.picture_size(jpeg[:2] + reserved + jpeg[2:]) == (60, 40)
+    last = jpeg.replace(b"\xff\xc0\x00\x11", b"\xff\xcf\x00\x11")  # the last kind of frame
+    assert last != jpeg and images.picture_size(last) == (60, 40)
     padded = jpeg[:2] + b"\xff\xff" + jpeg[2:]
     assert images.picture_size(padded) == (60, 40)
 
@@ -183,6 +201,16 @@ def test_unreadable_files_are_named(tmp_path, content, read):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="bad.jpg is not a readable picture"):
         read(path)
+
+
+def test_heic_without_its_package_says_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    images._register_heic.cache_clear()
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(ValueError, match="HEIC needs `pip install pillow-heif`"):
+        images.read_image(path)
+    images._register_heic.cache_clear()
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -203,6 +231,7 @@ ENCODINGS = {
     "colored class": np.dstack([CLEAR, CLEAR, MASK * 128]),
     "cut-out": np.dstack([CLEAR, CLEAR, CLEAR, MASK * 255]),
     "opaque RGBA": np.dstack([MASK * 255] * 3 + [OPAQUE]),
+    "opaque red": np.dstack([CLEAR, CLEAR, MASK * 255, OPAQUE]),
 }
 
 

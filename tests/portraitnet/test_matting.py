@@ -59,12 +59,13 @@ def test_rows_are_those_of_levins_equation():
     assert np.abs(rows - expected).max() < 1e-4
 
 
-def test_closed_form_solves_the_system():
+@pytest.mark.parametrize("height", [6, 3])
+def test_closed_form_solves_the_system(height):
     rng = np.random.default_rng(2)
-    image = rng.integers(0, 256, (6, 7, 3), np.uint8)
-    alpha = np.zeros((6, 7), np.float32)
+    image = rng.integers(0, 256, (height, 7, 3), np.uint8)
+    alpha = np.zeros((height, 7), np.float32)
     alpha[:, :3] = 1
-    unknown = np.zeros((6, 7), bool)
+    unknown = np.zeros((height, 7), bool)
     unknown[:, 2:5] = True
     solved = closed_form(image, alpha, unknown, epsilon=1e-2, tolerance=0)
     dense, inside = dense_laplacian(image, 1e-2), unknown.ravel()
@@ -80,6 +81,22 @@ def test_a_strong_prior_keeps_the_first_guess():
     prior = np.full((8, 8), 1e6, np.float32)
     solved = closed_form(image, guess, np.ones((8, 8), bool), prior=prior)
     assert np.abs(solved - guess).max() < 1e-3
+
+
+def test_what_is_solved_stays():
+    image = np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)
+    unknown = np.zeros((8, 8), bool)
+    unknown[2:6, 2:6] = True
+    assert not closed_form(image, np.zeros((8, 8), np.float32), unknown).any()
+
+
+def test_the_unknown_band_is_as_wide_on_every_side():
+    probability = np.zeros((100, 100), np.float32)
+    probability[30:70, 20:80] = 1
+    person, background = sure_regions(probability)
+    assert person[31:69, 21:79].all() and person.sum() == 38 * 58  # 0.75 % of 100 pixels
+    assert not background[29:71, 20:80].any() and not background[30:70, 19:81].any()
+    assert background.sum() == 100**2 - 42 * 60 - 40 * 2  # 1 %, round
 
 
 def test_nothing_unknown_changes_nothing():
@@ -142,3 +159,5 @@ def test_strays_go_and_denied_holes_close():
     found = without_strays(alpha, person, probability)
     assert found[4, 15] == 0 and found[4, 4] == 1 and found[7, 4] == 0
     assert found[0, 0] == 1
+    alpha[0, 5] = 0.7
+    assert without_strays(alpha, person, probability)[0, 5] == np.float32(0.7)

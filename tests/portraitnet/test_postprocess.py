@@ -9,9 +9,11 @@ from portraitnet.geometry import resize
 from portraitnet.postprocess import (
     APPLY_SIDE,
     CLEAR,
+    GUIDE_SIDE,
     color_fit,
     drop_doubtful,
     guided_upsample,
+    small_guide,
     without_specks,
     without_spikes,
 )
@@ -34,6 +36,12 @@ def test_a_network_that_is_unsure_of_everything_shows_its_largest_region():
     unsure[50:60, 50:60] = 0.9  # one sure person: the doubtful region goes, however large
     kept = drop_doubtful(unsure)
     assert not kept[10:40, 10:40].any() and kept[55, 55] == np.float32(0.9)
+
+
+def test_a_sure_person_may_be_small():
+    probability = np.full((64, 64), 0.1, np.float32)
+    probability[20:30, 8:28] = 0.95  # 200 of 4096 pixels: less than LARGE_AREA
+    assert np.array_equal(drop_doubtful(probability), probability)
 
 
 def test_a_person_is_kept_and_doubtful_regions_beside_are_removed():
@@ -77,6 +85,24 @@ def test_upsampling_stays_between_0_and_1():
     assert refined.min() >= 0 and refined.max() <= 1
 
 
+def test_upsampling_stays_between_the_answers_around():
+    """At GUIDE_SIDE nothing is resized: the bounds are the least and the greatest of 3x3 pixels."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (GUIDE_SIDE, 80, 3), np.uint8)
+    answer = np.zeros((GUIDE_SIDE, 80), np.float32)
+    answer[40:, 30:] = 1
+    refined, around = guided_upsample(answer, image), np.ones((3, 3), np.uint8)
+    assert (refined >= cv2.erode(answer, around) - 1e-6).all()
+    assert (refined <= cv2.dilate(answer, around) + 1e-6).all()
+    assert 0.1 < refined[40:, 30:].min() < 0.9, "this photo tests nothing"
+
+
+def test_the_guide_is_the_photo_at_112_pixels_from_0_to_1():
+    guide = small_guide(np.full((560, 280, 3), 255, np.uint8))
+    assert guide.shape == (112, 56, 3) and guide.dtype == np.float32
+    assert (guide == 1).all()
+
+
 def test_upsampling_moves_the_mask_to_the_edge_of_the_photo():
     """A mask a few pixels off, and coarse, is drawn to where the photo changes."""
     image, mask = draw_portrait(np.random.default_rng(3), 640, 480)
@@ -109,6 +135,16 @@ def test_specks_that_the_network_did_not_see_go():
     coarse[3, 3], coarse[40, 40] = 0.9, 0.1  # now the network saw both
     found = without_specks(refined.copy(), coarse) > 0.5
     assert found[3, 3] and not found[40, 40] and found[20, 0]
+
+
+def test_a_speck_needs_more_than_a_little_support():
+    coarse = np.full((50, 50), 0.1, np.float32)
+    coarse[10:] = 0.9
+    refined = coarse.copy()
+    refined[3, 3], refined[40, 40] = 0.9, 0.1
+    coarse[3, 3], coarse[40, 40] = 0.7, 0.3  # 0.2 beyond THRESHOLD, less than SUPPORT
+    found = without_specks(refined, coarse) > 0.5
+    assert not found[3, 3] and found[40, 40]
 
 
 def test_a_faint_speck_becomes_transparent():

@@ -9,6 +9,8 @@ from metrics import SELECTION
 from models import PortraitNet
 from portraitnet.effects import overlay
 from portraitnet.geometry import letterbox
+from portraitnet.predictor import Predictor
+from training.checkpoints import runner
 from training.plots import PANEL_SIDE, _ticks, draw_curves, draw_panel
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -31,6 +33,8 @@ def test_each_curve_goes_where_its_figures_go():
     assert [y for _, y in loss] == [40, 220, 130], "3 is on top, 1 below, 2 in the middle"
     assert a[0][1] > a[1][1] > a[2][1] and b[0][1] == b[2][1] == a[1][1]
     assert mean[1] == a[1]
+    lines = ElementTree.fromstring(draw_curves(history)).iter(f"{SVG}line")
+    assert {(each.get("x1"), each.get("x2")) for each in lines} == {("64", "544")}
 
 
 def test_one_epoch_a_missing_figure_and_an_odd_name_are_drawn_too():
@@ -52,9 +56,14 @@ def test_ticks_are_round(low, high, ticks):
 
 def test_the_panel_shows_the_truth_below_the_masks(tmp_path):
     dataset = PortraitDataset(draw_data_root(tmp_path / "drawn", val=3), "val")
-    panel = draw_panel(PortraitNet(width=0.25), dataset)
+    model = PortraitNet(width=0.25)
+    panel = draw_panel(model, dataset)
     assert panel.shape == (2 * PANEL_SIDE, 3 * PANEL_SIDE, 3)
     image, truth = dataset.photo(1)
     expected = letterbox(overlay(image, truth.astype(np.float32)), PANEL_SIDE)[0][:, :, ::-1]
     assert np.array_equal(panel[PANEL_SIDE:, PANEL_SIDE : 2 * PANEL_SIDE], expected)
     assert not np.array_equal(panel[:PANEL_SIDE], panel[PANEL_SIDE:])
+    images = [dataset.photo(i)[0] for i in range(3)]
+    plain = Predictor.of(runner(model), refine=False).probabilities(images)
+    expected = letterbox(overlay(image, plain[1]), PANEL_SIDE)[0][:, :, ::-1]
+    assert np.array_equal(panel[:PANEL_SIDE, PANEL_SIDE : 2 * PANEL_SIDE], expected)

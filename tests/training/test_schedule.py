@@ -33,6 +33,7 @@ def test_geometry_falls_evenly_to_its_final_strength():
     strengths = [course.geometry_strength(epoch) for epoch in range(5)]
     assert strengths == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
     assert schedule(1, final_geometry=0.2).geometry_strength(0) == 1
+    assert schedule(2, final_geometry=0.2).geometry_strength(1) == pytest.approx(0.2)
     assert [schedule(3).geometry_strength(epoch) for epoch in range(3)] == [1, 1, 1]
 
 
