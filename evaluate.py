@@ -5,9 +5,11 @@ python evaluate.py --model_path output/model_59.pdparams --batch_size 32 --log_i
 """
 
 import argparse
+import copy
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -123,6 +125,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         scores: Scores of all photos that could be read.
+        unrefined: the same of the network's answers without refinement and without the scores of
+            the matting, if asked for.
         seconds: time that the predictor took.
         failed: {index: error} of unreadable photos.
     """
@@ -130,6 +134,7 @@ class Evaluation(NamedTuple):
     scores: Scores
     seconds: float
     failed: dict[int, Exception]
+    unrefined: Scores | None = None
 
 
 def evaluate(
@@ -138,6 +143,7 @@ def evaluate(
     batch_size: int = 32,
     log_iter: int = 0,
     vary: Vary | None = None,
+    unrefined: bool = False,
 ) -> Evaluation:
     """Score every readable photo of a data set and print the progress.
 
@@ -147,8 +153,11 @@ def evaluate(
         batch_size: photos in a batch.
         log_iter: iterations between progress lines; 0 for none.
         vary: function of an image and its index that corrupts the image first, or None.
+        unrefined: whether to score the same answers without refinement too.
     """
     seconds, iterations, failed = 0.0, 0, {}
+    plain, masks, bilinear = Scores() if unrefined else None, deque(), copy.copy(predictor)
+    bilinear.refine = False
 
     def readable_photos() -> Iterator[tuple[Image, Mask | Probability]]:
         for index in range(len(dataset)):
@@ -157,14 +166,20 @@ def evaluate(
             except FAILURES as error:
                 failed[index] = error
             else:
+                masks.append(mask)
                 yield image if vary is None else vary(image, index), mask
 
     def probabilities(images):
         nonlocal seconds
         began = time.perf_counter()
-        answers = predictor.probabilities(images)
+        answers = predictor.run([predictor.prepare(image) for image in images])
+        restored = [predictor.restore(*each) for each in zip(answers, images)]
         seconds += time.perf_counter() - began
-        return answers
+        for answer, image in zip(answers, images):
+            mask = masks.popleft()
+            if plain is not None:
+                plain.add(bilinear.restore(answer, image), mask)
+        return restored
 
     def progress(scores):
         nonlocal iterations
@@ -173,7 +188,7 @@ def evaluate(
             print(f"iter {iterations - 1} {short(scores.summary())}", flush=True)
 
     scores = score(probabilities, readable_photos(), batch_size, matting=True, progress=progress)
-    return Evaluation(scores, seconds, failed)
+    return Evaluation(scores, seconds, failed, plain)
 
 
 def short(summary: dict[str, float]) -> str:
@@ -218,7 +233,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, dataset in sets.items():
         message = f"{name}: {len(dataset)} photos of {args.split}, {model_path} with"
         print(*dataset.notes, f"{message} {predictor.backend}", sep="\n")
-        scores, seconds, failed = evaluate(predictor, dataset, args.batch_size, args.log_iter, vary)
+        known = args.refine and predictor.backend == "paddle"  # a checkpoint's, from its training
+        scores, seconds, failed, unrefined = evaluate(
+            predictor, dataset, args.batch_size, args.log_iter, vary, unrefined=known
+        )
         count, failures = len(scores.photo_scores), failures + len(failed)
         for index, error in failed.items():
             failure = Failure(dataset.pairs[index].image_path, str(error))
@@ -229,11 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         latency = 1000 * seconds / count
         print(f"eval: {short(summary)}, {latency:.1f} ms a photo")
         print_table(summary, intervals)
-        if args.refine and predictor.backend == "paddle":  # a checkpoint, whose scores are known
-            plain = Predictor.of(predictor.run_batch, predictor.size, refine=False)
-            unrefined = evaluate(plain, dataset, args.batch_size, vary=vary).scores.summary()
-            print(f"without refinement, as train.py prints it: {epoch_scores(unrefined)}")
-            report["unrefined"] = report.get("unrefined", {}) | {name: unrefined}
+        if unrefined is not None:
+            plain = unrefined.summary()
+            print(f"without refinement, as train.py prints it: {epoch_scores(plain)}")
+            report["unrefined"] = report.get("unrefined", {}) | {name: plain}
         report["lists"][name] = {"photos": count, "failed": len(failed), "milliseconds": latency}
         report["lists"][name] |= {"scores": summary, "intervals": intervals}
         if name in sheets:

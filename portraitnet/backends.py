@@ -199,6 +199,13 @@ def check_model_file(model_path: str | Path, backend: str) -> None:
     check_sha256(Path(model_path))
 
 
+class PerThread(threading.local):
+    """What each thread has of its own: `value`, which `make` gives when the thread asks first."""
+
+    def __init__(self, make: Callable):
+        self.value = make()
+
+
 def import_paddle() -> ModuleType:
     """Paddle, without its advice to install ccache; the only place that silences it."""
     warnings.filterwarnings("ignore", message="No ccache found")
@@ -232,12 +239,10 @@ def load_inference(model_path, threads):
         predictor = inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError) as error:
         raise damaged(model_path, error) from None
-    threads_own = threading.local()  # a predictor of Paddle serves one thread
+    threads_own = PerThread(predictor.clone)  # a predictor of Paddle serves one thread
 
     def run_batch(batch):
-        if not hasattr(threads_own, "predictor"):
-            threads_own.predictor = predictor.clone()
-        own = threads_own.predictor
+        own = threads_own.value
         own.get_input_handle(own.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(batch))
         own.run()
         return own.get_output_handle(own.get_output_names()[0]).copy_to_cpu()
@@ -308,7 +313,7 @@ def load_openvino(model_path, threads):
     metadata = ["framework", "size"]  # where OpenVINO keeps the metadata of an ONNX file
     size = model.get_rt_info(metadata).value if model.has_rt_info(metadata) else SIZE
     size = check_size(model_path, size)
-    compiling, threads_own = threading.Lock(), threading.local()
+    compiling, requests = threading.Lock(), PerThread(dict)
 
     @lru_cache(SHAPES_KEPT)
     def compiled(height, width):
@@ -318,7 +323,7 @@ def load_openvino(model_path, threads):
 
     def request(height, width):
         """This thread's own request: one that threads share mixes up their photos."""
-        own = threads_own.__dict__.setdefault("requests", {})
+        own = requests.value
         with compiling:
             network = compiled(height, width)
         if own.get((height, width), (None,))[0] is not network:
@@ -343,7 +348,9 @@ def load_openvino(model_path, threads):
 def load_litert(model_path, threads):
     """See `load`."""
     content = model_path.read_bytes()  # all interpreters run one file, even if it is replaced
-    interpreter = litert_interpreter(model_path, content, threads)
+    # An interpreter keeps one input and one output.
+    threads_own = PerThread(lambda: litert_interpreter(model_path, content, threads))
+    interpreter = threads_own.value
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     # Any side of an input with four axes can be resized.
     fixed = False if [len(each["shape"]) for each in inputs + outputs] == [4, 4] else None
@@ -352,13 +359,9 @@ def load_litert(model_path, threads):
     metadata = litert_metadata(model_path, content)
     size = check_size(model_path, metadata.get("size", SIZE))
     given, answer = inputs[0]["index"], outputs[0]["index"]
-    threads_own = threading.local()  # an interpreter keeps one input and one output
-    threads_own.interpreter = interpreter
 
     def run_batch(batch):
-        if not hasattr(threads_own, "interpreter"):
-            threads_own.interpreter = litert_interpreter(model_path, content, threads)
-        own, answers = threads_own.interpreter, []
+        own, answers = threads_own.value, []
         # One photo at a time: a batch costs memory and is no faster. A new shape costs 1.5 ms.
         shape = [1, *batch.shape[2:], 3]
         try:
@@ -370,7 +373,8 @@ def load_litert(model_path, threads):
                 own.invoke()
                 answers.append(own.get_tensor(answer)[..., 0])
         except (ValueError, RuntimeError) as error:
-            del threads_own.interpreter  # its memory may not fit its shapes
+            # The memory of this one may not fit its shapes.
+            threads_own.value = litert_interpreter(model_path, content, threads)
             raise damaged(model_path, error) from None
         return np.concatenate(answers)
 

@@ -10,14 +10,21 @@ from benchmarks import robustness
 from data.portraits import PortraitDataset
 from metrics import PROTOCOLS
 from portraitnet.effects import LABEL_HEIGHT, MARGIN
+from portraitnet.predictor import Predictor
 from transforms import degrade_photo
 
 
 class ColorPredictor:
     """Calls red pixels person, which is right for drawn portraits; the interface of Predictor."""
 
-    def probabilities(self, images):
-        return [self.probability(image) for image in images]
+    def prepare(self, image):
+        return image
+
+    def run(self, inputs):
+        return [self.probability(image) for image in inputs]
+
+    def restore(self, probability, image):
+        return probability
 
     def probability(self, image):
         image = cv2.blur(image, (3, 3)).astype(np.float32)
@@ -34,12 +41,28 @@ def drawn(tmp_path_factory):
 
 def test_right_masks_score_high_and_inverted_ones_low(drawn):
     dataset = PortraitDataset(str(drawn[0]), "test")
-    scores, seconds, _ = evaluate.evaluate(ColorPredictor(), dataset, batch_size=2)
+    scores, seconds, _, unrefined = evaluate.evaluate(ColorPredictor(), dataset, batch_size=2)
+    assert unrefined is None
     values = scores.summary()
     assert len(scores.photo_scores) == 5 and seconds > 0
     assert values["miou_raw"] > 0.95 and values["boundary_iou"] > 0.8
     inverted = evaluate.evaluate(ColorPredictor(), dataset, vary=lambda image, i: 255 - image)[0]
     assert inverted.summary()["miou_raw"] < 0.1
+
+
+def test_the_network_runs_once_for_refined_and_unrefined_scores(drawn):
+    dataset, ran = PortraitDataset(str(drawn[0]), "test"), []
+
+    def red(batch):
+        ran.extend(batch)
+        return np.float32(batch[:, 2] > batch[:, 0])
+
+    refined = evaluate.evaluate(Predictor.of(red), dataset, batch_size=2, unrefined=True)
+    assert len(ran) == 5
+    plain = evaluate.evaluate(Predictor.of(red, refine=False), dataset).scores.summary()
+    unrefined = refined.unrefined.summary()
+    assert unrefined == {name: plain[name] for name in unrefined}
+    assert unrefined["boundary_iou"] != refined.scores.summary()["boundary_iou"]
 
 
 def test_batch_size_changes_nothing(drawn):

@@ -144,7 +144,7 @@ def test_thunder_is_the_encoder_of_width_1_75(tmp_path, photos, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     assert movenet.main([str(folder), "--photos", str(photos), "--variant", "thunder"]) == 0
     path = tmp_path / "mobilenetv2_person_175.pdparams"
-    monkeypatch.setattr(weights, "PERSON_175", path)
+    monkeypatch.setitem(weights.PERSONS, 1.75, path)
     model = PortraitNet(width=1.75)
     assert str(path) in load_pretrained(model, "person")
     stored = graph[f"{FIRST}block_16_project/Conv2D_weights"]
@@ -220,12 +220,13 @@ def test_a_folder_without_photos_and_wrong_usage_are_reported(tmp_path, capsys):
 
 def test_person_is_the_file_in_weights(monkeypatch, tmp_path):
     model = PortraitNet()
-    assert str(weights.PERSON) in load_pretrained(model, "person")
-    assert weights.PERSON.name in (weights.PERSON.parent / "SHA256SUMS").read_text()
-    monkeypatch.setattr(weights, "PERSON", tmp_path / "none.pdparams")
+    path = weights.PERSONS[1.0]
+    assert str(path) in load_pretrained(model, "person")
+    assert path.name in (path.parent / "SHA256SUMS").read_text()
+    monkeypatch.setitem(weights.PERSONS, 1.0, tmp_path / "none.pdparams")
     with pytest.raises(FileNotFoundError, match="none.pdparams: restore it.*python -m models.mov"):
         load_pretrained(model, "person")
-    monkeypatch.setattr(weights, "PERSON_175", tmp_path / "wide.pdparams")
+    monkeypatch.setitem(weights.PERSONS, 1.75, tmp_path / "wide.pdparams")
     with pytest.raises(
         FileNotFoundError, match="wide.pdparams: .*models.movenet --variant thunder"
     ):

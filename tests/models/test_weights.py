@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from models import PortraitNet
+from models import PortraitNet, PortraitNetLite
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, encoder_state
 from models.weights import (
     load_model,
@@ -167,3 +167,9 @@ def test_several_checkpoints_start_at_their_mean(tmp_path):
         assert np.allclose(tensor.numpy(), mean, atol=1e-6)
     with pytest.raises(FileNotFoundError, match="There is no weights file imagenet"):
         load_pretrained(model, paths[0], "imagenet")
+
+
+def test_the_encoder_of_people_is_advised_only_where_there_is_one():
+    assert "--pretrained person" in load_pretrained(PortraitNet(), "none")
+    for model in (PortraitNet(width=0.5), PortraitNetLite()):
+        assert load_pretrained(model, "none") == "Starting from random weights."
