@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from portraitnet import jobs
 from portraitnet.jobs import Failure, Task, find_photos, without_clashes
 
 
@@ -65,6 +66,18 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse_closed)
+    found, unread = find_photos([tmp_path])
+    assert [path.name for path, _ in found] == ["b.png"]
+    assert unread == [Failure(tmp_path / "closed", "Permission denied")]
+
+
+def test_a_file_without_a_pictures_name_that_cannot_be_opened_is_a_failure(tmp_path, monkeypatch):
+    touch(tmp_path / "closed", tmp_path / "b.png")
+
+    def refuse(path, mode):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(jobs, "open", refuse, raising=False)
     found, unread = find_photos([tmp_path])
     assert [path.name for path, _ in found] == ["b.png"]
     assert unread == [Failure(tmp_path / "closed", "Permission denied")]

@@ -112,6 +112,8 @@ def test_matting_is_far_closer_than_the_blurred_answer(portrait):
     assert np.abs(found - alpha).mean() < 0.3 * np.abs(probability - alpha).mean()
     person, background = sure_regions(probability)
     assert (found[person] == 1).all() and (found[background] == 0).all()
+    mixed = [((each > 0.2) & (each < 0.8)).sum() for each in (found, alpha)]
+    assert mixed[0] > 0.5 * mixed[1] > 20, "the rim is solved, not cut"
 
 
 @pytest.mark.parametrize("value", [0, 1])

@@ -1,3 +1,6 @@
+import sys
+import types
+
 import cv2
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from conftest import draw_data_root
 import train
 from data.lists import Pair
 from models.weights import read_state
-from training.distillation import ISNet, Teacher, load_teacher
+from training.distillation import ISNet, MediaPipeSelfie, Teacher, load_teacher
 
 SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --log_iter 1".split()
 
@@ -83,6 +86,48 @@ def salient_file(path, channels=3, side=64):
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 15)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+class RedOfFourPixels:
+    """In place of LiteRT's interpreter: the red of a photo's four by four pixels."""
+
+    def __init__(self, path, num_threads):
+        assert num_threads == 1, "many processes label at the same time"
+
+    def allocate_tensors(self):
+        self.input = None
+
+    def get_input_details(self):
+        return [{"index": 7, "shape": np.array((1, 4, 4, 3))}]
+
+    def get_output_details(self):
+        return [{"index": 9}]
+
+    def set_tensor(self, index, value):
+        assert index == 7 and value.shape == (1, 4, 4, 3) and value.dtype == np.float32
+        self.input = value
+
+    def invoke(self):
+        self.output = self.input[..., :1]
+
+    def get_tensor(self, index):
+        assert index == 9
+        return self.output
+
+
+def test_mediapipes_network_sees_rgb_from_0_to_1_and_answers_at_the_photos_size(
+    tmp_path, monkeypatch
+):
+    interpreter = types.SimpleNamespace(Interpreter=RedOfFourPixels)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", interpreter)
+    (tmp_path / "a.tflite").touch()
+    image = np.zeros((16, 8, 3), np.uint8)
+    image[8:, :, 2] = 255
+    image[:8, :, 0] = 255
+    (found,) = MediaPipeSelfie(tmp_path / "a.tflite").probabilities([image])
+    assert found.shape == (16, 8) and found.min() == 0 and found.max() == 1
+    assert (found[:6] == 0).all() and (found[10:] == 1).all()
 
 
 def test_a_salient_object_has_its_size_and_place_in_the_photo(tmp_path):

@@ -194,19 +194,19 @@ def test_within_an_epoch_the_order_of_the_photos_is_fixed(now, photos):
 
 
 def test_a_folder_holds_one_training(tmp_path):
-    with lock_output(tmp_path / "new", resume=False):
-        assert lock(tmp_path / "new" / "lock", wait=False) is None
+    with lock_output(tmp_path / "runs" / "new", resume=False):
+        assert lock(tmp_path / "runs" / "new" / "lock", wait=False) is None
         with (
             pytest.raises(FileExistsError, match="Another training is writing to .*new"),
-            lock_output(tmp_path / "new", resume=True),
+            lock_output(tmp_path / "runs" / "new", resume=True),
         ):
             pass
-    (tmp_path / "new" / RESUME_FILE).touch()
-    with lock_output(tmp_path / "new", resume=True):
+    (tmp_path / "runs" / "new" / RESUME_FILE).touch()
+    with lock_output(tmp_path / "runs" / "new", resume=True):
         pass
     with (
         pytest.raises(FileExistsError, match="holds another training: continue it with --resume"),
-        lock_output(tmp_path / "new", resume=False),
+        lock_output(tmp_path / "runs" / "new", resume=False),
     ):
         pass
 
