@@ -61,8 +61,8 @@ template <int VECTORS, class V, class E, class Out>
 void panel(int64_t m, int k, const E* a, int64_t a_row, int64_t a_col, const E* b, int64_t b_row,
            const Out& out, int j) {
   constexpr int WIDTH = VECTORS * LANES<V>;
-  // The panel is read once for every few rows. Rows far apart share few sets of the cache, so they
-  // are copied next to each other.
+  // The panel is read once for every few rows. Rows far apart push each other out of the cache:
+  // they are copied next to each other.
   if (m > 2 * TILE_ROWS && b_row != WIDTH) {
     E* packed = reinterpret_cast<E*>(scratch<3>(size_t(k) * WIDTH));
     for (int p = 0; p < k; ++p) std::memcpy(packed + p * WIDTH, b + p * b_row, WIDTH * sizeof(E));

@@ -21,6 +21,7 @@ from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
 from portraitnet.backgrounds import COLORS, read_background
 from portraitnet.cli import command, float_range, int_range, make_parser, shard
 from portraitnet.effects import EFFECTS, WITH_ALPHA, Layers, Options
+from portraitnet.files import is_whole
 from portraitnet.images import (
     MAX_PIXELS,
     OPAQUE,
@@ -36,7 +37,7 @@ from portraitnet.images import (
 )
 from portraitnet.jobs import Failure, Task, find_photos, in_shard, without_clashes
 from portraitnet.matting import METHODS
-from portraitnet.parallel import Outcome, core_count, in_processes, outcomes
+from portraitnet.parallel import Outcome, core_count, in_processes, keep_memory, outcomes
 from portraitnet.postprocess import MIN_PERSON_MEAN
 from portraitnet.predictor import Predictor
 from portraitnet.server.__main__ import serve
@@ -292,6 +293,7 @@ def run_command(argv, program, open_predictor):
     if argv[:1] == ["serve"]:
         return serve(argv[1:], open_predictor)
     args = parse_args(argv, program)
+    keep_memory()
     if args.output == PIPE and sys.stdout.isatty():
         message = "stdout is a terminal: redirect it (`> person.png`) or give --output a file."
         print(f"{program}: {message}", file=sys.stderr)
@@ -307,7 +309,7 @@ def run_command(argv, program, open_predictor):
     count = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
     tasks, refused = tasks[rank::count], refused[rank::count]
     if args.skip_existing:
-        todo = [task for task in tasks if not all(result.exists() for result in task.results)]
+        todo = [task for task in tasks if not all(map(is_whole, task.results))]
         print(f"{len(tasks) - len(todo)} photos skipped: their results exist.", file=log)
         tasks = todo
     processes = max(1, min(core_count(), len(tasks) // PROCESS_PHOTOS))

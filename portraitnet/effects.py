@@ -251,16 +251,16 @@ def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) 
     """
     small = limited(image, side).astype(np.float32)
     small_alpha = resize(alpha, *small.shape[:2])
-    person = background = small
-    for fraction in (FAR, NEAR):
+    weights = [cv2.pow(part, PURITY) for part in (small_alpha, 1 - small_alpha)]
+
+    def means(person, background, fraction):
         window = (2 * max(1, round(fraction * max(small.shape))) + 1,) * 2
+        layers = zip((person, background), weights)
+        return (_mean(*layer, lambda plane: cv2.blur(plane, window)) for layer in layers)
 
-        def box(plane, window=window):
-            return cv2.blur(plane, window)
-
-        person_mean = _mean(person, small_alpha**PURITY, box)
-        background = _mean(background, (1 - small_alpha) ** PURITY, box)
-        person = _unmix(small, small_alpha[:, :, None], person_mean, background)
+    person_mean, background = means(small, small, FAR)
+    person = _unmix(small, cv2.merge([small_alpha] * 3), person_mean, background)
+    person_mean, background = means(person, background, NEAR)
 
     mixed = np.flatnonzero((alpha > 0) & (alpha < 1))
 
@@ -271,22 +271,25 @@ def person_colors(image: np.ndarray, alpha: np.ndarray, side: int = COLOR_SIDE) 
         pick(resize(np.rint(plane).astype(np.uint8), *image.shape[:2]))
         for plane in (person_mean, background)
     )
-    weight = alpha.reshape(-1, 1).take(mixed, axis=0)
+    weight = np.repeat(alpha.reshape(-1, 1).take(mixed, axis=0), 3, axis=1)
     colors = image.copy()
     colors.reshape(-1, 3)[mixed] = np.rint(_unmix(pick(image), weight, person_mean, background))
     return colors
 
 
 def _unmix(color, alpha, person, background):
-    unexplained = color - alpha * person - (1 - alpha) * background
+    """The person's colours, corrected by what the mixture leaves unexplained; all of one shape."""
+    unexplained = color - background
+    unexplained -= alpha * (person - background)
     return np.clip(person + alpha * unexplained, 0, 255)
 
 
 def _mean(color, weight, blur):
     """Weighted mean of (h, w, 3) colours by (h, w) weights in the window of `blur`, float32."""
-    # The little constant makes it the plain mean where every weight in the window is 0.
-    weight = weight + np.float32(1e-4)
-    return blur(color * weight[:, :, None]) / blur(weight)[:, :, None]
+    # The little constant makes it the plain mean where every weight in the window is 0. A plane for
+    # each colour, because arrays of one shape are multiplied several times as fast.
+    planes = cv2.merge([weight + np.float32(1e-4)] * 3)
+    return blur(color * planes) / blur(planes)
 
 
 def _blend(front, back, weight):

@@ -171,10 +171,15 @@ def add_sha256(paths: Iterable[Path]) -> None:
     write_whole(sums, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
+def write_whole(path: str | Path, data: bytes, durable: bool = True) -> None:
     """Write bytes, whole or not at all."""
-    with whole_file(path) as temporary:
+    with whole_file(path, durable) as temporary:
         temporary.write_bytes(data)
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file is there with content; a power cut can leave an empty one."""
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def write_json(path: str | Path, value: object) -> None:

@@ -381,7 +381,9 @@ def write_image(path: str | Path, image: Image, keep: Iterable[str | Path] = ())
     """
     path = Path(path)
     refuse_inputs(path, keep)
-    write_whole(path, encode_image(path, image))
+    # The disk is not waited for, which would take longer than the photo: after a power cut the file
+    # may be empty, and --skip_existing takes an empty result for none.
+    write_whole(path, encode_image(path, image), durable=False)
 
 
 def can_write(path: str | Path) -> bool:

@@ -24,7 +24,7 @@ from portraitnet.backends import AUTO, BACKENDS, MODEL_HELP
 from portraitnet.cli import STOPPED, command, float_range, int_range, make_parser
 from portraitnet.effects import EFFECTS
 from portraitnet.jobs import Failure, Task, without_clashes
-from portraitnet.parallel import FAILURES
+from portraitnet.parallel import FAILURES, keep_memory
 from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 
@@ -219,6 +219,7 @@ def plan(
 @command("apps.video")
 def main(argv=None):
     args = parse_args(argv)
+    keep_memory()
     predictor = open_predictor(args.model_path, args.backend, args.refine)
     look = args.blur / 100, args.smooth
     if args.camera is not None:
