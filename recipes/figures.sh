@@ -65,6 +65,7 @@ for threads in "_one 1" " 2"; do
         --torch_python "$torch" --no-stock --threads "${threads#* }" --rounds 3 --steps 2
 done
 figures inference_$instructions python -m benchmarks.infer_speed --mediapipe mediapipe
+figures backend_choice_$instructions python -m benchmarks.backend_choice
 figures inference_lite_$instructions python -m benchmarks.infer_speed --mediapipe mediapipe \
     --threads 1 --inputs 224x224 160x160 160x128 --only lite --rounds 25 --batch_size 2
 figures "mobile costs" python -m benchmarks.infer_speed --mediapipe mediapipe --threads 1 \
