@@ -5,6 +5,7 @@ orientation of pictures with an alpha channel.
 """
 
 import io
+import re
 import struct
 from collections.abc import Iterable
 from functools import cache
@@ -110,6 +111,7 @@ def is_picture(data: bytes) -> bool:
         data.startswith(starts)
         or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
         or (data[4:8] == b"ftyp" and data[8:12] in brands)
+        or re.match(rb"P[1-6]\s[\d#]", data) is not None
     )
 
 

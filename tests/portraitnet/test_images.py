@@ -408,7 +408,7 @@ def test_a_pipe_is_read_like_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "ending", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif", ".avif", ".jp2"]
+    "ending", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".gif", ".avif", ".jp2", ".ppm"]
 )
 def test_a_picture_is_known_by_its_content(tmp_path, ending):
     if not images.can_write(f"a{ending}"):
@@ -416,4 +416,5 @@ def test_a_picture_is_known_by_its_content(tmp_path, ending):
     data = images.encode_image(f"a{ending}", np.full((64, 64, 3), 90, np.uint8))
     assert images.is_picture(data)
     assert not images.is_picture(b"# a text of some length\n")
+    assert not images.is_picture(b"P1 is a pawn at its start")
     assert images.decode_image(data, "no ending").shape == (64, 64, 3)
