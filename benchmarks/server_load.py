@@ -3,6 +3,7 @@
 `--soak 20000` sends that many requests instead and prints the memory of the server's processes.
 """
 
+import argparse
 import contextlib
 import http.client
 import itertools
@@ -20,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.table import heading, row
-from portraitnet.__main__ import decode, restore
+from portraitnet.__main__ import decode, predict
 from portraitnet.cli import command, float_range, int_range, make_parser
 from portraitnet.effects import EFFECTS
 from portraitnet.images import encode_image
-from portraitnet.jobs import find_photos
-from portraitnet.parallel import become_worker, core_count, outcomes
+from portraitnet.jobs import Task, find_photos
+from portraitnet.parallel import become_worker, core_count
 from portraitnet.predictor import Predictor
 from portraitnet.server.__main__ import MAX_PIXELS
 from portraitnet.server.answers import FORMATS, Request, open_answers, parse_parameters
@@ -82,27 +83,20 @@ def loop(photos, args, ready, go, counts):
 
 def micro_batches(photos, args):
     """Photos a second of one process with batches of BATCH; threads read and write beside it."""
-    cores = core_count()
-    predictor = Predictor(backend="onnx", threads=cores)
-    # The server's function in three parts, of which the middle one takes a whole batch.
+    predictor = Predictor(backend="onnx", threads=core_count())
     arguments, form = parse_parameters(args.mode, (("format", args.format),))
+    arguments = argparse.Namespace(**vars(arguments) | {"batch_size": BATCH})
 
-    def prepare(photo):
-        image, layers = decode(photo, "photo", MAX_PIXELS)
-        return image, layers, predictor.prepare(image)
+    def read(photo, max_pixels):
+        return decode(photo, "photo", max_pixels)
 
-    def network(prepared):
-        return predictor.run([network_input for *_, network_input in prepared])
+    def write(name, picture):
+        if form != "json":
+            encode_image(name, picture)
 
-    def finish(photo, prepared, answer):
-        image, layers, _ = prepared
-        probability, options = restore(predictor, answer, image, layers, arguments)
-        picture = EFFECTS[args.mode](image, probability, options)
-        return encode_image(f"a.{form}", picture) if form != "json" else picture
-
+    tasks = (Task(photo, [f"a.{form}"]) for photo in itertools.cycle(photos))
     begin = time.perf_counter()
-    endless = itertools.cycle(photos)
-    done = outcomes(endless, prepare, network, finish, cores, depth=BATCH, batch_size=BATCH)
+    done = predict(tasks, predictor, arguments, read, write)
     with contextlib.closing(done):
         for count, outcome in enumerate(done):
             assert outcome.error is None, outcome.error

@@ -207,8 +207,14 @@ def write(path, picture):
     sys.stdout.buffer.flush()
 
 
-def predict(tasks, predictor, args):
+def predict(tasks, predictor, args, read=read, write=write):
     """Write the results of each task.
+
+    Args:
+        tasks: any number of Task.
+        predictor: the network.
+        args: of `parse_args`.
+        read, write: what opens a task's path and takes its pictures; see the functions above.
 
     Yields:
         Outcome of a task, its result Found.
