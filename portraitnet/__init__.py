@@ -20,7 +20,7 @@ from portraitnet.effects import blur, cut_out, grey, matte, overlay, replace
 from portraitnet.images import decode_image, encode_image, mask_of, read_image, write_image
 from portraitnet.predictor import Predictor
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 __all__ = [
     "Predictor",
     "blur",

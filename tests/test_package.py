@@ -1,5 +1,6 @@
 """The wheel, in an environment of its own without Paddle."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,15 @@ from pathlib import Path
 import cv2
 import pytest
 
+import portraitnet
+
 ROOT = Path(__file__).parent.parent
+
+
+def test_the_version_stands_in_one_place_and_others_agree():
+    changes, citation = ((ROOT / name).read_text() for name in ("CHANGELOG.md", "CITATION.cff"))
+    assert re.search(r"^## (.*)$", changes, re.M)[1] == portraitnet.__version__
+    assert re.search(r"^version: (.*)$", citation, re.M)[1] == portraitnet.__version__
 
 
 @pytest.fixture(scope="module")
