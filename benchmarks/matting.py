@@ -44,7 +44,6 @@ MIXED = 0.02  # an alpha is mixed between this and one less this
 WALL = (64, 177, 0)  # BGR, behind the cut-outs
 # Of `eroded and feathered`: pixels of a photo of 600x800.
 ERODED, FEATHER = 2, 2.0
-LARGE_SIZE = 352  # input size whose answer is averaged with the default one's, for one more row
 
 SCORES = {
     "SAD, band": "sum of |alpha - truth| over the unknown band, thousands",
@@ -163,17 +162,10 @@ def eroded_and_feathered(image, probability):
 
 def methods(model_path, mediapipe):
     """Name -> (function of an image -> what it starts from, function of both -> alpha)."""
-    predictors = [open_predictor(model_path, size=size, threads=1) for size in (None, LARGE_SIZE)]
-
-    def answers(image):
-        return [each.run([each.prepare(image)])[0] for each in predictors]
+    predictor = open_predictor(model_path, threads=1)
 
     def answer(image):
-        return drop_doubtful(predictors[0].run([predictors[0].prepare(image)])[0])
-
-    def mean_answer(image):
-        usual, large = answers(image)
-        return drop_doubtful((cv2.resize(usual, large.shape[::-1]) + large) / 2)
+        return drop_doubtful(predictor.run([predictor.prepare(image)])[0])
 
     def full_size(found, image):
         return cv2.resize(found, image.shape[1::-1])
@@ -186,14 +178,6 @@ def methods(model_path, mediapipe):
             lambda image, found: eroded_and_feathered(image, guided_upsample(found, image)),
         ),
         "hair": (answer, lambda image, found: matting(image, full_size(found, image))),
-        "fast, two input sizes": (
-            mean_answer,
-            lambda image, found: matte(guided_upsample(found, image)),
-        ),
-        "hair, two input sizes": (
-            mean_answer,
-            lambda image, found: matting(image, full_size(found, image)),
-        ),
     }
     if mediapipe:
 
