@@ -106,3 +106,15 @@ def test_intervals_hold_the_score_and_shrink_with_more_photos():
             assert narrow_high - narrow_low < 0.5 * (high - low)
     iou = few.intervals()["person_iou_full"]  # photos score 1 and 0.5: mean of 8 fair coins
     assert iou == pytest.approx((0.5625, 0.9375), abs=0.07)
+
+
+def test_intervals_leave_a_fortieth_out_on_each_side():
+    mask = square(60, 10, 10, 40, 40)
+    many = scored((mask, mask), (square(60, 10, 10, 40, 20), mask))
+    for counts in (many.raw_counts, many.smoothed_counts, many.photo_scores):
+        counts *= 512
+    # The mean of 1024 photos with a standard deviation of 0.25 is nearly normal. Of 2000 means,
+    # a fortieth ends within 0.0005, one standard deviation.
+    low, high = many.intervals()["person_iou_full"]
+    reach = 1.96 * 0.25 / 1024**0.5
+    assert (low, high) == pytest.approx((0.75 - reach, 0.75 + reach), abs=1e-3)

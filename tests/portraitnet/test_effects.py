@@ -214,3 +214,15 @@ def test_a_round_picture_loses_its_wall_and_gets_no_rim():
     assert not result[:, :36, 3].any()
     rim = (alpha > 0) & (alpha < 255) & (columns > 8)
     assert np.array_equal(result[rim][:, :3], colors[rim]) and result[rim][:, 3].max() > 100
+
+
+def test_beside_a_transparent_pixel_the_colors_are_the_files():
+    image = np.random.default_rng(0).integers(100, 200, (40, 40, 3), np.uint8)
+    black, given = np.zeros_like(image), np.full((40, 40), 255, np.uint8)
+    given[20, 20] = 0
+    half = np.full((40, 40), 0.5, np.float32)
+    layers = effects.Layers(black, given)
+    colors, alpha = effects.person_layers(image, None, layers=layers, alpha=half)
+    own = ~colors.any(axis=2)
+    assert own[19:22, 19:22].all() and own.sum() == 9
+    assert alpha[20, 20] == 0 and alpha.sum() == 0.5 * (40**2 - 1)
