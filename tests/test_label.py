@@ -140,6 +140,12 @@ def test_a_salient_object_joins_where_it_is_the_person():
     assert joined[25, 26] > 127 > alone[25, 26] and joined[10, 10] == alone[10, 10]
 
 
+def test_one_half_is_no_person_where_networks_are_compared():
+    person = np.full((40, 30), 0.8, np.float32)
+    both = [Says(person), Says(np.full_like(person, 0.5))]
+    assert draft_mask(both, np.zeros((40, 30, 3), np.uint8)).agreement == 0
+
+
 def test_a_folder_becomes_a_data_root(models, tmp_path, capsys):
     photos = [draw(tmp_path / "in" / name, i) for i, name in enumerate(["a.jpg", "sub/b 1.png"])]
     assert run(tmp_path / "in", "--output", tmp_path / "out", model=models["one"]) == 0

@@ -11,7 +11,7 @@ import pytest
 from conftest import draw_portrait, save_random_weights
 
 from portraitnet import backends
-from portraitnet.backends import BACKENDS, Backend, choose, is_installed, load
+from portraitnet.backends import BACKENDS, Backend, check_size, choose, is_installed, load
 from portraitnet.files import add_sha256
 from training.checkpoints import open_predictor
 
@@ -266,6 +266,10 @@ def model_file(folder, backend, value=0.5, size=None):
         metadata = {} if size is None else {"size": size}
         return litert_file(folder / "net.tflite", value, metadata=metadata)
     return onnx_file(folder / "net.onnx", value, size=size)
+
+
+def test_an_input_size_has_up_to_four_digits():
+    assert [check_size("a.onnx", text) for text in ("32", "1024", 224)] == [32, 1024, 224]
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino", "litert"])

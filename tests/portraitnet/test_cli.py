@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from portraitnet.cli import ROOT, Help, command, float_range, height_by_width, int_range
+from portraitnet.cli import (
+    ROOT,
+    Help,
+    command,
+    float_range,
+    height_by_width,
+    int_range,
+    make_parser,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +63,18 @@ def test_a_network_inputs_sides_are_multiples_of_32(text):
     assert height_by_width("256x32") == (256, 32)
     with pytest.raises(argparse.ArgumentTypeError, match="height x width in multiples of 32"):
         height_by_width(text)
+
+
+@pytest.mark.parametrize(
+    "example, name",
+    [
+        ("python -m data.composites cutouts/", "python -m data.composites"),
+        ("python train.py --lite", "train.py"),
+        ("portraitnet photo.jpg", "portraitnet"),
+    ],
+)
+def test_a_usage_line_names_the_command_as_its_example_calls_it(example, name):
+    assert make_parser("It works.", example).prog == name
 
 
 def test_help_shows_a_default_where_there_is_one():

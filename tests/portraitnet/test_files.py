@@ -82,3 +82,11 @@ def test_a_place_is_looked_at_before_the_work(tmp_path):
     with pytest.raises(IsADirectoryError) as error:
         check_writable(tmp_path)
     assert error.value.filename == str(tmp_path)
+
+
+def test_a_folder_is_searched_for_partial_files_once_a_process(tmp_path, monkeypatch):
+    searched, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: searched.append(path) or listdir(path))
+    for name in ("a", "b", "c"):
+        write_whole(tmp_path / name, b"")
+    assert searched == [tmp_path]

@@ -147,6 +147,13 @@ def test_a_speck_needs_more_than_a_little_support():
     assert not found[3, 3] and found[40, 40]
 
 
+def test_the_rim_of_a_hole_is_no_speck():
+    coarse = np.full((200, 200), 0.6, np.float32)
+    refined = coarse.copy()
+    refined[100, 100], coarse[100, 100] = 0.2, 0.1  # a hole that the network saw
+    assert np.array_equal(without_specks(refined.copy(), coarse), refined)
+
+
 def test_a_faint_speck_becomes_transparent():
     coarse = np.full((50, 50), 0.1, np.float32)
     refined = coarse.copy()
