@@ -124,3 +124,11 @@ def test_different_sizes_of_photo_and_mask_are_an_error(data_root):
     for read in (read_pair, decode):
         with pytest.raises(ValueError, match=message):
             read(*paths)
+
+
+def test_a_mask_is_hard_unless_it_is_called_soft(soft_root):
+    paths = soft_root / "photo.png", soft_root / "mask.png"
+    _, hard = read_pair(*paths)
+    _, soft = read_pair(*paths, soft=True)
+    assert hard.dtype == np.uint8 and set(np.unique(hard)) == {0, 1}
+    assert soft.dtype == np.float32 and np.unique(soft) == pytest.approx([0, 0.4, 1])

@@ -132,6 +132,7 @@ def installed(monkeypatch, *names):
 def test_auto_takes_the_fastest_that_is_installed(monkeypatch):
     installed(monkeypatch, "paddle", "inference", "onnx", "openvino")
     assert choose("a/b.onnx") == (Path("a/b.onnx"), "openvino", None)
+    assert choose("a/b.onnx", photos=1)[1] == "onnx", "it starts fastest"
     assert choose("a/b.pdparams")[1] == "paddle"
     assert choose("a/b.pdiparams")[1] == "inference"
     installed(monkeypatch, "onnx")

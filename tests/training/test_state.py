@@ -63,6 +63,16 @@ def test_a_step_takes_its_learning_rate_and_clears_the_gradients():
     assert weight.grad is None or not weight.grad.numpy().any()
 
 
+@pytest.mark.parametrize("processes, shared", [(1, 0), (2, 1)])
+def test_gradients_are_shared_as_soon_as_there_are_two_processes(monkeypatch, processes, shared):
+    calls = []
+    monkeypatch.setattr(state_module, "average_gradients", lambda *each: calls.append(each))
+    layer = one_number(2.0)
+    state = TrainingState(layer, None, 0.0, None, None, world=processes)
+    state.backward(3 * layer.weight.sum(), "stop")
+    assert layer.weight.grad.item() == 3 and calls == [(layer, "stop")] * shared
+
+
 @pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (8, 0.5), (71, 0.8), (1000, 0.8)])
 def test_averaged_weights_warm_up(step, decay):
     """The decay is (1 + step) / (10 + step) until it reaches --ema: 0 becomes 1 - decay."""
