@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -42,8 +43,9 @@ def files(folder):
 
 def test_one_photo_gets_its_overlay_and_a_line(model_path, tmp_path, capsys):
     photo = draw(tmp_path / "me.jpg")
-    before = photo.read_bytes()
+    before, started = photo.read_bytes(), time.perf_counter()
     assert run(model_path, photo) == 0
+    seconds = time.perf_counter() - started
     image = read_image(photo)
     probability = open_predictor(model_path).probability(image)
     written = cv2.imread(str(tmp_path / "me_overlay.png"))
@@ -53,8 +55,14 @@ def test_one_photo_gets_its_overlay_and_a_line(model_path, tmp_path, capsys):
     assert f"me_overlay.png: {fraction:.1%} person, " in message.out and message.out.endswith(
         " ms\n"
     )
+    assert 0 <= float(message.out.split()[-2]) < 1000 * seconds
     assert photo.read_bytes() == before and files(tmp_path) == ["me.jpg", "me_overlay.png"]
     assert "photo/s" not in message.err, "a progress bar for one photo"
+
+
+def test_two_photos_get_a_progress_bar(model_path, tmp_path, capsys):
+    assert run(model_path, draw(tmp_path / "a.png"), draw(tmp_path / "b.png", 1)) == 0
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_a_folder_is_searched_and_its_tree_kept(model_path, tmp_path, capsys):

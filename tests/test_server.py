@@ -394,6 +394,9 @@ def test_a_server_that_cannot_start_says_why(tmp_path, capsys):
     with command.listen("127.0.0.1", 0) as taken:
         assert command.main(["--port", str(taken.getsockname()[1])]) == 1
     assert "give another --host or --port" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--workers", "0"])
+    assert "must be a whole number from 1 to 1024, not '0'" in capsys.readouterr().err
 
 
 # The application alone, with workers that do what a test says.

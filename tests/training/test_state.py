@@ -173,6 +173,19 @@ def test_what_cannot_be_resumed_is_named(tmp_path):
         small_state().load({}, tmp_path)
 
 
+def test_a_state_that_the_optimizer_does_not_take_is_named(tmp_path, monkeypatch):
+    """As of another release of Paddle."""
+    small_state().save({}, tmp_path)
+    state = small_state()
+
+    def refuse(values):
+        raise KeyError("LR_Scheduler")
+
+    monkeypatch.setattr(state.optimizer, "set_state_dict", refuse)
+    with pytest.raises(ValueError, match="holds no state of this optimizer .*LR_Scheduler"):
+        state.load({}, tmp_path)
+
+
 def compare(batch, now, before, photos="same"):
     state = TrainingState(None, None, 0.0, None, None, photos="same")
     return state.compare(now, {"batch": batch, "args": before, "photos": photos, "epoch": 3})
