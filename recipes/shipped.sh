@@ -8,7 +8,7 @@
 # epochs of 52, after which the next may start), 86 minutes, 23 minutes (4 of 20 epochs, on a
 # processor with AMX), 77, 110, 53 and 60; then 16, 58, 16, 83, 15, 29, 14, 83, 50, 39, 15 and 14.
 # Reaches: a person IoU of 97.38 % on EG1800's validation list, 95.50 % on Picsart's and 95.78 % on
-# People's.
+# People's, with the guided upsampling of 2026-11-28 (weights/README.md has the scores of today's).
 #
 # The trainings of 2026-11-24 to 2026-11-28 ran with other flags; since then
 # - flags were renamed (CHANGELOG.md has the table);
