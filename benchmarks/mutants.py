@@ -10,6 +10,7 @@ import ast
 import contextlib
 import difflib
 import gc
+import hashlib
 import importlib
 import itertools
 import json
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.mutations import copy_tracked
+from benchmarks.mutations import ROOT, copy_tracked
 from portraitnet.cli import command, float_range, int_range, make_parser
 
 PARTS = ("training", "data", "metrics", "portraitnet")
@@ -172,11 +173,15 @@ def annotations(tree: ast.AST) -> list[ast.expr]:
     return found
 
 
+def sources(root: Path, part: str) -> list[Path]:
+    return sorted((root / part).rglob("*.py"))
+
+
 def list_mutants(copy: Path) -> list[list[dict]]:
     """The mutants of every place: path, operator, occurrence, line, column."""
     from cosmic_ray.commands.init import _all_work_items
 
-    paths = sorted(path for part in PARTS for path in (copy / part).rglob("*.py"))
+    paths = sorted(path for part in PARTS for path in sources(copy, part))
     places = {}
     for path in paths:
         lines = path.read_text().splitlines()
@@ -248,6 +253,8 @@ class Choice:
         lines = contexts if imported else range(first, last + 1)
         names = {c.split("|")[0].split(" (")[0] for n in lines for c in contexts.get(n, ())}
         own = f"test_{file.stem}.py"
+        # The server's processes are killed with what they measured.
+        names = names or {name for name in self.seconds if f"test_{file.parent.name}.py" in name}
         return sorted(
             (names & self.seconds.keys()) - self.refused,
             key=lambda name: (own not in name, self.seconds[name]),
@@ -277,8 +284,11 @@ def run_mutant(mutant: dict, choice: Choice, folder: Path, budget: float) -> dic
     if chosen:
         note.write_text("")
         write_source(file, broken)
-        limits = {test: 15 + 5 * choice.seconds[test] for test in chosen}
-        code = forked(run_pytest, choice.copy, ["-x", *chosen], note, limits.get, **QUICKLY)
+
+        def limit(test):
+            return 15 + 5 * choice.seconds.get(test, 0)
+
+        code = forked(run_pytest, choice.copy, ["-x", *chosen], note, limit, **QUICKLY)
         if code != 0:
             noticed = note.read_text() or "import"
         write_source(file, text)
@@ -302,7 +312,7 @@ def parse_args(argv=None):
         "--folder",
         type=Path,
         required=True,
-        help="of the copy, the measured tests and the results; a run that ended early continues",
+        help="of copy, measured tests and results; an unchanged tree's run continues there",
     )
     parser.add_argument("--count", type=int_range(1), default=300, help="number of mutants")
     parser.add_argument("--seed", type=int_range(0), default=1, help="of the draw")
@@ -315,7 +325,9 @@ def parse_args(argv=None):
 @command("mutants")
 def main(argv=None):
     args = parse_args(argv)
-    folder = args.folder.resolve()
+    tree = b"".join(path.read_bytes() for part in (*PARTS, "tests") for path in sources(ROOT, part))
+    folder = args.folder.resolve() / hashlib.sha256(tree).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
     copy, results = folder / "copy", folder / "results.jsonl"
     shutil.rmtree(copy, ignore_errors=True)
     copy_tracked(copy)

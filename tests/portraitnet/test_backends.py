@@ -205,6 +205,21 @@ def test_paddle_is_not_imported_for_another_backend(folder, tmp_path, backend):
     assert f"{name} with {backend}" in done.stdout
 
 
+def test_openvino_takes_a_number_of_threads(monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    given, compile_model = [], openvino.Core.compile_model
+
+    def record(core, model, device, options):
+        given.append(options.get("INFERENCE_NUM_THREADS"))
+        return compile_model(core, model, device, options)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", record)
+    for threads in (None, 1):
+        network = load(ROOT / "weights" / "portraitnet.onnx", "openvino", threads=threads)
+        network.run_batch(np.zeros((1, 3, 64, 64), np.float32))
+    assert given == [None, 1]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_get_the_masks_of_their_own_photos(folder, backend):
     """8 threads, 40 photos of several shapes: each gives what one thread gives."""

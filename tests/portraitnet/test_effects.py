@@ -226,3 +226,13 @@ def test_beside_a_transparent_pixel_the_colors_are_the_files():
     own = ~colors.any(axis=2)
     assert own[19:22, 19:22].all() and own.sum() == 9
     assert alpha[20, 20] == 0 and alpha.sum() == 0.5 * (40**2 - 1)
+
+
+def test_a_sheets_last_row_is_filled_with_white():
+    sheet = effects.contact_sheet([("one", np.zeros((30, 40, 3), np.uint8))], columns=2)
+    height, width = sheet.shape[:2]
+    assert (
+        width % 2 == 0
+        and (sheet[:, width // 2 :] == 255).all()
+        and not sheet[height // 2, 20].any()
+    )
