@@ -19,7 +19,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -117,30 +116,26 @@ def forked(function: Callable, *arguments, **named) -> int:
             os.killpg(child, signal.SIGKILL)  # what the test had started
 
 
-def measure(folder: Path, copy: Path, tests: Iterable[str] = (), append: bool = False) -> None:
+def measure(folder: Path, copy: Path, tests: Iterable[str] = ()) -> None:
     """Run the tests once and keep, in `folder`, which lines each executes and how long it takes.
 
     Args:
         tests: files of tests; all if there is none.
-        append: keep what an earlier run measured.
     """
     settings = folder / "coveragerc"
     parts = ",".join(str(copy / part) for part in PARTS)
     settings.write_text(COVERAGE.format(parts=parts, folder=folder))
-    before = json.loads((folder / "seconds.json").read_text()) if append else {}
     arguments = ["--cov", f"--cov-config={settings}", "--cov-context=test", "--cov-report="]
-    arguments += ["--cov-append"] * append + list(tests)
+    arguments += tests
     note = folder / "measured"
     # Subprocesses measure themselves; coverage's .pth file looks for this variable.
     started = {"COVERAGE_PROCESS_START": str(settings)}
     code = forked(run_pytest, copy, arguments, note, lambda _: 1200, **started)
     if code not in (0, 1):
         raise RuntimeError(f"The tests could not be measured, see {note.with_suffix('.log')}.")
-    combine = [sys.executable, "-m", "coverage", "combine", "-q", "--append"]
-    subprocess.run([*combine, f"--rcfile={settings}"], cwd=folder, check=False)
     seconds, failed = json.loads(note.with_suffix(".json").read_text())
     passed = {test: value for test, value in seconds.items() if test not in failed}
-    (folder / "seconds.json").write_text(json.dumps(before | passed))
+    (folder / "seconds.json").write_text(json.dumps(passed))
 
 
 def statements(tree: ast.AST) -> Iterator[tuple[int, int, bool]]:
