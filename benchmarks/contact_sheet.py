@@ -14,7 +14,8 @@ from portraitnet import effects
 from portraitnet.cli import make_parser
 from portraitnet.effects import contact_sheet
 from portraitnet.geometry import resize
-from portraitnet.images import Image, Probability, read_image, write_image
+from portraitnet.images import Image, read_image, write_image
+from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -61,21 +62,23 @@ def on_checkers(picture: np.ndarray) -> Image:
     return (picture[:, :, :3] * alpha + checkers * (1 - alpha)).astype(np.uint8)
 
 
-def hero(image: Image, probability: Probability) -> Image:
-    """Portrait, cut-out, new background and blurred background side by side."""
+def hero(image: Image, predictor: Predictor) -> Image:
+    """Portrait, cut-out, new background and blurred background side by side, hair by hair."""
+    alpha = predictor.alpha(image, matting="hair")
     pictures = [
         image,
-        on_checkers(effects.cut_out(image, probability)),
-        effects.replace(image, probability, sunset(*image.shape[:2])),
-        effects.blur(image, probability, BLUR),
+        on_checkers(effects.cut_out(image, None, alpha=alpha)),
+        effects.replace(image, None, sunset(*image.shape[:2]), alpha=alpha),
+        effects.blur(image, None, BLUR, alpha=alpha),
     ]
     panels = [resize(picture, HERO_SIDE, HERO_SIDE) for picture in pictures]
     gap = np.full((HERO_SIDE, GAP, 3), 255, np.uint8)
     return np.hstack([panels[0], *(part for panel in panels[1:] for part in (gap, panel))])
 
 
-def modes(image: Image, probability: Probability) -> Image:
+def modes(image: Image, predictor: Predictor) -> Image:
     """A contact sheet of every mode of predict.py."""
+    probability = predictor.probability(image)
     pictures = {
         "photo": image,
         "overlay": effects.overlay(image, probability),
@@ -95,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = open_predictor(args.model_path)
     for name, path, draw in (("hero", args.portrait, hero), ("modes", args.photo, modes)):
         image, output = read_image(path), args.output / f"{name}.jpg"
-        write_image(output, draw(image, predictor.probability(image)))
+        write_image(output, draw(image, predictor))
         print(f"{output}: {output.stat().st_size / 1000:.0f} kB")
 
 
