@@ -1,4 +1,4 @@
-"""Draw the README's pictures examples/hero.jpg and examples/modes.jpg.
+"""Draw the documents' pictures examples/hero.jpg, modes.jpg and guided_upsampling.jpg.
 
 python -m benchmarks.contact_sheet
 """
@@ -22,16 +22,22 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 HERO_SIDE, GAP = 320, 8  # side of a panel of hero.jpg and gap between panels, pixels
 SIDE = 256  # side of a picture of modes.jpg, pixels
 COLUMNS = 4
+DETAIL, DETAIL_CORNER = 150, (309, 99)  # side, and first row and column, of the hair, pixels
 BLUR = 0.03  # sigma as a fraction of the longer side; large, because that background is soft
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_parser(
-        "Draw the README's pictures: one portrait in four panels, another in every mode.",
+        "Draw the documents' pictures: a portrait in four panels, its hair, another in every mode.",
         example="python -m benchmarks.contact_sheet",
     )
     add = parser.add_argument
-    add("--portrait", type=Path, default=EXAMPLES / "portrait.jpg", help="photo of hero.jpg")
+    add(
+        "--portrait",
+        type=Path,
+        default=EXAMPLES / "portrait.jpg",
+        help="photo of hero.jpg and of the hair",
+    )
     add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="photo of modes.jpg")
     add("--output", type=Path, default=EXAMPLES, help="folder of the pictures")
     add("--model_path", type=Path, help="model file (default: the bundled weights)")
@@ -93,10 +99,33 @@ def modes(image: Image, predictor: Predictor) -> Image:
     return contact_sheet(cells, COLUMNS)
 
 
+def upsampling(image: Image, predictor: Predictor) -> Image:
+    """Hair in a photo, in the network's answer, after guided upsampling and in the solved alpha."""
+    rows, columns = (slice(start, start + DETAIL) for start in DETAIL_CORNER)
+    answer = predictor.run([predictor.prepare(image)])[0]
+    pictures = {
+        "photo": image,
+        "mask, bilinear upsampling": resize(answer, *image.shape[:2]),
+        "mask, guided upsampling": predictor.probability(image),
+        "alpha, --matting hair": predictor.alpha(image, matting="hair"),
+    }
+    cells = []
+    for name, picture in pictures.items():
+        if picture.ndim == 2:
+            picture = cv2.merge([np.rint(255 * picture).astype(np.uint8)] * 3)
+        cells.append((name, resize(picture[rows, columns], SIDE, SIDE)))
+    return contact_sheet(cells, COLUMNS)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     predictor = open_predictor(args.model_path)
-    for name, path, draw in (("hero", args.portrait, hero), ("modes", args.photo, modes)):
+    sheets = (
+        ("hero", args.portrait, hero),
+        ("modes", args.photo, modes),
+        ("guided_upsampling", args.portrait, upsampling),
+    )
+    for name, path, draw in sheets:
         image, output = read_image(path), args.output / f"{name}.jpg"
         write_image(output, draw(image, predictor))
         print(f"{output}: {output.stat().st_size / 1000:.0f} kB")
