@@ -68,6 +68,7 @@ figures inference_$instructions python -m benchmarks.infer_speed --mediapipe med
 figures backend_choice_$instructions python -m benchmarks.backend_choice
 figures inference_lite_$instructions python -m benchmarks.infer_speed --mediapipe mediapipe \
     --threads 1 --inputs 224x224 160x160 160x128 --only lite --rounds 25 --batch_size 2
+figures page_phone_$instructions python -m benchmarks.web_speed --phone 4
 figures "mobile costs" python -m benchmarks.infer_speed --mediapipe mediapipe --threads 1 \
     --rounds 8 --batch_size 2 --inputs 224x224 256x192 160x160 160x128
 figures video python -m benchmarks.video_speed
