@@ -106,8 +106,8 @@ def upsampling(image: Image, predictor: Predictor) -> Image:
     pictures = {
         "photo": image,
         "mask, bilinear upsampling": resize(answer, *image.shape[:2]),
-        "mask, guided upsampling": predictor.probability(image),
-        "alpha, --matting hair": predictor.alpha(image, matting="hair"),
+        "mask, guided upsampling": predictor.restore(answer, image),
+        "alpha, --matting hair": predictor.restore_alpha(answer, image, "hair"),
     }
     cells = []
     for name, picture in pictures.items():

@@ -21,7 +21,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.mutations import ROOT, copy_tracked
@@ -116,17 +116,12 @@ def forked(function: Callable, *arguments, **named) -> int:
             os.killpg(child, signal.SIGKILL)  # what the test had started
 
 
-def measure(folder: Path, copy: Path, tests: Iterable[str] = ()) -> None:
-    """Run the tests once and keep, in `folder`, which lines each executes and how long it takes.
-
-    Args:
-        tests: files of tests; all if there is none.
-    """
+def measure(folder: Path, copy: Path) -> None:
+    """Run the tests once and keep, in `folder`, which lines each executes and how long it takes."""
     settings = folder / "coveragerc"
     parts = ",".join(str(copy / part) for part in PARTS)
     settings.write_text(COVERAGE.format(parts=parts, folder=folder))
     arguments = ["--cov", f"--cov-config={settings}", "--cov-context=test", "--cov-report="]
-    arguments += tests
     note = folder / "measured"
     # Subprocesses measure themselves; coverage's .pth file looks for this variable.
     started = {"COVERAGE_PROCESS_START": str(settings)}
@@ -301,7 +296,7 @@ def run_mutant(mutant: dict, choice: Choice, folder: Path, budget: float) -> dic
 def parse_args(argv=None):
     parser = make_parser(
         "Break random places of the library, and see a test fail.",
-        "python -m benchmarks.mutants --folder /tmp/mutants --count 300 --seed 1",
+        "python -m benchmarks.mutants --folder ../mutants --count 300 --seed 1",
     )
     parser.add_argument(
         "--folder",

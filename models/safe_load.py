@@ -159,9 +159,7 @@ class Parser:
                 if opcode not in OPCODES:
                     raise ValueError(f"it has the opcode {opcode}, which Paddle does not write")
                 self.at += 1
-                self.allowance -= OPCODE_COST
-                if self.allowance < 0:  # asked here, because a call takes as long as an opcode
-                    self.charge(0)
+                self.charge(OPCODE_COST)
                 method, argument = OPCODES[opcode]
                 method(self, argument)
         except (IndexError, KeyError, struct.error):  # of data, stack, marks, memo
@@ -236,9 +234,6 @@ class Parser:
         self.stack = []
 
     def join(self, count: int) -> None:
-        if count == 1:
-            self.stack[-1] = (self.stack[-1],)
-            return
         values = tuple(self.stack[-count:])
         if len(values) < count:
             raise IndexError

@@ -172,7 +172,7 @@ def add_sha256(paths: Iterable[Path]) -> None:
 
 
 def write_whole(path: str | Path, data: bytes, durable: bool = True) -> None:
-    """Write bytes, whole or not at all."""
+    """Write bytes, whole or not at all; `durable` as in `whole_file`."""
     with whole_file(path, durable) as temporary:
         temporary.write_bytes(data)
 
