@@ -1,8 +1,8 @@
 """Export a checkpoint for other runtimes and check that every export gives the same answers.
 
 python export.py                                            # weights/portraitnet.onnx and more
-python export.py --model_path lite --formats int8 --data_root EG1800/ Picsart/ People/
-python export.py --model_path lite --formats tflite_fp16 coreml --shape 256x192     # for phones
+python export.py --formats int8 --data_root EG1800/ Picsart/ People/
+python export.py --model_path lite --formats tflite coreml_fp16 --shape 256x192     # for phones
 """
 
 import argparse
@@ -201,11 +201,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model_path", type=Path, default=MODEL_PATH, help=model_path)
     add("--output", type=Path, help="folder of the exports (default: the checkpoint's folder)")
     size = "input resolution: the input's area is about SIZE x SIZE pixels"
-    add(
-        "--size",
-        type=int_range(32, multiple=32),
-        help=f"{size} (default: {SIZE}, or that of the bundled checkpoint)",
-    )
+    add("--size", type=int_range(32, multiple=32), default=SIZE, help=size)
     add(
         "--formats",
         nargs="+",
@@ -234,9 +230,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(argv)
     if str(args.model_path) in MODELS:
-        args.model_path, _, named_size = choose(args.model_path, "paddle")
-        args.size = args.size or named_size
-    args.size = args.size or SIZE
+        args.model_path = choose(args.model_path, "paddle").path
     if "int8" in args.formats and not args.data_root:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
     if args.shape and not set(args.formats) & set(SHAPED):

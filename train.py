@@ -242,14 +242,14 @@ def parse_args(argv=None):
         parser.error("argument --teacher_data: must name folders of --data_root")
     if args.lite and args.width != 1:
         parser.error("argument --lite: has no --width, so leave one of them out")
-    if args.lite and {"person", "imagenet"} & set(args.pretrained or ()):
-        parser.error("argument --lite: has another encoder; start from none or a .pdparams file")
+    if args.lite and "imagenet" in (args.pretrained or ()):
+        parser.error("argument --lite: has no ImageNet weights: start from person, none or a file")
     try:
         args.sizes = epoch_sizes(args.size, args.epoch)
     except ValueError as error:
         parser.error(f"argument --size: {error}")
     if args.pretrained is None:
-        args.pretrained = ["person" if args.width == 1 and not args.lite else "none"]
+        args.pretrained = ["person" if args.width == 1 else "none"]
     return args
 
 
@@ -263,7 +263,7 @@ def add_main_flags(group):
     add("--resume", action="store_true", help="continue the training in --output")
     start = (
         "person, imagenet, none, or a .pdparams file to start from; of several files, their mean"
-        " (default: person, which has width 1; none for another --width and for --lite)"
+        " (default: person, or none for another --width than 1)"
     )
     add("--pretrained", nargs="+", help=start)
     size = "input size: the input's area is about SIZE x SIZE pixels; smaller sizes for the first"

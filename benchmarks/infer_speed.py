@@ -5,13 +5,13 @@
 Every runtime has a process of its own. The processes take turns, so that other load of the machine
 affects all of them. Times are those of the network alone, on noise, as median and as best run.
 `--inputs 224x224 256x192 160x288` compares several input shapes (height x width). Ratios refer to
-MediaPipe's 256x256 selfie model on one thread if its .tflite files and ai-edge-litert are
-installed, otherwise to the first row. A second table has the arithmetic and the memory traffic of
-each network:
+MediaPipe's 256x256 selfie model in the same runtime on one thread, or in LiteRT if it was not made
+for that runtime, or to the first row without it. A second table has the arithmetic and the memory
+traffic of each network:
 
-    pip install ai-edge-litert
-    pip download --no-deps mediapipe==0.10.9 && unzip mediapipe-*.whl 'mediapipe/modules/selfie*'
-    python -m benchmarks.infer_speed --mediapipe mediapipe/modules/selfie_segmentation
+    npm pack @mediapipe/selfie_segmentation && tar xzf mediapipe-selfie_segmentation-*.tgz
+    cd package && python -m benchmarks.mediapipe_onnx selfie_segmentation.{tflite,onnx}
+    python -m benchmarks.infer_speed --mediapipe package
 """
 
 import argparse
@@ -40,20 +40,28 @@ EXPORTS = {  # name -> backend, ending that export.py adds to the checkpoint's s
     "Paddle Inference, oneDNN": ("inference", "_inference.pdiparams"),
     "ONNX Runtime": ("onnx", ".onnx"),
     "ONNX Runtime, INT8": ("onnx", "_int8.onnx"),
-    "ONNX Runtime, lite": ("onnx", "_lite_int8.onnx"),
+    "ONNX Runtime, lite": ("onnx", "_lite.onnx"),
     "LiteRT": ("litert", ".tflite"),
     "LiteRT, float16 weights": ("litert", "_fp16.tflite"),
     "LiteRT, lite": ("litert", "_lite.tflite"),
     "OpenVINO": ("openvino", ".onnx"),
     "OpenVINO, INT8": ("openvino", "_int8.onnx"),
-    "OpenVINO, lite": ("openvino", "_lite_int8.onnx"),
+    "OpenVINO, lite": ("openvino", "_lite.onnx"),
 }
-PEERS = {
-    "MediaPipe selfie 256x256": "selfie_segmentation.tflite",
-    "MediaPipe selfie 144x256": "selfie_segmentation_landscape.tflite",
+MEDIAPIPE = "mediapipe"
+PEERS = {  # name -> backend, file
+    "MediaPipe selfie 256x256": (MEDIAPIPE, "selfie_segmentation.tflite"),
+    "MediaPipe selfie 144x256": (MEDIAPIPE, "selfie_segmentation_landscape.tflite"),
+    "ONNX Runtime, MediaPipe selfie 256x256": ("onnx", "selfie_segmentation.onnx"),
+    "OpenVINO, MediaPipe selfie 256x256": ("openvino", "selfie_segmentation.onnx"),
+}
+UNITS = {  # backend -> the row that its ratios refer to; else the first of these
+    MEDIAPIPE: "MediaPipe selfie 256x256",
+    "litert": "MediaPipe selfie 256x256",
+    "onnx": "ONNX Runtime, MediaPipe selfie 256x256",
+    "openvino": "OpenVINO, MediaPipe selfie 256x256",
 }
 MIN_TURN = 0.05  # seconds that a runtime measures before the next one's turn
-UNIT, MEDIAPIPE = "MediaPipe selfie 256x256", "mediapipe"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -222,17 +230,17 @@ def find_settings(
                 settings[label] = backend, path, network_input
         else:
             print(f"left out: {name} (no {path.name}, or not installed)")
-    for name, file in PEERS.items():
+    for name, (backend, file) in PEERS.items():
         path = (mediapipe / file).resolve() if mediapipe else Path(file)
-        if path.exists() and importlib.util.find_spec("ai_edge_litert"):
-            settings[name] = MEDIAPIPE, path, ""
+        if path.exists() and is_installed("litert" if backend == MEDIAPIPE else backend):
+            settings[name] = backend, path, "" if backend == MEDIAPIPE else "256x256"
         else:
-            print(f"left out: {name} (--mediapipe, pip install ai-edge-litert)")
+            print(f"left out: {name} (no {path.name}, or not installed)")
     if only:
         settings = {
             name: value
             for name, value in settings.items()
-            if name == UNIT or any(word in name for word in only)
+            if name in UNITS.values() or any(word in name for word in only)
         }
     return settings
 
@@ -258,11 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for runtime in runtimes.values():
             runtime.measure(args.batch_size)
 
-    unit = runtimes.get((UNIT, args.threads[0])) or next(iter(runtimes.values()))
     names = ["runtime", "threads", "ms", "ratio", "best ms", "best ratio"]
     names += [f"images/s at {args.batch_size}", "start s", "load s", "MB of memory", "MB of file"]
     print(heading(names))
     for (name, threads), runtime in runtimes.items():
+        unit = unit_of(settings[name][0], runtimes, args.threads[0])
         latency, best = runtime.median(1), runtime.best()
         rate = 1000 / runtime.median(args.batch_size)
         ratios = f"{latency / unit.median(1):.2f}", f"{best / unit.best():.2f}"
@@ -275,6 +283,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("ai_edge_litert"):
         print_costs(settings)
     return 0
+
+
+def unit_of(backend: str, runtimes: dict[tuple[str, int], Runtime], threads: int) -> Runtime:
+    """The runtime that a backend's ratios refer to: MediaPipe's model in the same runtime."""
+    names = [UNITS.get(backend), *UNITS.values()]
+    found = [runtimes[name, threads] for name in names if (name, threads) in runtimes]
+    return found[0] if found else next(iter(runtimes.values()))
 
 
 def print_costs(settings: dict[str, tuple[str, Path, str]]) -> None:

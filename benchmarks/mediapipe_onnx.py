@@ -16,6 +16,7 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
+from models.inference_graph import INPUT, OUTPUT
 from portraitnet.backends import litert_interpreter
 from portraitnet.cli import make_parser
 
@@ -37,7 +38,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def to_onnx(content: bytes) -> onnx.ModelProto:
-    """A .tflite file with MediaPipe's operators as ONNX; (1, 3, H, W) RGB 0..1 -> (1, 1, H, W).
+    """A .tflite file with MediaPipe's operators as ONNX; (N, 3, H, W) RGB 0..1 -> (N, H, W).
+
+    Any H and W that 16 divides work, but the network was made for those of the file.
 
     Raises:
         ValueError: the file has an operator that the selfie models do not have.
@@ -102,11 +105,14 @@ def to_onnx(content: bytes) -> onnx.ModelProto:
         else:
             raise ValueError(f"The operator {kind} is not in MediaPipe's selfie models.")
 
-    _, height, width, _ = map(int, graph.tensors[graph.inputs[0]].shape)
-    shapes = [1, 3, height, width], [1, 1, height, width]
+    shapes = ["N", 3, "H", "W"], ["N", "H", "W"]
+    first, last = f"t{graph.inputs[0]}", f"t{graph.outputs[0]}"
+    nodes.insert(0, helper.make_node("Identity", [INPUT], [first]))
+    axis = constant("axis", np.array([1], np.int64))
+    nodes.append(helper.make_node("Squeeze", [last, axis], [OUTPUT]))
     ends = [
-        helper.make_tensor_value_info(f"t{index}", TensorProto.FLOAT, shape)
-        for index, shape in zip((graph.inputs[0], graph.outputs[0]), shapes)
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in zip((INPUT, OUTPUT), shapes)
     ]
     model = helper.make_model(
         helper.make_graph(nodes, "selfie", ends[:1], ends[1:], weights),
@@ -128,7 +134,7 @@ def difference(content: bytes, model: onnx.ModelProto) -> float:
     interpreter.invoke()
     session = onnxruntime.InferenceSession(model.SerializeToString())
     found = session.run(None, {session.get_inputs()[0].name: noise.transpose(0, 3, 1, 2)})[0]
-    return float(np.abs(interpreter.get_tensor(answer["index"])[..., 0] - found[:, 0]).max())
+    return float(np.abs(interpreter.get_tensor(answer["index"])[..., 0] - found).max())
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -23,12 +23,13 @@ from paddle.autograd import PyLayer
 import losses
 from kernels.build import BuildError, load_operators
 from models import D_block, InvertedResidual, PortraitNet
-from models.lite import BilinearUpsample, PortraitNetLite
+from models.lite import Conv, PixelHead, PortraitNetLite
 from models.mobilenetv2 import ConvBN
 from models.portraitnet import Upsample
 from portraitnet.parallel import core_count
 
 POINTWISE, DEPTHWISE, STEM = 0, 1, 2  # `Kind` in ops.cpp
+ACTIVATIONS = {None: 0, F.relu: 1, F.hardswish: 2}  # `Activation` in planes.h
 LIMITS = {None: (-math.inf, math.inf), F.relu: (0.0, math.inf), F.relu6: (0.0, 6.0)}
 
 _operators = None
@@ -192,19 +193,22 @@ def _replace_forwards(model, half, threads):
     def replace(layer, function, **settings):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
-    lite = isinstance(model, PortraitNetLite)
-    if not lite:
-        replace(model, _network_forward, threads=threads)
+    if isinstance(model, PortraitNetLite):
+        for layer in model.sublayers():
+            if isinstance(layer, Conv):
+                replace(layer, _lite_conv_forward, threads=threads)
+            elif isinstance(layer, PixelHead):
+                replace(layer, _lite_head_forward, threads=threads)
+        return
+    replace(model, _network_forward, threads=threads)
     replace(model.encoder, _encoder_forward, half=half, threads=threads)
     for head in (model.mask_head, model.edge_head):
-        replace(head, _pixel_head_forward if lite else _head_forward, threads=threads)
+        replace(head, _head_forward, threads=threads)
     for layer in model.sublayers():
         if isinstance(layer, InvertedResidual):
             replace(layer, _inverted_residual_forward, half=half, threads=threads)
         elif isinstance(layer, D_block):
             replace(layer, _d_block_forward, half=half, threads=threads)
-        elif isinstance(layer, BilinearUpsample):
-            replace(layer, _bilinear_forward, threads=threads)
         elif isinstance(layer, Upsample):
             half_out = half and layer is model.up1
             replace(layer, _upsample_forward, half=half, half_out=half_out, threads=threads)
@@ -216,13 +220,6 @@ def _network_forward(self, batch, threads=1):
 
 def _head_forward(self, x, threads=1):
     return Heads.apply(x, threads, self.weight)
-
-
-def _pixel_head_forward(self, x, threads=1):
-    """Paddle's own operators, because the head has few products."""
-    weight = self.conv.weight
-    x = F.linear(x, weight.reshape(weight.shape[:2]).transpose([1, 0]), self.conv.bias)
-    return F.pixel_shuffle(x.transpose([0, 3, 1, 2]), 2)
 
 
 def _encoder_forward(self, batch, half=False, threads=1):
@@ -256,8 +253,23 @@ def _upsample_forward(self, x, half=False, half_out=False, threads=1):
     return UpsampleFunction.apply(x, self.weight, half, half_out, threads)
 
 
-def _bilinear_forward(self, x, threads=1):
-    return BilinearFunction.apply(x, threads)
+def _lite_conv_forward(self, x, threads=1):
+    return _lite_convolution(self.conv, x, self.activation, threads)
+
+
+def _lite_head_forward(self, x, threads=1):
+    return F.pixel_shuffle(_lite_convolution(self.conv, x, None, threads), 2)
+
+
+def _lite_convolution(conv, x, activation, threads):
+    """See `models.lite.Conv`; `conv` is its convolution."""
+    if conv._groups > 1:
+        x = PlanesFunction.apply(x, conv.weight, conv._stride[0], conv._padding[0], threads)
+    elif conv.weight.shape[2] == 1 and conv.weight.shape[1] % 8 == 0:
+        x = MixFunction.apply(x, conv.weight, threads)
+    else:  # the first layer
+        x = F.conv2d(x, conv.weight, None, conv._stride, conv._padding)
+    return BiasFunction.apply(x, conv.bias, activation, threads)
 
 
 def chain(
@@ -361,17 +373,47 @@ class UpsampleFunction(PyLayer):
         return ctx.wanted(*_operators.upsample_backward(dy, *saved))
 
 
-class BilinearFunction(PyLayer):
-    """Bilinear upsampling: (N, H, W, C) -> (N, 2H, 2W, C)."""
+class PlanesFunction(PyLayer):
+    """Depthwise convolution (N, C, H, W) -> (N, C, H / stride, W / stride), any kernel."""
 
     @staticmethod
-    def forward(ctx, x, threads):
-        ctx.threads = threads
-        return _operators.bilinear_forward(x, threads)[0]
+    def forward(ctx, x, weight, stride, before, threads):
+        ctx.saved, ctx.wanted = (x, weight, stride, before, threads), select_wanted(x, weight)
+        return _operators.planes_forward(x, weight, stride, before, threads)[0]
 
     @staticmethod
     def backward(ctx, dy):
-        return _operators.bilinear_backward(dy, ctx.threads)[0]
+        saved, ctx.saved = ctx.saved, None
+        return ctx.wanted(*_operators.planes_backward(dy, *saved))
+
+
+class MixFunction(PyLayer):
+    """1x1 convolution (N, C, H, W) -> (N, C', H, W); C is a multiple of 8."""
+
+    @staticmethod
+    def forward(ctx, x, weight, threads):
+        ctx.saved, ctx.wanted = (x, weight, threads), select_wanted(x, weight)
+        return _operators.mix_forward(x, weight, threads)[0]
+
+    @staticmethod
+    def backward(ctx, dy):
+        saved, ctx.saved = ctx.saved, None
+        return ctx.wanted(*_operators.mix_backward(dy, *saved))
+
+
+class BiasFunction(PyLayer):
+    """activation(x + bias), (N, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx, x, bias, activation, threads):
+        kind = ACTIVATIONS[activation]
+        ctx.saved, ctx.wanted = (x, bias, kind, threads), select_wanted(x, bias)
+        return _operators.bias_forward(x, bias, kind, threads)[0]
+
+    @staticmethod
+    def backward(ctx, dy):
+        saved, ctx.saved = ctx.saved, None
+        return ctx.wanted(*_operators.bias_backward(dy, *saved))
 
 
 class Heads(PyLayer):

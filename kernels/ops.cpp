@@ -1,10 +1,10 @@
 // The kernels as Paddle operators: tensors in, tensors out. These operators have no gradient of
 // their own, because the PyLayers of kernels/__init__.py call the backward passes.
-#include "bilinear.h"
 #include "dense.h"
 #include "depthwise.h"
 #include "loss.h"
 #include "paddle/extension.h"
+#include "planes.h"
 #include "pointwise.h"
 #include "pool.h"
 
@@ -291,22 +291,6 @@ std::vector<Tensor> UpsampleForward(const Tensor& x, const Tensor& weight, bool 
   return {y};
 }
 
-std::vector<Tensor> BilinearForward(const Tensor& x, int threads) {
-  const auto shape = x.shape();
-  Tensor y = empty({shape[0], 2 * shape[1], 2 * shape[2], shape[3]});
-  Bilinear{shape[0], int(shape[1]), int(shape[2]), int(shape[3])}.forward(data<float>(x),
-                                                                          data<float>(y), threads);
-  return {y};
-}
-
-std::vector<Tensor> BilinearBackward(const Tensor& dy, int threads) {
-  const auto shape = dy.shape();
-  Tensor dx = empty({shape[0], shape[1] / 2, shape[2] / 2, shape[3]});
-  Bilinear{shape[0], int(shape[1] / 2), int(shape[2] / 2), int(shape[3])}.backward(
-      data<float>(dy), data<float>(dx), threads);
-  return {dx};
-}
-
 std::vector<Tensor> UpsampleBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
                                      bool half, int threads) {
   const auto shape = x.shape();
@@ -318,6 +302,67 @@ std::vector<Tensor> UpsampleBackward(const Tensor& dy, const Tensor& x, const Te
         threads);
   });
   return {dx, dweight};
+}
+
+Planes planes_of(const Tensor& x, const Tensor& weight, int stride, int before) {
+  const auto shape = x.shape();
+  return {shape[0] * shape[1], int(shape[1]), int(shape[2]), int(shape[3]),
+          int(weight.shape()[2]), stride, before};
+}
+
+std::vector<Tensor> PlanesForward(const Tensor& x, const Tensor& weight, int stride, int before,
+                                  int threads) {
+  const Planes planes = planes_of(x, weight, stride, before);
+  Tensor y = empty({x.shape()[0], planes.channels, planes.out_height(), planes.out_width()});
+  planes.forward(data<float>(x), data<float>(weight), data<float>(y), threads);
+  return {y};
+}
+
+std::vector<Tensor> PlanesBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                                   int stride, int before, int threads) {
+  Tensor dx = empty(x.shape()), dweight = empty(weight.shape());
+  planes_of(x, weight, stride, before)
+      .backward(data<float>(dy), data<float>(x), data<float>(weight), data<float>(dx),
+                data<float>(dweight), threads);
+  return {dx, dweight};
+}
+
+Mix mix_of(const Tensor& x, const Tensor& weight) {
+  const auto shape = x.shape();
+  return {shape[0], int(shape[1]), int(weight.shape()[0]), int(shape[2] * shape[3])};
+}
+
+std::vector<Tensor> MixForward(const Tensor& x, const Tensor& weight, int threads) {
+  Tensor y = empty({x.shape()[0], weight.shape()[0], x.shape()[2], x.shape()[3]});
+  mix_of(x, weight).forward(data<float>(x), data<float>(weight), data<float>(y), threads);
+  return {y};
+}
+
+std::vector<Tensor> MixBackward(const Tensor& dy, const Tensor& x, const Tensor& weight,
+                                int threads) {
+  Tensor dx = empty(x.shape()), dweight = empty(weight.shape());
+  mix_of(x, weight).backward(data<float>(dy), data<float>(x), data<float>(weight),
+                             data<float>(dx), data<float>(dweight), threads);
+  return {dx, dweight};
+}
+
+BiasActivation bias_of(const Tensor& x, int activation) {
+  const auto shape = x.shape();
+  return {shape[0] * shape[1], int(shape[1]), shape[2] * shape[3], Activation(activation)};
+}
+
+std::vector<Tensor> BiasForward(const Tensor& x, const Tensor& bias, int activation, int threads) {
+  Tensor y = empty(x.shape());
+  bias_of(x, activation).forward(data<float>(x), data<float>(bias), data<float>(y), threads);
+  return {y};
+}
+
+std::vector<Tensor> BiasBackward(const Tensor& dy, const Tensor& x, const Tensor& bias,
+                                 int activation, int threads) {
+  Tensor dx = empty(x.shape()), dbias = empty(bias.shape());
+  bias_of(x, activation).backward(data<float>(dy), data<float>(x), data<float>(bias),
+                                  data<float>(dx), data<float>(dbias), threads);
+  return {dx, dbias};
 }
 
 std::vector<Tensor> HeadsForward(const Tensor& x, const Tensor& weight,
@@ -436,17 +481,41 @@ PD_BUILD_OP(portraitnet_upsample_backward)
     .Attrs({"half: bool", "threads: int"})
     .SetKernelFn(PD_KERNEL(UpsampleBackward));
 
-PD_BUILD_OP(portraitnet_bilinear_forward)
-    .Inputs({"x"})
+PD_BUILD_OP(portraitnet_planes_forward)
+    .Inputs({"x", "weight"})
+    .Outputs({"y"})
+    .Attrs({"stride: int", "before: int", "threads: int"})
+    .SetKernelFn(PD_KERNEL(PlanesForward));
+
+PD_BUILD_OP(portraitnet_planes_backward)
+    .Inputs({"dy", "x", "weight"})
+    .Outputs({"dx", "dweight"})
+    .Attrs({"stride: int", "before: int", "threads: int"})
+    .SetKernelFn(PD_KERNEL(PlanesBackward));
+
+PD_BUILD_OP(portraitnet_mix_forward)
+    .Inputs({"x", "weight"})
     .Outputs({"y"})
     .Attrs({"threads: int"})
-    .SetKernelFn(PD_KERNEL(BilinearForward));
+    .SetKernelFn(PD_KERNEL(MixForward));
 
-PD_BUILD_OP(portraitnet_bilinear_backward)
-    .Inputs({"dy"})
-    .Outputs({"dx"})
+PD_BUILD_OP(portraitnet_mix_backward)
+    .Inputs({"dy", "x", "weight"})
+    .Outputs({"dx", "dweight"})
     .Attrs({"threads: int"})
-    .SetKernelFn(PD_KERNEL(BilinearBackward));
+    .SetKernelFn(PD_KERNEL(MixBackward));
+
+PD_BUILD_OP(portraitnet_bias_forward)
+    .Inputs({"x", "bias"})
+    .Outputs({"y"})
+    .Attrs({"activation: int", "threads: int"})
+    .SetKernelFn(PD_KERNEL(BiasForward));
+
+PD_BUILD_OP(portraitnet_bias_backward)
+    .Inputs({"dy", "x", "bias"})
+    .Outputs({"dx", "dbias"})
+    .Attrs({"activation: int", "threads: int"})
+    .SetKernelFn(PD_KERNEL(BiasBackward));
 
 PD_BUILD_OP(portraitnet_heads_forward)
     .Inputs({"x", "weight"})

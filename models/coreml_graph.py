@@ -43,10 +43,14 @@ class CoreMLGraph(Graph):
     """Operations of a Core ML program; they take and return variables."""
 
     def activate(self, x, activation, name):
+        if activation == "hard_swish":  # x * clip(x / 6 + 1/2, 0, 1)
+            factor = Builder.sigmoid_hard(x=x, alpha=1 / 6, beta=0.5, name=f"{name}.factor")
+            return self.product(x, factor, f"{name}.swish")
         kinds = {"relu": Builder.relu, "relu6": Builder.relu6}
         return kinds[activation](x=x, name=f"{name}.{activation}") if activation else x
 
-    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation=""):
+    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation="", late=False):
+        first, last = weight.shape[2] // 2 - late, weight.shape[2] // 2
         bias = np.zeros(len(weight)) if bias is None else bias
         x = Builder.conv(
             x=x,
@@ -54,7 +58,7 @@ class CoreMLGraph(Graph):
             bias=bias.astype(np.float32),
             strides=[stride, stride],
             pad_type="custom",
-            pad=[weight.shape[2] // 2] * 4,
+            pad=[first, last, first, last],
             groups=groups,
             name=name,
         )
@@ -72,6 +76,15 @@ class CoreMLGraph(Graph):
 
     def sum(self, x, y, name, activation=""):
         return self.activate(Builder.add(x=x, y=y, name=name), activation, name)
+
+    def mean(self, x, name):
+        return Builder.reduce_mean(x=x, axes=[2, 3], keep_dims=True, name=name)
+
+    def sigmoid(self, x, name):
+        return Builder.sigmoid(x=x, name=name)
+
+    def product(self, x, y, name):
+        return Builder.mul(x=x, y=y, name=name)
 
     def depth_to_space(self, x, name):
         return Builder.pixel_shuffle(x=x, upscale_factor=2, name=name)
@@ -108,7 +121,8 @@ def coreml_package(
     @Builder.program(input_specs=[Builder.TensorSpec(shape=(1, 3, *shape))], opset_version=TARGET)
     def program(image):
         logits = CoreMLGraph().logits(model, image)
-        return Builder.squeeze(x=Builder.sigmoid(x=logits, name="sigmoid"), axes=[1], name=OUTPUT)
+        answer = CoreMLGraph().sigmoid(logits, "sigmoid")
+        return Builder.squeeze(x=answer, axes=[1], name=OUTPUT)
 
     scale = metadata["scale"]
     image = coremltools.ImageType(
@@ -259,9 +273,11 @@ OPERATIONS = {
     "conv_transpose": transposed_convolution,
     "mul": lambda x, y: x * y,
     "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, upscale_factor),
+    "reduce_mean": lambda x, axes, keep_dims: paddle.mean(x, axes, keep_dims),
     "relu": lambda x: F.relu(x),
     "relu6": lambda x: F.relu6(x),
     "sigmoid": lambda x: F.sigmoid(x),
+    "sigmoid_hard": lambda x, alpha, beta: paddle.clip(alpha * x + beta, 0, 1),
     "slice_by_index": slice_by_index,
     "upsample_bilinear": upsample_bilinear,
     "squeeze": lambda x, axes: paddle.squeeze(x, axes),

@@ -14,7 +14,15 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from numpy.typing import NDArray
 
-from models.lite import PixelHead, PortraitNetLite
+from models.lite import (
+    SKIP_BLOCKS,
+    Conv,
+    Gate,
+    GatedDecoder,
+    GatedResidual,
+    PixelHead,
+    PortraitNetLite,
+)
 from models.mobilenetv2 import ConvBN, InvertedResidual
 from models.portraitnet import D_block, PortraitNet
 
@@ -22,7 +30,7 @@ INPUT, OUTPUT = "batch", "probability"
 # Weights of fewer numbers stay float32 in a float16 file. They are a tenth of all numbers and would
 # cause nearly all of the error.
 MIN_HALVED = 10_000
-ACTIVATIONS = {None: "", F.relu: "relu", F.relu6: "relu6"}
+ACTIVATIONS = {None: "", F.relu: "relu", F.relu6: "relu6", F.hardswish: "hard_swish"}
 
 
 def fold_batchnorm(model: PortraitNet) -> PortraitNet:
@@ -94,14 +102,15 @@ class Graph:
     the name of the output.
     """
 
-    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation=""):
+    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation="", late=False):
         """A convolution with an activation, padded by half the kernel.
 
         Args:
-            weight: (output channels, input channels / groups, k, k), k 1 or 3.
+            weight: (output channels, input channels / groups, k, k), k 1, 3 or 5.
             bias: (output channels,), or None.
             groups: 1 or the number of input channels.
             activation: a value of ACTIVATIONS.
+            late: pad one line less above and on the left, as TensorFlow does with stride 2.
         """
         raise NotImplementedError
 
@@ -119,6 +128,18 @@ class Graph:
 
     def sum(self, x, y, name, activation=""):
         """x + y with an activation."""
+        raise NotImplementedError
+
+    def mean(self, x, name):
+        """The mean of each channel, (N, C, H, W) -> (N, C, 1, 1)."""
+        raise NotImplementedError
+
+    def sigmoid(self, x, name):
+        """The sigmoid of x."""
+        raise NotImplementedError
+
+    def product(self, x, y, name):
+        """x * y, where y is (N, C, 1, 1)."""
         raise NotImplementedError
 
     def depth_to_space(self, x, name):
@@ -146,8 +167,10 @@ class Graph:
         Raises:
             ValueError: the network has not two classes.
         """
-        lite = isinstance(model, PortraitNetLite)
         head = fold_softmax(model.mask_head)
+        if isinstance(model, PortraitNetLite):
+            x = self.convolution(self.lite_features(model, batch), *head, "head")
+            return self.depth_to_space(x, "head.logits")
         model = fold_batchnorm(model)
         x, skips = self.conv(batch, model.encoder.stem, "stem"), []
         for i, stage in enumerate(model.encoder.stages):
@@ -158,18 +181,53 @@ class Graph:
         skip4, skip8, skip16, x = skips
         for grid, skip in ((16, skip16), (8, skip8), (4, skip4), (2, None)):
             x = self.d_block(x, getattr(model, f"decode{grid}"), f"decode{grid}")
-            if lite:
-                x = self.bilinear(x, f"up{grid}")
-            else:
-                x = self.upsampling(x, getattr(model, f"up{grid}").weight.numpy(), f"up{grid}")
+            x = self.upsampling(x, getattr(model, f"up{grid}").weight.numpy(), f"up{grid}")
             x = x if skip is None else self.sum(x, skip, f"up{grid}.add")
         x = self.d_block(x, model.decode1, "decode1")
-        if lite:
-            return self.depth_to_space(self.convolution(x, *head, "head"), "head.logits")
         return self.upsampled_head(x, model.up1.weight.numpy(), head[0])
 
-    def conv(self, x, layer: ConvBN, name: str):
-        """A ConvBN whose BatchNorm is folded, with its activation."""
+    def lite_features(self, model: PortraitNetLite, batch):
+        """The features (N, C, H / 2, W / 2) of PortraitNetLite."""
+        x = skip2 = self.conv(batch, model.stem, "stem")
+        skips = []
+        for i, block in enumerate(model.blocks):
+            x = self.gated_residual(x, block, f"block{i}")
+            if i in SKIP_BLOCKS:
+                skips.append(x)
+        gate = self.gate(x, model.context_gate, "context.gate")
+        x = self.product(self.conv(x, model.context, "context"), gate, "context.gated")
+        for grid, skip in ((8, skips[1]), (4, skips[0]), (2, skip2)):
+            x = self.gated_decoder(x, skip, getattr(model, f"decode{grid}"), f"decode{grid}")
+        return x
+
+    def gate(self, x, gate: Gate, name: str):
+        """A Gate."""
+        x = self.mean(x, f"{name}.mean")
+        if gate.squeeze is not None:
+            weights = gate.squeeze.weight.numpy(), gate.squeeze.bias.numpy()
+            x = self.convolution(x, *weights, f"{name}.squeeze", activation="relu")
+        weights = gate.excite.weight.numpy(), gate.excite.bias.numpy()
+        return self.sigmoid(self.convolution(x, *weights, f"{name}.excite"), name)
+
+    def gated_residual(self, x, block: GatedResidual, name: str):
+        """A GatedResidual."""
+        y = self.conv(x, block.expand, f"{name}.expand")
+        y = self.conv(y, block.depthwise, f"{name}.depthwise")
+        if block.gate is not None:
+            y = self.product(y, self.gate(y, block.gate, f"{name}.gate"), f"{name}.gated")
+        y = self.conv(y, block.project, f"{name}.project")
+        return self.sum(x, y, f"{name}.add") if block.has_shortcut else y
+
+    def gated_decoder(self, x, skip, block: GatedDecoder, name: str):
+        """A GatedDecoder."""
+        x = self.bilinear(self.conv(x, block.reduce, f"{name}.reduce"), f"{name}.up")
+        gate = self.gate(self.sum(x, skip, f"{name}.both"), block.gate, f"{name}.gate")
+        x = self.sum(x, self.product(skip, gate, f"{name}.gated"), f"{name}.add")
+        x = self.conv(x, block.mix, f"{name}.mix")
+        return self.sum(x, self.conv(x, block.depthwise, f"{name}.depthwise"), name)
+
+    def conv(self, x, layer: ConvBN | Conv, name: str):
+        """A Conv, or a ConvBN whose BatchNorm is folded, with its activation."""
         conv = layer.conv
         return self.convolution(
             x,
@@ -179,6 +237,7 @@ class Graph:
             conv._stride[0],
             conv._groups,
             ACTIVATIONS[layer.activation],
+            late=isinstance(layer, Conv) and conv._stride[0] == 2,
         )
 
     def inverted_residual(self, x, block: InvertedResidual, name: str):

@@ -49,7 +49,8 @@ class OnnxGraph(Graph):
         if activation == "relu6":
             limits = self.constant(0, "zero"), self.constant(6, "six")
             return self.node("Clip", [x, *limits], f"{name}.relu6")
-        return self.node("Relu", [x], f"{name}.relu") if activation else x
+        kind = {"relu": "Relu", "hard_swish": "HardSwish"}
+        return self.node(kind[activation], [x], f"{name}.{activation}") if activation else x
 
     def convolution(
         self,
@@ -60,6 +61,7 @@ class OnnxGraph(Graph):
         stride: int = 1,
         groups: int = 1,
         activation: str = "",
+        late: bool = False,
     ) -> str:
         kernel = weight.shape[2]
         inputs = [x, self.constant(weight, f"{name}.weight")]
@@ -70,7 +72,7 @@ class OnnxGraph(Graph):
             inputs,
             name,
             kernel_shape=[kernel, kernel],
-            pads=[kernel // 2] * 4,
+            pads=[kernel // 2 - late] * 2 + [kernel // 2] * 2,
             strides=[stride, stride],
             group=groups,
         )
@@ -86,6 +88,15 @@ class OnnxGraph(Graph):
 
     def sum(self, x: str, y: str, name: str, activation: str = "") -> str:
         return self.activate(self.node("Add", [x, y], name), activation, name)
+
+    def mean(self, x: str, name: str) -> str:
+        return self.node("GlobalAveragePool", [x], name)
+
+    def sigmoid(self, x: str, name: str) -> str:
+        return self.node("Sigmoid", [x], name)
+
+    def product(self, x: str, y: str, name: str) -> str:
+        return self.node("Mul", [x, y], name)
 
     def depth_to_space(self, x: str, name: str) -> str:
         # With four channels both modes are the same, and pnnx knows only CRD.
@@ -115,7 +126,7 @@ def onnx_model(model: PortraitNet, metadata: dict) -> onnx.ModelProto:
     """
     graph = OnnxGraph()
     logits = graph.logits(model, INPUT)
-    squeezed = [graph.node("Sigmoid", [logits], "sigmoid"), graph.constant([1], "axis", np.int64)]
+    squeezed = [graph.sigmoid(logits, "sigmoid"), graph.constant([1], "axis", np.int64)]
     graph.node("Squeeze", squeezed, OUTPUT)
 
     batch = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, "H", "W"])

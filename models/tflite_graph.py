@@ -112,13 +112,18 @@ class TFLiteGraph(Graph):
         widths = self.constant([[0, 0], [1, 1], [1, 1], [0, 0]], "pad.widths", np.int32)
         return self.operator("PAD", [x, widths], [n, h + 2, w + 2, c], f"{name}.pad")
 
-    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation=""):
+    def convolution(self, x, weight, bias, name, stride=1, groups=1, activation="", late=False):
         n, h, w, _ = self.shape(x)
         shape, padding = [n, h // stride, w // stride, len(weight)], SAME
-        if stride == 2:
+        if stride == 2 and not late:
             x, padding = self.pad(x, name), VALID
         weight = weight.transpose((1, 2, 3, 0) if groups > 1 else (0, 2, 3, 1))
-        return self.conv_2d(x, weight, bias, shape, name, padding, stride, groups > 1, activation)
+        fused = activation if activation in FUSED else ""
+        given = x, weight, bias, shape, name
+        x = self.conv_2d(*given, padding, stride, groups > 1, fused)
+        return (
+            x if activation == fused else self.operator("HARD_SWISH", [x], shape, f"{name}.swish")
+        )
 
     def conv_2d(
         self, x, weight, bias, shape, name, padding, stride=1, depthwise=False, activation=""
@@ -171,6 +176,18 @@ class TFLiteGraph(Graph):
         options = schema.AddOptionsT(fusedActivationFunction=FUSED[activation])
         return self.operator("ADD", [x, y], self.shape(x), name, options)
 
+    def mean(self, x, name):
+        n, _, _, c = self.shape(x)
+        axes = self.constant([1, 2], "mean.axes", np.int32)
+        options = schema.ReducerOptionsT(keepDims=True)
+        return self.operator("MEAN", [x, axes], [n, 1, 1, c], name, options)
+
+    def sigmoid(self, x, name):
+        return self.operator("LOGISTIC", [x], self.shape(x), name)
+
+    def product(self, x, y, name):
+        return self.operator("MUL", [x, y], self.shape(x), name, schema.MulOptionsT())
+
     def depth_to_space(self, x, name):
         n, h, w, c = self.shape(x)
         options = schema.DepthToSpaceOptionsT(blockSize=2)
@@ -213,7 +230,7 @@ def tflite_model(
     graph = TFLiteGraph(half)
     batch = graph.tensor([1, *shape, 3], INPUT)
     logits = graph.logits(model, batch)
-    probability = graph.operator("LOGISTIC", [logits], graph.shape(logits), OUTPUT)
+    probability = graph.sigmoid(logits, OUTPUT)
     note = metadata | {"layout": "NHWC", "shape": list(shape)}
     return tflite_file(graph, batch, probability, note)
 

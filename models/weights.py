@@ -19,6 +19,7 @@ PERSONS = {  # width -> encoder pretrained on people (models/movenet.py)
     1.0: WEIGHTS / "mobilenetv2_person.pdparams",
     1.75: WEIGHTS / "mobilenetv2_person_175.pdparams",
 }
+LITE_PERSON = WEIGHTS / "selfie_person.pdparams"  # a whole PortraitNetLite (models/selfie.py)
 
 
 def load_model(path: str | Path) -> PortraitNet:
@@ -165,9 +166,10 @@ def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -
 
     Args:
         model: PortraitNet.
-        source: "none" keeps the random weights; "person" loads the encoder of `person_weights`;
-            "imagenet" loads the encoder that `paddle.vision.models.mobilenet_v2(pretrained=True)`
-            downloads. A path is a file of such an encoder or of a whole PortraitNet.
+        source: "none" keeps the random weights; "person" loads the encoder of `person_weights`, or
+            LITE_PERSON into a PortraitNetLite; "imagenet" loads the encoder that
+            `paddle.vision.models.mobilenet_v2(pretrained=True)` downloads. A path is a file of such
+            an encoder or of a whole network.
         more: paths of more PortraitNet weights; the mean of all is loaded.
 
     Returns:
@@ -179,10 +181,10 @@ def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -
     if more:
         load_mean(model, [source, *more])
         return f"Starting from the mean of {1 + len(more)} checkpoints, {source} to {more[-1]}."
+    lite = isinstance(model, PortraitNetLite)
     if source == "none":
-        lite = isinstance(model, PortraitNetLite)
-        known = not lite and model.encoder.channels[-1] / STAGES[-1][0] in PERSONS
-        advice = " (--pretrained person starts from an encoder of people)" if known else ""
+        known = lite or model.encoder.channels[-1] / STAGES[-1][0] in PERSONS
+        advice = " (--pretrained person starts from a network that knows people)" if known else ""
         return f"Starting from random weights{advice}."
     if source == "imagenet":
         width = model.encoder.channels[-1] / STAGES[-1][0]
@@ -190,9 +192,9 @@ def load_pretrained(model: PortraitNet, source: str | Path, *more: str | Path) -
         load_state(model.encoder, encoder_state(theirs, source), source)
         return "Encoder starts from the ImageNet weights that Paddle downloads."
     if source == "person":
-        source = person_weights(model.encoder.channels[-1] / STAGES[-1][0])
+        source = LITE_PERSON if lite else person_weights(model.encoder.channels[-1] / STAGES[-1][0])
     state = read_state(source)
-    if "features.0.0.weight" in state:
+    if "features.0.0.weight" in state and not lite:
         load_state(model.encoder, encoder_state(state, source), source)
         return f"Encoder starts from the MobileNetV2 weights in {source}."
     load_state(model, state, source)

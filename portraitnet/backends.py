@@ -40,28 +40,7 @@ WEIGHTS = next(
 # ONNX Runtime from 1.29 on reports to its makers unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 AUTO = "auto"
-LITE_SIZE = 160  # pixels; see `Network`
-
-
-class BundledModel(NamedTuple):
-    """A network whose files lie in WEIGHTS.
-
-    Attributes:
-        stem: how the names of its files begin.
-        onnx_ending: how the name of its ONNX file ends.
-        size: see `Network`; None for the file's own.
-    """
-
-    stem: str
-    onnx_ending: str = ".onnx"
-    size: int | None = None
-
-
-# "lite" was trained for inputs of half the pixels and runs in INT8: less time than MediaPipe takes.
-MODELS = {
-    "full": BundledModel("portraitnet"),
-    "lite": BundledModel("portraitnet_lite", "_int8.onnx", LITE_SIZE),
-}
+MODELS = {"full": "portraitnet", "lite": "portraitnet_lite"}  # name -> stem of its files in WEIGHTS
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Inputs of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO
@@ -93,12 +72,10 @@ class Choice(NamedTuple):
     Attributes:
         path: of the model file.
         backend: name in BACKENDS.
-        size: see `Network`; None for the file's own.
     """
 
     path: Path
     backend: str
-    size: int | None = None
 
 
 def choose(
@@ -110,8 +87,8 @@ def choose(
     for more, because it runs fastest; of these the ones that are installed, then Paddle.
 
     Args:
-        model_path: model file, or a name in MODELS: the file in weights/ that the backend runs, in
-            network inputs of that size; None for DEFAULT.
+        model_path: model file, or a name in MODELS, for the file in weights/ that the backend runs;
+            None for DEFAULT.
         backend: name in BACKENDS, or "auto".
         photos: number of photos to be run; None for many, such as a video's frames.
 
@@ -127,10 +104,10 @@ def choose(
     names = [backend] if backend != AUTO else names
     installed = [name for name in names if is_installed(name)] or names
     if str(model_path or DEFAULT) in MODELS:
-        model = MODELS[str(model_path or DEFAULT)]
-        paths = {name: bundled_path(model, name) for name in installed}
+        stem = MODELS[str(model_path or DEFAULT)]
+        paths = {name: WEIGHTS / (stem + BACKENDS[name].ending) for name in installed}
         name = next((name for name in installed if paths[name].exists()), installed[0])
-        return Choice(paths[name], name, model.size)
+        return Choice(paths[name], name)
 
     model_path = Path(model_path)
     suffixes = {name: Path(f"model{backend.ending}").suffix for name, backend in BACKENDS.items()}
@@ -153,12 +130,6 @@ def choose(
             f"choose the backend {' or '.join(able)}."
         )
     return Choice(model_path, backend)
-
-
-def bundled_path(model: BundledModel, backend: str) -> Path:
-    """The file in WEIGHTS that a backend runs; it need not exist."""
-    ending = BACKENDS[backend].ending
-    return WEIGHTS / (model.stem + (model.onnx_ending if ending == ".onnx" else ending))
 
 
 def is_installed(backend: str) -> bool:

@@ -61,8 +61,8 @@ class Predictor:
         photos: int | None = None,
         load_network: Callable[..., Network] = load,
     ):
-        self.model_path, self.backend, named_size = choose(model_path, backend, photos)
-        network = load_network(self.model_path, self.backend, size or named_size, threads)
+        self.model_path, self.backend = choose(model_path, backend, photos)
+        network = load_network(self.model_path, self.backend, size, threads)
         self.run_batch, self.size = network
         self.refine = refine
 

@@ -64,13 +64,10 @@ for threads in "_one 1" " 2"; do
     figures "training_$instructions${threads% *}" python -m benchmarks.train_speed \
         --torch_python "$torch" --no-stock --threads "${threads#* }" --rounds 3 --steps 2
 done
-figures inference_$instructions python -m benchmarks.infer_speed --mediapipe mediapipe
+figures "inference_$instructions costs" python -m benchmarks.infer_speed --mediapipe mediapipe \
+    --threads 1 --rounds 15 --batch_size 4 --inputs 224x224 256x192
 figures backend_choice_$instructions python -m benchmarks.backend_choice
-figures inference_lite_$instructions python -m benchmarks.infer_speed --mediapipe mediapipe \
-    --threads 1 --inputs 224x224 160x160 160x128 --only lite --rounds 25 --batch_size 2
 figures page_phone_$instructions python -m benchmarks.web_speed --phone 4
-figures "mobile costs" python -m benchmarks.infer_speed --mediapipe mediapipe --threads 1 \
-    --rounds 8 --batch_size 2 --inputs 224x224 256x192 160x160 160x128
 figures video python -m benchmarks.video_speed
 figures matting python -m benchmarks.matting --data_root EG1800/ --backgrounds backgrounds/
 figures upsampling python -m benchmarks.refine_quality --data_root EG1800/

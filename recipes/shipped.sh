@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The weights in weights/, full and lite: bash recipes/shipped.sh
+# The weights of `full` in weights/: bash recipes/shipped.sh
 #
 # Needs EG1800/, Picsart/, People/, backgrounds/ and the further folders of docs/reproduce.md, which
 # says what they hold.
@@ -128,10 +128,6 @@ python train.py "${late[@]}" "${roots[@]}" "${some[@]}" "${mild[@]}" --rotation 
 mean mean3.pdparams 0.5 mild1/model_1.pdparams 0.5 mean1.pdparams
 python train.py "${late[@]}" "${roots[@]}" "${some[@]}" "${mild[@]}" --rotation 12 \
     --negative_prob 0.12 --pretrained mean3.pdparams --epoch 8 --lr 0.0007 --seed 62 --output mild2
-# lite continues alone with the teacher for all photos; of 7 epochs the next may start after 2.
-python train.py "${late[@]}" "${roots[@]}" "${mild[@]}" --rotation 12 --negative_prob 0.12 \
-    "${teacher[@]}" --teacher_weight 0.35 --pretrained last3/model_7.pdparams --epoch 7 --size 160 \
-    --lr 0.0007 --seed 63 --output mild3
 # The last trainings have masks whose contours lie on the photos' edges (label.py --inset).
 moved=(
     --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_moved/ Picsart_moved/
@@ -142,8 +138,6 @@ moved=(
 )
 python train.py "${late[@]}" "${moved[@]}" --teacher_data Picsart_moved/ Picsart_moved_hard/ \
     --pretrained mild2/model_3.pdparams --epoch 12 --lr 0.0008 --seed 71 --output edges1
-python train.py "${late[@]}" "${moved[@]}" --pretrained mild3/model_1.pdparams --epoch 9 \
-    --size 160 --lr 0.0008 --seed 72 --output edges2
 python train.py "${late[@]}" "${moved[@]}" "${mild[@]}" --rotation 12 \
     --data_root EG1800_clean/ EG1800_clean/ EG1800_hard/ Picsart_moved/ Picsart_moved/ \
     Picsart_moved/ Picsart_moved/ Picsart_moved_hard/ Picsart_moved_hard/ Picsart_moved_hard/ \
@@ -164,6 +158,3 @@ python train.py "${late[@]}" "${moved[@]}" "${mild[@]}" --rotation 12 "${last[@]
     --negative_prob 0.16 --pretrained mean5.pdparams --epoch 2 --lr 0.0004 --seed 92 --output end2
 mean shipped.pdparams 0.4 end1/model_1.pdparams 0.6 end2/model_1.pdparams
 python evaluate.py --model_path shipped.pdparams --split val --data_root EG1800/ Picsart/ People/
-# lite, before INT8
-python evaluate.py --model_path edges2/model_8.pdparams --split val \
-    --data_root EG1800/ Picsart/ People/

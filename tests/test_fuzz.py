@@ -65,7 +65,7 @@ def weights(folder):
 
 def onnx_files(folder):
     pytest.importorskip("onnxruntime")
-    path = ROOT / "weights" / "portraitnet_lite_int8.onnx"
+    path = ROOT / "weights" / "portraitnet_lite.onnx"
     if not path.exists():
         pytest.skip("no weights in weights/")
     return [path.read_bytes()]

@@ -28,7 +28,8 @@ BELOW["benchmarks"] = {*BELOW}
 # What the library needs to be imported, and what it needs only for some files and backends.
 LIBRARY_NEEDS = {"numpy", "cv2", "tqdm"}
 LIBRARY_MAY_USE = {"onnxruntime", "openvino", "paddle", "ai_edge_litert", "PIL", "pillow_heif"}
-SERVER_NEEDS = {"fastapi", "starlette", "prometheus_client", "uvicorn"}  # portraitnet/server/
+# portraitnet/server/
+SERVER_NEEDS = {"fastapi", "fastapi_offline", "starlette", "prometheus_client", "uvicorn"}
 
 
 def module_name(path):

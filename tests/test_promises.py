@@ -26,7 +26,8 @@ BENCHMARKS = [
     for path in sorted(ROOT.glob("benchmarks/*.py"))
     if path.stem not in ("table", "torch_portraitnet")  # no command; needs PyTorch
 ]
-COMMANDS = [*SCRIPTS, *APPS, *BENCHMARKS, "models.movenet", "models.widen", "data.composites"]
+COMMANDS = [*SCRIPTS, *APPS, *BENCHMARKS, "data.composites"]
+COMMANDS += ["models.movenet", "models.selfie", "models.widen"]
 LAUNCHER = ["-m", "paddle.distributed.launch"]
 
 

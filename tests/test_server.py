@@ -296,7 +296,11 @@ def test_openapi_describes_every_effect_parameter_and_refusal(server):
     }  # fmt: skip
     assert {"image/*", "multipart/form-data"} == set(cut["requestBody"]["content"])
     assert {"200", "401", "413", "422", "429", "503"} <= set(cut["responses"])
-    assert "openapi.json" in client.get("/docs").text
+    page = client.get("/docs").text
+    assert "/openapi.json" in page
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(files) >= 3 and all(client.get(file).status_code == 200 for file in files)
+    assert all(file.startswith("/") for file in files), "the page needs no other server"
 
 
 def test_metrics_count_answers_and_hold_no_name_of_a_photo(server):

@@ -25,7 +25,7 @@ from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
-from portraitnet import backends, effects, geometry, images, postprocess
+from portraitnet import effects, geometry, images, postprocess
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import mask_of, read_image, read_mask
 from portraitnet.predictor import MEAN, SCALE, Predictor, to_batch
@@ -78,8 +78,8 @@ def get(model):
         ("/worker.js?threads=1", "text/javascript; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
         ("/samples/hat.jpg", "image/jpeg"),
-        ("/model.json", "application/json"),
-        ("/model.onnx.gz", "application/octet-stream"),
+        ("/networks/full.json", "application/json"),
+        ("/networks/full.onnx.gz", "application/octet-stream"),
     ],
 )
 def test_files_have_their_type_and_the_page_is_isolated(get, target, kind):
@@ -105,8 +105,8 @@ def test_files_have_their_type_and_the_page_is_isolated(get, target, kind):
 
 
 def test_the_given_model_is_served(get, model):
-    assert gzip.decompress(get("/model.onnx.gz")[2]) == b"the network"
-    assert json.loads(get("/model.json")[2])["channel_order"] == "BGR"
+    assert gzip.decompress(get("/networks/full.onnx.gz")[2]) == b"the network"
+    assert json.loads(get("/networks/full.json")[2])["channel_order"] == "BGR"
 
 
 def test_head_has_no_body(get):
@@ -145,11 +145,11 @@ def test_a_foreign_host_name_is_refused(model):
     own = f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}", "[::1]:80", "[::1]"
     foreign = "evil.com", f"evil.com:{server.server_port}", "", "127.0.0.1.evil.com", "localhost:x"
     for host in own + foreign:
-        head = f"GET /model.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        head = f"GET /networks/full.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         answer = ask(server, head.encode())
         assert answer.startswith(b"HTTP/1.1 " + (b"200" if host in own else b"421")), host
         assert (b"channel_order" in answer) == (host in own)
-    assert ask(server, b"GET /model.json HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421")
+    assert ask(server, b"GET /networks/full.json HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 421")
     server.shutdown()
     server.server_close()
 
@@ -224,7 +224,7 @@ def test_networks_have_names(model, tmp_path, monkeypatch, capsys):
         folder = tmp_path / name
         assert web.main(["--build", str(folder), "--model_path", name]) == 0
         assert f"index.html?model={name}" in capsys.readouterr().out
-        assert gzip.decompress((folder / "model.onnx.gz").read_bytes()) == b"the network"
+        assert gzip.decompress((folder / "networks/full.onnx.gz").read_bytes()) == b"the network"
     assert web.main(["--build", str(tmp_path / "tiny"), "--model_path", "tiny"]) != 0
     assert "tiny is neither a network's name" in capsys.readouterr().err
     assert not (tmp_path / "tiny").exists()
@@ -268,7 +268,7 @@ def test_the_page_is_built_completely_or_not_at_all(model, tmp_path, monkeypatch
     extra = {"LICENSE", "NOTICE", "_headers", "samples/README.md"}
     assert built == set(web.page_files(model)) | extra
     assert size == sum((folder / name).stat().st_size for name in built)
-    assert gzip.decompress((folder / "model.onnx.gz").read_bytes()) == b"the network"
+    assert gzip.decompress((folder / "networks/full.onnx.gz").read_bytes()) == b"the network"
     index = (folder / "index.html").read_text()
     assert 'http-equiv="Content-Security-Policy" content="default-src \'self\';' in index
     assert "Cross-Origin-Embedder-Policy: require-corp" in (folder / "_headers").read_text()
@@ -312,7 +312,6 @@ def test_the_lock_file_fits_package_json():
         ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", postprocess, ["SOLID", "LARGE_AREA"]),
         ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
-        ("worker.js", backends, ["LITE_SIZE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
     ],
 )
@@ -548,7 +547,7 @@ def page(browser, address):
     context.close()
     assert not problems
     addresses = {request.url for request in requests}
-    assert {f"{address}model.onnx.gz", f"{address}worker.js"} <= addresses
+    assert {f"{address}networks/full.onnx.gz", f"{address}worker.js"} <= addresses
     assert all(url.startswith((address, f"blob:{address}")) for url in addresses)
     assert {request.method for request in requests} == {"GET"}
 

@@ -18,14 +18,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from portraitnet.backends import MODELS, choose
+from portraitnet.backends import MODELS, WEIGHTS, choose
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.files import check_sha256
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
-MODEL_PATH = ROOT / "weights" / "portraitnet.onnx"
-LARGE_PATH = ROOT / "weights" / "portraitnet_large.onnx"  # offered for photos if it is there
+MODEL_PATH = WEIGHTS / "portraitnet.onnx"
+LITE_PATH = WEIGHTS / "portraitnet_lite.onnx"
+LARGE_PATH = WEIGHTS / "portraitnet_large.onnx"  # offered for photos if it is there
 PACKAGE = "node_modules/onnxruntime-web"
 RUNTIME = (  # files of the package that the worker loads, for processor and graphics card
     "ort.wasm.min.mjs",
@@ -81,8 +82,8 @@ def parse_args(argv=None):
     add = parser.add_argument
     add(
         "--model_path",
-        help=f"{' or '.join(MODELS)}, or an ONNX file of export.py; on the page full and lite are"
-        " one file (default: full for photos, lite for the camera)",
+        help=f"{' or '.join(MODELS)} for photos and camera alike, or an ONNX file of export.py in"
+        " the place of full (default: full for photos, lite for the camera)",
     )
     add(
         "--port",
@@ -116,12 +117,20 @@ def page_files(model: Path) -> dict[str, Path]:
         ending = PACKED if name.endswith(".wasm") else ""
         files[f"runtime/{name}{ending}"] = FOLDER / PACKAGE / "dist" / name
     files |= {address: FOLDER / path for address, path in LIBRARIES.items()}
-    networks = {"model": model}
-    if LARGE_PATH.is_file():
-        networks["networks/large"] = LARGE_PATH
-    for address, path in networks.items():
+    for name, path in networks_of(model).items():
+        address = f"networks/{name}"
         files |= {f"{address}.onnx{PACKED}": path, f"{address}.json": path.with_suffix(".json")}
     return files
+
+
+def networks_of(model: Path) -> dict[str, Path]:
+    """The networks that the page offers: name -> ONNX file, with its metadata beside it as .json.
+
+    Args:
+        model: the ONNX file of "full".
+    """
+    networks = {"full": model, "lite": LITE_PATH}
+    return networks | ({"large": LARGE_PATH} if LARGE_PATH.is_file() else {})
 
 
 def content(address: str, files: dict[str, Path]) -> bytes:
@@ -232,8 +241,8 @@ def check_model(model: Path) -> None:
         FileNotFoundError: one of both is missing.
         ValueError: a SHA256SUMS file beside them gives another sum.
     """
-    large = (LARGE_PATH, LARGE_PATH.with_suffix(".json")) if LARGE_PATH.is_file() else ()
-    for path in (model, model.with_suffix(".json"), *large):
+    networks = networks_of(model).values()
+    for path in (*networks, *(network.with_suffix(".json") for network in networks)):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: make it with `python export.py`.")
         check_sha256(path)
@@ -338,8 +347,9 @@ def build(folder: Path, model: Path) -> int:
 @command("apps.web")
 def main(argv=None):
     args = parse_args(argv)
-    query = f"?model={args.model_path}" if args.model_path in MODELS else ""
-    model = MODEL_PATH if query or not args.model_path else choose(args.model_path, "onnx").path
+    named = args.model_path is None or args.model_path in MODELS
+    model = MODEL_PATH if named else choose(args.model_path, "onnx").path
+    query = f"?model={args.model_path if named else 'full'}" if args.model_path else ""
     if args.build:
         check_model(model)  # before packages are installed
         install_packages()

@@ -248,7 +248,7 @@ async function loadLarge() {
   const size = megabytes(SITE.networks.large);
   busy(true, true);
   say("loading_large", { size });
-  large ??= ask("download").then(() => ask("begin"));
+  large ??= ask("download").then(() => ask("begin", { model: "large" }));
   try {
     await large;
   } catch (error) {

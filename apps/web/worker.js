@@ -27,21 +27,20 @@ const PROGRAMS = {
 };
 const IMAGE_COLOR_SIDE = 1024; // longer side at which colours are estimated, pixels: effects.py
 const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
-const LITE_SIZE = 160; // input size of "lite", as in portraitnet/backends.py
 
 const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
 
 let ort;
 let providers; // what runs the networks: a backend, or several in the order of preference
-let networks = {}; // "full", "lite" and, once loaded, "large" -> { session, metadata, size }
-let downloaded = null; // { model, metadata } of "large" before its session is made
+const networks = {}; // "full" and, once wanted, "lite" and "large" -> { session, metadata, size }
+const downloaded = {}; // "lite", "large" -> { model, metadata } before the session is made
 let opened = null; // { photo, image, probability, small, mend }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
 let reused = null; // the probability of the last camera frame: its memory serves the next one
 
-const commands = { load, open, draw, background: openBackground, start, frame, begin: beginLarge };
+const commands = { load, open, draw, background: openBackground, start, frame, begin: prepareNetwork };
 let turn = Promise.resolve();
 
 self.onmessage = ({ data: { id, name, ...values } }) => {
@@ -63,12 +62,12 @@ async function answer(id, command) {
 async function load({ threads, backend: wanted }) {
   const backend = wanted ?? ((await hasGraphicsCard()) ? "webgpu" : "wasm");
   if (!PROGRAMS[backend]) throw new Problem("no_backend", { name: backend });
-  const [description, model, binary] = await Promise.all([
-    fetchFile("model.json"),
-    fetchPacked("model.onnx"),
+  const [{ model, metadata }, lite, binary] = await Promise.all([
+    fetchNetwork("networks/full"),
+    fetchNetwork("networks/lite"),
     fetchPacked(RUNTIME + PROGRAMS[backend].binary),
   ]);
-  const metadata = await description.json();
+  downloaded.lite = lite;
   try {
     return await begin(model, metadata, binary, backend, threads);
   } catch (error) {
@@ -76,6 +75,14 @@ async function load({ threads, backend: wanted }) {
     console.warn("WebGPU failed, the processor is used instead:", error);
   }
   return begin(model, metadata, await fetchPacked(RUNTIME + PROGRAMS.wasm.binary), "wasm", threads);
+}
+
+async function fetchNetwork(address) {
+  const [description, model] = await Promise.all([
+    fetchFile(`${address}.json`),
+    fetchPacked(`${address}.onnx`),
+  ]);
+  return { model, metadata: await description.json() };
 }
 
 async function hasGraphicsCard() {
@@ -123,10 +130,9 @@ async function begin(model, metadata, binary, backend, threads) {
   threads ??= Math.min(4, navigator.hardwareConcurrency);
   Object.assign(ort.env.wasm, { wasmPaths: RUNTIME, wasmBinary: binary, numThreads: threads });
   providers = [backend];
-  const full = await makeNetwork(model, metadata);
+  networks.full = await makeNetwork(model, metadata);
   ort.env.wasm.wasmBinary = undefined; // compiled: its memory can be freed
-  networks = { full, lite: { ...full, size: Math.min(LITE_SIZE, full.size) } };
-  const test = testInput(full.size);
+  const test = testInput(networks.full.size);
   const found = await run(test, "full"); // the first run is slow: do it now
   if (backend === "webgpu") await judge(model, metadata, test, found);
   return { backend, threads };
@@ -168,16 +174,14 @@ async function judge(model, metadata, test, found) {
 /** Fetch the large network; `progress` messages as in `load`. */
 async function downloadLarge() {
   expected = { total: 0, done: 0 };
-  const [description, model] = await Promise.all([
-    fetchFile("networks/large.json"),
-    fetchPacked("networks/large.onnx"),
-  ]);
-  downloaded = { model, metadata: await description.json() };
+  downloaded.large = await fetchNetwork("networks/large");
 }
 
-async function beginLarge() {
-  networks.large ??= await makeNetwork(downloaded.model, downloaded.metadata);
-  downloaded = null;
+/** Make sure that a downloaded network can run. */
+async function prepareNetwork({ model: name }) {
+  if (networks[name]) return;
+  networks[name] = await makeNetwork(downloaded[name].model, downloaded[name].metadata);
+  delete downloaded[name];
 }
 
 /** The probability of a network input: a picture of one channel, 0..1, of the same size. */
@@ -216,6 +220,7 @@ function read(width, height, draw, name = "image") {
 
 /** Find the person in a photo, which gets the name `photo`. */
 async function open({ bitmap, model, photo }) {
+  await prepareNetwork({ model });
   const { width, height } = bitmap;
   const start = performance.now();
   let image;
@@ -295,6 +300,7 @@ function start() {
  * @param bitmap ImageBitmap or VideoFrame
  */
 async function frame({ bitmap, mirror, look, model }) {
+  await prepareNetwork({ model });
   const start = performance.now();
   const size = { width: bitmap.displayWidth ?? bitmap.width, height: bitmap.displayHeight ?? bitmap.height };
   const draw = (context) => {

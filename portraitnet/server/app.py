@@ -11,6 +11,7 @@ from enum import Enum
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.datastructures import UploadFile
@@ -99,7 +100,7 @@ def make_app(
         max_seconds: in which a photo must have come, and then again must be done.
         api_key: that requests must name; None for none.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # its page /docs needs no other server
         title="PortraitNet",
         version=__version__,
         summary="Cuts people out of photos. Nothing of the photos is stored or logged.",

@@ -36,9 +36,9 @@ def folder(tmp_path_factory):
 
 def test_size():
     model = PortraitNetLite()
-    # encoder 370,672; decoder 120,560; heads 2 * (16 * 8 + 8) = 272; all without bias but the heads
-    assert count_parameters(model) == 491_376
-    assert count_macs(model) == 88_449_312
+    # stem 448; blocks 89,680; context 8,448; decoder 7,760; heads 2 * (16 * 8 + 8) = 272
+    assert count_parameters(model) == 106_608
+    assert count_macs(model) == 42_636_160
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (96, 64)])

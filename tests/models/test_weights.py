@@ -7,6 +7,8 @@ import pytest
 from models import PortraitNet, PortraitNetLite
 from models.imagenet import IMAGENET_MEAN, IMAGENET_STD, encoder_state
 from models.weights import (
+    LITE_PERSON,
+    PERSONS,
     load_model,
     load_pretrained,
     load_state,
@@ -169,7 +171,18 @@ def test_several_checkpoints_start_at_their_mean(tmp_path):
         load_pretrained(model, paths[0], "imagenet")
 
 
-def test_the_encoder_of_people_is_advised_only_where_there_is_one():
-    assert "--pretrained person" in load_pretrained(PortraitNet(), "none")
-    for model in (PortraitNet(width=0.5), PortraitNetLite()):
-        assert load_pretrained(model, "none") == "Starting from random weights."
+def test_weights_that_know_people_are_advised_only_where_there_are_some():
+    for model in (PortraitNet(), PortraitNetLite()):
+        assert "--pretrained person" in load_pretrained(model, "none")
+    assert load_pretrained(PortraitNet(width=0.5), "none") == "Starting from random weights."
+
+
+def test_lite_starts_from_a_whole_network_that_knows_people():
+    model = PortraitNetLite()
+    assert "selfie_person.pdparams" in load_pretrained(model, "person")
+    start = read_state(LITE_PERSON)
+    assert all(
+        (tensor.numpy() == start[name].numpy()).all() for name, tensor in model.state_dict().items()
+    )
+    with pytest.raises(ValueError, match="mobilenetv2_person.pdparams does not fit this network"):
+        load_pretrained(model, PERSONS[1.0])

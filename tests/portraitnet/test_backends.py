@@ -131,7 +131,7 @@ def installed(monkeypatch, *names):
 
 def test_auto_takes_the_fastest_that_is_installed(monkeypatch):
     installed(monkeypatch, "paddle", "inference", "onnx", "openvino")
-    assert choose("a/b.onnx") == (Path("a/b.onnx"), "openvino", None)
+    assert choose("a/b.onnx") == (Path("a/b.onnx"), "openvino")
     assert choose("a/b.onnx", photos=1)[1] == "onnx", "it starts fastest"
     assert choose("a/b.pdparams")[1] == "paddle"
     assert choose("a/b.pdiparams")[1] == "inference"
@@ -143,12 +143,12 @@ def test_auto_takes_the_fastest_that_is_installed(monkeypatch):
 def test_without_a_file_it_is_the_one_in_weights(folder, monkeypatch):
     monkeypatch.setattr(backends, "WEIGHTS", folder)
     installed(monkeypatch, "paddle", "inference", "onnx")
-    assert choose() == (folder / "portraitnet.onnx", "onnx", None)
-    assert choose(backend="paddle") == (folder / "portraitnet.pdparams", "paddle", None)
+    assert choose() == (folder / "portraitnet.onnx", "onnx")
+    assert choose(backend="paddle") == (folder / "portraitnet.pdparams", "paddle")
     installed(monkeypatch, "onnx")
-    assert choose() == (folder / "portraitnet.onnx", "onnx", None)
+    assert choose() == (folder / "portraitnet.onnx", "onnx")
     installed(monkeypatch, "paddle")
-    assert choose() == (folder / "portraitnet.pdparams", "paddle", None)
+    assert choose() == (folder / "portraitnet.pdparams", "paddle")
 
 
 def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
@@ -156,27 +156,16 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("lite").touch()
     installed(monkeypatch, "paddle", "inference", "onnx")
-    assert choose("full") == choose() == (folder / "portraitnet.onnx", "onnx", None)
-    quick = folder / "portraitnet_lite_int8.onnx", "onnx", 160
-    assert choose("lite") == quick, "the name counts, not the file beside us"
-    assert choose(Path("lite"), "paddle") == (folder / "portraitnet_lite.pdparams", "paddle", 160)
+    assert choose("full") == choose() == (folder / "portraitnet.onnx", "onnx")
+    lite = folder / "portraitnet_lite.onnx", "onnx"
+    assert choose("lite") == lite, "the name counts, not the file beside us"
+    assert choose(Path("lite"), "paddle") == (folder / "portraitnet_lite.pdparams", "paddle")
     other = tmp_path / "portraitnet_lite_inference.pdiparams"
     other.touch()
     monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
-    assert choose("lite") == (other, "inference", 160), "there is no INT8 file"
+    assert choose("lite") == (other, "inference"), "there is no ONNX file"
     with pytest.raises(ValueError, match="light is neither .*: give full or lite, or a file in"):
         choose("light")
-
-
-def test_the_lite_network_has_smaller_inputs(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
-    for name in ("portraitnet.pdparams", "portraitnet_lite.pdparams"):
-        shutil.copy(folder / "portraitnet.pdparams", tmp_path / name)
-    image = draw_portrait(np.random.default_rng(0), 400, 300)[0]
-    names = "full", "lite", folder / "portraitnet.pdparams"
-    inputs = [open_predictor(name, "paddle").prepare(image).shape[:2] for name in names]
-    assert inputs == [(256, 192), (160, 128), (256, 192)]
-    assert open_predictor("lite", "paddle", size=96).prepare(image).shape[:2] == (128, 96)
 
 
 def test_a_file_the_backend_does_not_run_is_refused():
