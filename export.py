@@ -31,7 +31,7 @@ from portraitnet.cli import (
     sentence,
 )
 from portraitnet.files import add_sha256, check_writable, whole_file, write_json
-from portraitnet.geometry import SIZE, input_shape, resize
+from portraitnet.geometry import input_shape, resize
 from portraitnet.images import Image, read_image
 from portraitnet.jobs import find_photos
 from portraitnet.predictor import MEAN, SCALE, Predictor
@@ -201,7 +201,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--model_path", type=Path, default=MODEL_PATH, help=model_path)
     add("--output", type=Path, help="folder of the exports (default: the checkpoint's folder)")
     size = "input resolution: the input's area is about SIZE x SIZE pixels"
-    add("--size", type=int_range(32, multiple=32), default=SIZE, help=size)
+    size += " (default: 224, or 256 for lite)"
+    add("--size", type=int_range(32, multiple=32), help=size)
     add(
         "--formats",
         nargs="+",
@@ -235,8 +236,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("int8 is calibrated and scored on photos: give --data_root")
     if args.shape and not set(args.formats) & set(SHAPED):
         parser.error(f"--shape has an effect on {', '.join(SHAPED)} alone")
-    args.shape = args.shape or (args.size, args.size)
     return args
+
+
+def open_checkpoint(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint of the flags, with the network's own size where they name none.
+
+    Raises:
+        FileNotFoundError, ValueError: see `models.weights.load_model`.
+    """
+    import_paddle()
+    from models.weights import load_model
+
+    model = load_model(args.model_path)
+    size = args.size or model.size
+    metadata = describe(args.model_path, size)
+    return Checkpoint(args.model_path, model, size, args.shape or (size, size), metadata)
 
 
 def read_inputs(paths: Iterable[Path], size: int, shape: tuple[int, int]) -> list[Image]:
@@ -441,21 +456,17 @@ def write_metadata(path: Path, metadata: dict, files: dict[str, dict]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     output, stem = args.output or args.model_path.parent, args.model_path.stem
+    checkpoint = open_checkpoint(args)
     for name in args.formats:  # before the work
-        for path in export_paths(name, output, stem, args.size, args.shape):
+        for path in export_paths(name, output, stem, checkpoint.size, checkpoint.shape):
             check_writable(path, keep=[args.model_path, *args.photos])
-    inputs = read_inputs(args.photos, args.size, args.shape)
-    import_paddle()
-    from models.weights import load_model
-
-    model, metadata = load_model(args.model_path), describe(args.model_path, args.size)
-    checkpoint = Checkpoint(args.model_path, model, args.size, args.shape, metadata)
+    inputs = read_inputs(args.photos, checkpoint.size, checkpoint.shape)
     output.mkdir(parents=True, exist_ok=True)
     failed = False
     for name in args.formats:
         try:
             files = export(name, checkpoint, output, inputs, args.data_root)
-            write_metadata(output / f"{stem}.json", metadata, files)
+            write_metadata(output / f"{stem}.json", checkpoint.metadata, files)
             # A folder with checksums, such as weights/, lists every file that may be loaded.
             add_sha256([output / name for name in (*files, f"{stem}.json")])
         except MISTAKES as error:

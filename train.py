@@ -85,7 +85,7 @@ def validate(model, sets):
         {"val": {name of the list: {score: value}}, "mean_person_iou": over the lists}.
     """
     model.eval()
-    predictor = Predictor.of(runner(model), refine=False)
+    predictor = Predictor.of(runner(model), model.size, refine=False)
     val = {name: score(predictor.probabilities, each).summary() for name, each in sets.items()}
     mean = float(np.mean([summary[SELECTION] for summary in val.values()]))
     return {"val": val, "mean_person_iou": mean}

@@ -121,16 +121,17 @@ def converted_rows(model: str, folder: Path) -> list[list[str]]:
     path = folder / "converted" / "portraitnet.onnx"
     path.parent.mkdir()
     path.write_bytes(source.read_bytes())
-    inputs = export.read_inputs(args.photos, args.size, args.shape)
-    batch = to_batch([each for each in inputs if each.shape[:2] == args.shape])
+    size, shape = export.open_checkpoint(args)[2:4]
+    inputs = export.read_inputs(args.photos, size, shape)
+    batch = to_batch([each for each in inputs if each.shape[:2] == shape])
     expected = open_predictor(args.model_path).run_batch(batch)
     rows = []
     for runtime in filter(is_installed, PACKAGES):
-        run = load_ncnn(path, *args.shape) if runtime == "ncnn" else load_mnn(path)
+        run = load_ncnn(path, *shape) if runtime == "ncnn" else load_mnn(path)
         difference = np.abs(run(batch) - expected).max()
         name = {"ncnn": "portraitnet.ncnn.bin", "MNN": "portraitnet.mnn"}[runtime]
-        size = path.with_name(name).stat().st_size / 1e6
-        rows.append([model, f"`{name}`", f"{size:.2f}", f"{difference:.1e}"])
+        megabytes = path.with_name(name).stat().st_size / 1e6
+        rows.append([model, f"`{name}`", f"{megabytes:.2f}", f"{difference:.1e}"])
     return rows
 
 

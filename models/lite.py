@@ -166,6 +166,8 @@ class PortraitNetLite(PortraitNet):
         n_class: classes of the mask head; channel 1 is the person.
     """
 
+    size = 256  # as MediaPipe's; small people need pixels
+
     def __init__(self, n_class: int = 2):
         nn.Layer.__init__(self)
         self.stem = Conv(3, STEM, 3, stride=2, activation=F.hardswish)

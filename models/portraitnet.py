@@ -10,6 +10,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 
 from models.mobilenetv2 import ConvBN, MobileNetV2, scaled_channels
+from portraitnet.geometry import SIZE
 
 
 class D_block(nn.Layer):
@@ -57,7 +58,12 @@ class PortraitNet(nn.Layer):
     Args:
         n_class: classes of the mask head; channel 1 is the person.
         width: factor of the channels of encoder and decoder.
+
+    Attributes:
+        size: side of the square with the area of the inputs that the network is made for, pixels.
     """
+
+    size = SIZE
 
     def __init__(self, n_class: int = 2, width: float = 1.0):
         super().__init__()

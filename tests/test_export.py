@@ -228,13 +228,15 @@ def test_two_classes_only(folder, tmp_path, capsys):
     assert "1 misshapen (mask_head.weight [3, 8, 3, 3], not [2, " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name, stem", [("full", ""), ("lite", "_lite")])
-def test_a_name_is_the_weights_in_weights(name, stem):
+@pytest.mark.parametrize("name, stem, size", [("full", "", 224), ("lite", "_lite", 256)])
+def test_a_name_is_the_weights_in_weights_at_the_networks_size(name, stem, size):
     flags = ["--model_path", name]
-    args = export.parse_args(flags)
-    assert args.model_path == export.MODEL_PATH.with_stem(f"portraitnet{stem}")
-    assert (args.size, args.shape) == (224, (224, 224))
-    assert export.parse_args([*flags, "--size", "192"]).shape == (192, 192)
+    checkpoint = export.open_checkpoint(export.parse_args(flags))
+    assert checkpoint.path == export.MODEL_PATH.with_stem(f"portraitnet{stem}")
+    assert (checkpoint.size, checkpoint.shape) == (size, (size, size))
+    assert checkpoint.metadata["size"] == size
+    checkpoint = export.open_checkpoint(export.parse_args([*flags, "--size", "192"]))
+    assert (checkpoint.size, checkpoint.shape) == (192, (192, 192))
 
 
 def test_an_export_joins_the_checksums_of_its_folder(folder, tmp_path):

@@ -14,6 +14,7 @@ from conftest import draw_portrait
 
 import export
 from apps.video import smoothing
+from models import PortraitNetLite
 from portraitnet import effects, images, postprocess
 from portraitnet.geometry import input_shape, resize
 from portraitnet.predictor import MEAN, SCALE
@@ -70,18 +71,18 @@ def command_of(app):
 def test_constants_of_the_network_are_the_exports(app):
     found, args = constants(app), export.parse_args(command_of(app))
     assert len(args.formats) == 1
-    metadata = export.describe(args.model_path, args.size)
+    metadata = export.describe(args.model_path, PortraitNetLite.size)
     assert found["MEAN"] == metadata["mean"] == list(MEAN)
     assert found["SCALE"] == metadata["scale"] == SCALE
     assert found["CHANNEL_ORDER"] == metadata["channel_order"]
     assert (found["INPUT_HEIGHT"], found["INPUT_WIDTH"]) == args.shape
-    assert args.shape == input_shape(4, 3, args.size)
+    assert args.shape == input_shape(4, 3, PortraitNetLite.size)
 
 
 def test_android_opens_the_exported_file():
     args = export.parse_args(command_of(ANDROID))
     assets = ANDROID / "app" / "src" / "main" / "assets"
-    stem, size, shape = args.model_path.stem, args.size, args.shape
+    stem, size, shape = args.model_path.stem, PortraitNetLite.size, args.shape
     (path,) = export.export_paths(args.formats[0], args.output, stem, size, shape)
     assert ROOT / path == assets / constants(ANDROID)["MODEL_FILE"]
 
@@ -180,7 +181,7 @@ def test_kotlin_computes_what_javascript_does(tmp_path, monkeypatch):
         image, mask = draw_portrait(rng, height, width)
         image = np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
         guide = resize(image, *small_size(height, width))
-        shape = input_shape(height, width, 160)
+        shape = input_shape(height, width, PortraitNetLite.size)
         answer = resize((mask * 255).astype(np.float32), *shape) / 255 * 0.98 + 0.01
         if noise:
             answer = cv2.GaussianBlur(answer, (0, 0), 8)  # a wide boundary

@@ -4,7 +4,6 @@ import functools
 from pathlib import Path
 
 from portraitnet.backends import WEIGHTS, Network, RunBatch, check_model_file, import_paddle, load
-from portraitnet.geometry import SIZE
 from portraitnet.predictor import Predictor
 
 MODEL_PATH = WEIGHTS / "portraitnet.pdparams"  # the bundled checkpoint of `full`
@@ -23,7 +22,7 @@ def load_network(
     model = load_model(model_path)
     if threads is not None:
         paddle.base.core.set_num_threads(threads)
-    return Network(runner(model), size or SIZE)
+    return Network(runner(model), size or model.size)
 
 
 # `Predictor`, which also runs checkpoints.

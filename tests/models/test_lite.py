@@ -11,7 +11,7 @@ from models.weights import load_model, save_atomically
 from portraitnet.backends import load
 from portraitnet.geometry import resize
 from portraitnet.predictor import to_batch
-from training.checkpoints import runner
+from training.checkpoints import open_predictor, runner
 
 
 def make_batch(height, width):
@@ -81,3 +81,9 @@ def test_core_ml_gives_the_checkpoints_answer(folder):
     expected = runner(load_model(folder / "net.pdparams"))(batch)
     (path,) = folder.glob("*.zip")
     assert np.abs(evaluator(path)(batch) - expected).max() < 1e-4
+
+
+def test_a_checkpoint_runs_at_the_size_that_the_network_is_made_for(folder):
+    assert open_predictor(folder / "net.pdparams").size == PortraitNetLite.size == 256
+    assert open_predictor(folder / "net.onnx").size == 256, "export.py writes it into the file"
+    assert open_predictor(folder / "net.pdparams", size=64).size == 64

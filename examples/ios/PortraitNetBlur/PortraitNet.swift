@@ -6,8 +6,8 @@ import Vision
 // itself turns an image to CHANNEL_ORDER and to (pixel - MEAN) * SCALE.
 let MODEL_NAME = "PortraitNet"
 let OUTPUT = "probability"
-let INPUT_HEIGHT = 256  // pixels
-let INPUT_WIDTH = 192
+let INPUT_HEIGHT = 288  // pixels
+let INPUT_WIDTH = 224
 let MEAN: [Float] = [103.94, 116.78, 123.68]  // of blue, green and red
 let SCALE: Float = 0.017
 let CHANNEL_ORDER = "BGR"

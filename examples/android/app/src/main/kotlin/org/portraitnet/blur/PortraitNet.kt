@@ -8,9 +8,9 @@ import java.nio.channels.FileChannel
 import org.tensorflow.lite.Interpreter
 
 // These six stand in the file's metadata; tests/test_mobile_examples.py compares them.
-const val MODEL_FILE = "portraitnet_lite_256x192.tflite"
-const val INPUT_HEIGHT = 256 // pixels
-const val INPUT_WIDTH = 192
+const val MODEL_FILE = "portraitnet_lite_288x224.tflite"
+const val INPUT_HEIGHT = 288 // pixels
+const val INPUT_WIDTH = 224
 val MEAN = floatArrayOf(103.94f, 116.78f, 123.68f) // of blue, green and red
 const val SCALE = 0.017f
 const val CHANNEL_ORDER = "BGR"
