@@ -1,8 +1,9 @@
 """CPU training of PortraitNet, several times faster than with Paddle's own kernels.
 
 `accelerate(model)` replaces only the `forward` of the model's blocks. The definition in `models/`,
-the parameters and the checkpoints stay the same. Activations between the blocks are (N, H, W, C);
-inputs and outputs of the model keep their layout. An accelerated model is for training and
+the parameters and the checkpoints stay the same. Activations between PortraitNet's blocks are
+(N, H, W, C), those of PortraitNetLite stay (N, C, H, W) (`planes.h`); inputs and outputs of the
+model keep their layout. An accelerated model is for training and
 evaluation in Python. Use one without acceleration to count operations or to export. The arithmetic
 is in the headers (start with `basics.h`), the interface to Paddle in `ops.cpp`.
 """
@@ -118,6 +119,8 @@ def _obstacle(model, half):
         return "the fused kernels need float32 parameters"
     if half and not has_bfloat16():
         return "this processor has no AVX512-BF16"
+    if half and isinstance(model, PortraitNetLite):
+        return "the kernels of PortraitNetLite compute in float32"
     if _operators is None:
         try:
             _operators = load_operators()

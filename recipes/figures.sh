@@ -65,7 +65,7 @@ for threads in "_one 1" " 2"; do
         --torch_python "$torch" --no-stock --threads "${threads#* }" --rounds 3 --steps 2
 done
 figures "inference_$instructions costs" python -m benchmarks.infer_speed --mediapipe mediapipe \
-    --threads 1 --rounds 15 --batch_size 4 --inputs 224x224 256x192
+    --threads 1 --rounds 15 --batch_size 4 --inputs 224x224 256x256
 figures backend_choice_$instructions python -m benchmarks.backend_choice
 figures page_phone_$instructions python -m benchmarks.web_speed --phone 4
 figures video python -m benchmarks.video_speed

@@ -336,6 +336,9 @@ def test_mixed_precision_without_the_processor_is_one_sentence(monkeypatch):
     monkeypatch.setattr(kernels, "has_bfloat16", lambda: False)
     with pytest.raises(RuntimeError, match="because this processor has no AVX512-BF16; leave it"):
         kernels.accelerate(PortraitNet(), half=True)
+    monkeypatch.setattr(kernels, "has_bfloat16", lambda: True)
+    with pytest.raises(RuntimeError, match="PortraitNetLite compute in float32; leave it out"):
+        kernels.accelerate(PortraitNetLite(), half=True)
 
 
 @pytest.mark.parametrize("channels", [8, 16, 24, 32, 96])
