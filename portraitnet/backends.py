@@ -203,7 +203,11 @@ def load_inference(model_path, threads):
         raise FileNotFoundError(f"{model_path} needs {program.name} beside it: copy both files.")
     config = inference.Config(str(program), str(model_path))
     config.disable_glog_info()
-    config.enable_onednn()
+    # oneDNN in Paddle 3.3 cannot read the scale of a bilinear upsampling, which `lite` has.
+    if "bilinear_interp" in program.read_text():
+        config.disable_onednn()
+    else:
+        config.enable_onednn()
     if threads is not None:
         config.set_cpu_math_library_num_threads(threads)
     try:

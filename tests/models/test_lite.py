@@ -8,7 +8,7 @@ from conftest import draw_portrait, lively
 import export
 from models import PortraitNetLite, count_macs, count_parameters
 from models.weights import load_model, save_atomically
-from portraitnet.backends import load
+from portraitnet.backends import BACKENDS, load
 from portraitnet.geometry import resize
 from portraitnet.predictor import to_batch
 from training.checkpoints import open_predictor, runner
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     model = lively(PortraitNetLite())
     model.mask_head.conv.weight.set_value(0.1 * model.mask_head.conv.weight)  # |logit| < 9
     save_atomically(model.state_dict(), path)
-    formats = ["onnx", "tflite", "coreml"]
+    formats = ["onnx", "tflite", "coreml", "inference"]
     shape = ["--shape", "96x64"]
     assert export.main(["--model_path", f"{path}", "--formats", *formats, *shape]) == 0
     return folder
@@ -62,11 +62,15 @@ def test_a_checkpoint_tells_its_network(folder):
 @pytest.mark.parametrize("shape", [(96, 64), (32, 32), (64, 160)])
 @pytest.mark.parametrize(
     "name, backend",
-    [("net.onnx", "onnx"), ("net.onnx", "openvino"), ("net_96x64.tflite", "litert")],
+    [
+        ("net.onnx", "onnx"),
+        ("net.onnx", "openvino"),
+        ("net_96x64.tflite", "litert"),
+        ("net_inference.pdiparams", "inference"),
+    ],
 )
 def test_every_runtime_gives_the_checkpoints_answer(folder, name, backend, shape):
-    package = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}[backend]
-    pytest.importorskip(package)
+    pytest.importorskip(BACKENDS[backend].package)
     batch = make_batch(*shape)
     expected = runner(load_model(folder / "net.pdparams"))(batch)
     assert np.ptp(expected) > 0.1, "a flat answer proves nothing"
