@@ -13,7 +13,7 @@ from conftest import SMALL_TRAINING, draw_data_root, draw_portrait
 
 import kernels
 import train
-from models import weights
+from models import PortraitNetLite, weights
 from models.weights import load_whole, read_state
 from training.checkpoints import open_predictor
 from training.schedule import Schedule
@@ -327,3 +327,14 @@ def test_weights_that_diverge_in_the_last_step_name_the_learning_rate(
     assert "The training diverged: mask_head.weight is not finite in epoch 1" in message
     assert "smaller --lr" in message
     assert not list(output.glob("*.pdparams")) and not (output / RESUME_FILE).exists()
+
+
+def test_lite_is_trained_further_from_what_it_knows(data_root, tmp_path):
+    output = tmp_path / "lite"
+    flags = "--lite --size 64 --batch_size 4 --epoch 1".split()
+    assert train.main([*flags, "--data_root", str(data_root), "--output", str(output)]) == 0
+    trained, start = read_state(output / "model_0.pdparams"), read_state(weights.LITE_PERSON)
+    assert trained.keys() == start.keys()
+    moved = [name for name in start if (trained[name].numpy() != start[name].numpy()).any()]
+    assert len(moved) > 0.9 * len(start)
+    assert isinstance(weights.load_model(output / "model_0.pdparams"), PortraitNetLite)
