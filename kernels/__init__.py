@@ -266,13 +266,14 @@ def _lite_head_forward(self, x, threads=1):
 
 def _lite_convolution(conv, x, activation, threads):
     """See `models.lite.Conv`; `conv` is its convolution."""
+    weight, apply = conv.weight, PlanesFunction.apply
     if conv._groups > 1:
-        x = PlanesFunction.apply(x, conv.weight, conv._stride[0], conv._padding[0], threads)
-    elif conv.weight.shape[2] == 1 and conv.weight.shape[1] % 8 == 0:
-        x = MixFunction.apply(x, conv.weight, threads)
+        x = apply(x, weight, conv._stride[0], conv._padding[0], threads, name="planes")
+    elif weight.shape[2] == 1 and weight.shape[1] % 8 == 0:
+        x = apply(x, weight, threads, name="mix")
     else:  # the first layer
-        x = F.conv2d(x, conv.weight, None, conv._stride, conv._padding)
-    return BiasFunction.apply(x, conv.bias, activation, threads)
+        x = F.conv2d(x, weight, None, conv._stride, conv._padding)
+    return apply(x, conv.bias, ACTIVATIONS[activation], threads, name="bias")
 
 
 def chain(
@@ -377,46 +378,18 @@ class UpsampleFunction(PyLayer):
 
 
 class PlanesFunction(PyLayer):
-    """Depthwise convolution (N, C, H, W) -> (N, C, H / stride, W / stride), any kernel."""
+    """An operator of planes.h on (N, C, H, W) with one parameter: planes, mix or bias."""
 
     @staticmethod
-    def forward(ctx, x, weight, stride, before, threads):
-        ctx.saved, ctx.wanted = (x, weight, stride, before, threads), select_wanted(x, weight)
-        return _operators.planes_forward(x, weight, stride, before, threads)[0]
-
-    @staticmethod
-    def backward(ctx, dy):
-        saved, ctx.saved = ctx.saved, None
-        return ctx.wanted(*_operators.planes_backward(dy, *saved))
-
-
-class MixFunction(PyLayer):
-    """1x1 convolution (N, C, H, W) -> (N, C', H, W); C is a multiple of 8."""
-
-    @staticmethod
-    def forward(ctx, x, weight, threads):
-        ctx.saved, ctx.wanted = (x, weight, threads), select_wanted(x, weight)
-        return _operators.mix_forward(x, weight, threads)[0]
+    def forward(ctx, x, parameter, *settings, name):
+        ctx.name, ctx.saved = name, (x, parameter, *settings)
+        ctx.wanted = select_wanted(x, parameter)
+        return getattr(_operators, f"{name}_forward")(*ctx.saved)[0]
 
     @staticmethod
     def backward(ctx, dy):
         saved, ctx.saved = ctx.saved, None
-        return ctx.wanted(*_operators.mix_backward(dy, *saved))
-
-
-class BiasFunction(PyLayer):
-    """activation(x + bias), (N, C, H, W)."""
-
-    @staticmethod
-    def forward(ctx, x, bias, activation, threads):
-        kind = ACTIVATIONS[activation]
-        ctx.saved, ctx.wanted = (x, bias, kind, threads), select_wanted(x, bias)
-        return _operators.bias_forward(x, bias, kind, threads)[0]
-
-    @staticmethod
-    def backward(ctx, dy):
-        saved, ctx.saved = ctx.saved, None
-        return ctx.wanted(*_operators.bias_backward(dy, *saved))
+        return ctx.wanted(*getattr(_operators, f"{ctx.name}_backward")(dy, *saved))
 
 
 class Heads(PyLayer):

@@ -14,6 +14,7 @@ python train.py --width 1.75 --pretrained wide.pdparams --amp --batch_size 16 \
     --rotation 15 0.05 --scale 0.8 1.3 --final_geometry 0.5 --photometric_prob 0.3 \
     --relight_prob 0.2 --background_prob 0.08 --min_person_scale 0.4 --negative_prob 0.1 \
     --occlusion_prob 0.05 --backgrounds backgrounds/ \
-    --teacher selfie_segmentation.tflite --teacher_weight 0.25 --teacher_data Picsart_moved/ --seed 202 --output large1
+    --teacher selfie_segmentation.tflite --teacher_weight 0.25 --teacher_data Picsart_moved/ \
+    --seed 202 --output large1
 python evaluate.py --model_path large1/best.pdparams --split val \
     --data_root EG1800/ Picsart/ People/ Whole_val/
