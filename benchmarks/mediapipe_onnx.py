@@ -17,12 +17,12 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
 from models.inference_graph import INPUT, OUTPUT
+from models.selfie import CONVOLUTIONS, TRANSPOSED, read_operators
 from portraitnet.backends import litert_interpreter
 from portraitnet.cli import make_parser
 
 OPSET, IR_VERSION = 17, 8
 MAX_DIFFERENCE = 1e-4  # of a probability, after some sixty layers of float32
-KINDS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 DIRECT = {"RELU": "Relu", "HARD_SWISH": "HardSwish", "LOGISTIC": "Sigmoid", "ADD": "Add",
           "MUL": "Mul", "AVERAGE_POOL_2D": "GlobalAveragePool"}  # fmt: skip
 
@@ -45,16 +45,8 @@ def to_onnx(content: bytes) -> onnx.ModelProto:
     Raises:
         ValueError: the file has an operator that the selfie models do not have.
     """
-    file = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    graph = file.subgraphs[0]
-    nodes, weights, halves = [], [], {}
-
-    def values(index):
-        if index in halves:
-            return halves[index]
-        tensor = graph.tensors[index]
-        kind = np.float16 if tensor.type == schema.TensorType.FLOAT16 else np.float32
-        return np.frombuffer(bytes(file.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
+    graph, operators = read_operators(content)
+    nodes, weights = [], []
 
     def constant(name, array):
         weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
@@ -67,20 +59,14 @@ def to_onnx(content: bytes) -> onnx.ModelProto:
         total = [max((-(-s // stride) - 1) * stride + k - s, 0) for s, k in zip(size, kernel)]
         return [t // 2 for t in total] + [t - t // 2 for t in total]
 
-    for operator in graph.operators:
-        code = file.operatorCodes[operator.opcodeIndex]
-        kind = KINDS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    for kind, operator, stored in operators:
         inputs, output = list(operator.inputs), operator.outputs[0]
         x, y, options = f"t{inputs[0]}", f"t{output}", operator.builtinOptions
-        if kind == "DEQUANTIZE":  # weights in float16
-            halves[output] = values(inputs[0]).astype(np.float32)
-            continue
         if kind in DIRECT:
             nodes.append(helper.make_node(DIRECT[kind], [f"t{i}" for i in inputs[:2]], [y]))
         elif kind in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             depthwise, stride = kind != "CONV_2D", options.strideH
-            weight, bias = values(inputs[1]), values(inputs[2])
-            weight = weight.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
+            weight, bias = stored[0].transpose(CONVOLUTIONS[kind]), stored[1]
             kernel = list(weight.shape[2:])
             nodes.append(
                 helper.make_node(
@@ -96,8 +82,8 @@ def to_onnx(content: bytes) -> onnx.ModelProto:
         elif kind == "RESIZE_BILINEAR":
             scales = constant(f"{y}.scales", np.array([1, 1, 2, 2], np.float32))
             nodes.append(helper.make_node("Resize", [x, "", scales], [y], mode="linear"))
-        elif kind == "CUSTOM" and code.customCode == b"Convolution2DTransposeBias":
-            weight, bias = values(inputs[1]).transpose(3, 0, 1, 2), values(inputs[2])
+        elif kind == TRANSPOSED:
+            weight, bias = stored[0].transpose(3, 0, 1, 2), stored[1]
             inputs = [x, constant(f"{y}.weight", weight), constant(f"{y}.bias", bias)]
             nodes.append(
                 helper.make_node("ConvTranspose", inputs, [y], kernel_shape=[2, 2], strides=[2, 2])

@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle.nn as nn
@@ -27,6 +28,46 @@ from portraitnet.cli import command, make_parser
 from portraitnet.predictor import MEAN, SCALE
 
 OUTPUT = LITE_PERSON.name
+TRANSPOSED = "Convolution2DTransposeBias"  # MediaPipe's own operator
+CONVOLUTIONS = {  # operator -> order of its stored axes in `read_convolutions`
+    "CONV_2D": (0, 3, 1, 2),
+    "DEPTHWISE_CONV_2D": (3, 0, 1, 2),
+    TRANSPOSED: (0, 1, 2, 3),
+}
+
+
+def read_operators(content: bytes) -> tuple[Any, list[tuple[str, Any, list[NDArray]]]]:
+    """The graph of a .tflite file and its operators in their order.
+
+    Returns:
+        graph: the schema's SubGraphT;
+        operators: (name in the schema, OperatorT, weight and bias of a convolution as stored, else
+            []); without those that only convert weights.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
+    file = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    graph, halves, found = file.subgraphs[0], {}, []
+
+    def values(index):
+        if index in halves:
+            return halves[index]
+        tensor = graph.tensors[index]
+        kind = np.float16 if tensor.type == schema.TensorType.FLOAT16 else np.float32
+        return np.frombuffer(bytes(file.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
+
+    for operator in graph.operators:
+        code = file.operatorCodes[operator.opcodeIndex]
+        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        inputs = [int(i) for i in operator.inputs]
+        if kind == "DEQUANTIZE":
+            halves[int(operator.outputs[0])] = values(inputs[0]).astype(np.float32)
+        else:
+            kind = code.customCode.decode() if kind == "CUSTOM" else kind
+            weights = [values(i) for i in inputs[1:]] if kind in CONVOLUTIONS else []
+            found.append((kind, operator, weights))
+    return graph, found
 
 
 def read_convolutions(path: str | Path) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -37,32 +78,18 @@ def read_convolutions(path: str | Path) -> list[tuple[NDArray[np.float32], NDArr
     Raises:
         FileNotFoundError, ValueError: one sentence on what is wrong with the file.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: unpack npm's @mediapipe/selfie_segmentation.")
     try:
-        file = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
-        graph = file.subgraphs[0]
-        halves, found = {}, []
-        for operator in graph.operators:
-            code = file.operatorCodes[operator.opcodeIndex]
-            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
-            inputs = [int(i) for i in operator.inputs]
-            if kind == schema.BuiltinOperator.DEQUANTIZE:
-                tensor = graph.tensors[inputs[0]]
-                data = np.frombuffer(bytes(file.buffers[tensor.buffer].data), np.float16)
-                halves[int(operator.outputs[0])] = data.reshape(tensor.shape).astype(np.float32)
-            elif kind == schema.BuiltinOperator.CONV_2D:
-                found.append((halves[inputs[1]].transpose(0, 3, 1, 2), halves[inputs[2]]))
-            elif kind == schema.BuiltinOperator.DEPTHWISE_CONV_2D:
-                found.append((halves[inputs[1]].transpose(3, 0, 1, 2), halves[inputs[2]]))
-            elif kind == schema.BuiltinOperator.CUSTOM:
-                found.append((halves[inputs[1]], halves[inputs[2]]))
+        _, operators = read_operators(path.read_bytes())
+        return [
+            (weights[0].transpose(CONVOLUTIONS[kind]), weights[1])
+            for kind, _, weights in operators
+            if weights
+        ]
     except Exception as error:  # the generated reader checks nothing
         raise ValueError(f"{path} is not MediaPipe's selfie model ({error!r}).") from error
-    return found
 
 
 def convert(path: str | Path) -> PortraitNetLite:
