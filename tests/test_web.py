@@ -322,6 +322,23 @@ def test_constants_are_those_of_python(file, module, names):
     }
 
 
+def test_the_program_is_made_from_its_source():
+    """After a change of pixels.c: bash apps/web/compile.sh."""
+    source = hashlib.sha256((web.FOLDER / "pixels.c").read_bytes()).hexdigest()
+    assert f"sha256 {source}." in (web.FOLDER / "program.js").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("wasm-ld"), reason="needs clang and lld")
+def test_the_source_compiles(tmp_path):
+    for name in ("pixels.c", "compile.sh"):
+        shutil.copy(web.FOLDER / name, tmp_path)
+    subprocess.run(["bash", tmp_path / "compile.sh"], check=True)
+    shutil.copy(web.FOLDER / "wasm.js", tmp_path)
+    script = 'import { wasm } from "./wasm.js"; console.log(Object.keys(wasm).sort().join());'
+    ours = run_node(tmp_path, script)
+    assert ours == run_node(tmp_path, script.replace("./wasm.js", "FOLDER/wasm.js"))
+
+
 def test_effects_are_those_of_python(tmp_path):
     script = (
         'import { EFFECTS } from "FOLDER/effects.js"; console.log(Object.keys(EFFECTS).join());'

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = "apps benchmarks data docs examples kernels losses metrics models portraitnet recipes"
 FOLDERS += " tests training transforms weights"
-SUFFIXES = {".py", ".js", ".css", ".html", ".h", ".cpp", ".sh", ".md", ".txt"}
+SUFFIXES = {".py", ".js", ".css", ".html", ".h", ".c", ".cpp", ".sh", ".md", ".txt"}
 LEFT_OUT = (
     "docs/log/",  # the diary keeps the words of its day
     "CHANGELOG.md",  # names the old words on purpose

@@ -9,11 +9,16 @@ import {
   limitedSize,
   luma,
   neighbours,
+  PIECE,
+  PLACE,
   picture,
+  regionsOf,
   resize,
   stretchedRows,
   THRESHOLD,
+  writePlaces,
 } from "./pixels.js";
+import { at, bytes, room, wasm } from "./wasm.js";
 
 export const SOLID = 0.67; // a pixel is person from this probability on: portraitnet/postprocess.py
 export const MIN_PERSON_AREA = 0.003; // of a person's region, as a fraction of the network input
@@ -33,44 +38,32 @@ const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEA
 /** Remove regions too small or too unsure to be a person: postprocess.drop_doubtful. */
 export function dropDoubtful({ width, height, data }) {
   const result = picture(width, height, 1, data.slice());
-  const seen = new Uint8Array(data.length);
   const unsure = []; // regions that may be no person
   let found = false;
   let largest = { area: 0 };
-  for (let start = 0; start < data.length; start++) {
-    if (seen[start] || data[start] <= CLEAR) continue;
-    const region = [start];
-    seen[start] = 1;
+  for (const runs of regionsOf({ width, data }, Math.fround(CLEAR), 1)) {
     let area = 0;
     let sum = 0;
-    for (const i of region) { // the region grows meanwhile
-      if (data[i] > THRESHOLD) {
+    for (const [start, end] of runs) {
+      for (let i = start; i < end; i++) {
+        if (data[i] <= THRESHOLD) continue;
         area += 1;
         sum += data[i];
-      }
-      const [x, y] = [i % width, Math.floor(i / width)];
-      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
-          const next = v * width + u;
-          if (seen[next] || data[next] <= CLEAR) continue;
-          seen[next] = 1;
-          region.push(next);
-        }
       }
     }
     const person = area >= MIN_PERSON_AREA * data.length && sum >= MIN_PERSON_MEAN * area;
     found ||= person;
     if (person) continue;
-    unsure.push(region);
-    if (area > largest.area) largest = { area, region };
+    unsure.push(runs);
+    if (area > largest.area) largest = { area, runs };
   }
   if (!found && largest.area < LARGE_AREA * data.length) {
     result.data.fill(0);
     return result;
   }
-  for (const region of unsure) {
-    if (!found && region === largest.region) continue;
-    for (const i of region) result.data[i] = 0;
+  for (const runs of unsure) {
+    if (!found && runs === largest.runs) continue;
+    for (const [start, end] of runs) result.data.fill(0, start, end);
   }
   return result;
 }
@@ -130,20 +123,12 @@ export function cutOut(image, probability, { small }) {
 
 /** The person in front of `background`: [red, green, blue], or RGBA pixels of the image's size. */
 export function replace(image, probability, { background, small }) {
-  const plain = background.length === 3;
-  const behind = asIntegers(plain ? Uint8ClampedArray.of(...background, 255) : background);
-  const result = personColors(image, probability, small);
-  const pixels = asIntegers(result);
-  const { data } = probability;
-  for (let i = 0; i < data.length; i++) {
-    if (data[i] <= CLEAR) {
-      pixels[i] = behind[plain ? 0 : i];
-    } else if (data[i] < SOLID) {
-      const from = plain ? 0 : 4 * i;
-      blend(result, 4 * i, matte(data[i]), background[from], background[from + 1], background[from + 2]);
-    }
+  const length = 4 * image.width;
+  if (background.length > 3) {
+    return personColors(image, probability, small, (y) => background.subarray(y * length, (y + 1) * length));
   }
-  return result;
+  const row = Uint8ClampedArray.from({ length }, (_, i) => background[i % 4] ?? 255);
+  return personColors(image, probability, small, () => row);
 }
 
 /**
@@ -160,15 +145,8 @@ export function blur(image, probability, { blur: strength, small }) {
   const smooth = (plane) => boxMean(boxMean(boxMean(plane, radius), radius), radius);
   const behind = weightedMean(tiny, weights, smooth);
 
-  const result = personColors(image, probability, small);
-  let i = 0;
-  for (const row of stretchedRows(behind, image.width, image.height)) {
-    for (let from = 0; from < row.length; from += 4, i++) {
-      const alpha = matte(probability.data[i]);
-      if (alpha < 1) blend(result, 4 * i, alpha, row[from], row[from + 1], row[from + 2]);
-    }
-  }
-  return result;
+  const rows = stretchedRows(behind, image.width, image.height);
+  return personColors(image, probability, small, () => rows.next().value);
 }
 
 /** The person in colour in front of a grey background. */
@@ -218,9 +196,10 @@ const unmix = (mixed, alpha, person, behind) =>
 /**
  * The person's own colours in pixels that mix person and background: effects.person_colors.
  *
- * @returns RGBA Uint8ClampedArray, equal to the image in unmixed pixels
+ * @param scene null, or a function of y: the row of RGBA values to put behind the person
+ * @returns RGBA Uint8ClampedArray, equal to the image in unmixed pixels of the person
  */
-export function personColors(image, probability, small) {
+export function personColors(image, probability, small, scene = null) {
   const alpha = smallMatte(probability, small);
   const near = alpha.map(pure);
   const far = alpha.map((value) => pure(1 - value));
@@ -236,30 +215,33 @@ export function personColors(image, probability, small) {
     unmixAll(person.data, small.data, alpha, guess.data, behind.data);
   }
 
-  const result = new Uint8ClampedArray(image.data);
-  const { data } = probability;
-  const columns = neighbours(small.width, image.width);
-  const rows = neighbours(small.height, image.height);
-  for (let y = 0, i = 0; y < image.height; y++) {
-    const above = 4 * small.width * rows.first[y];
-    const below = 4 * small.width * rows.second[y];
-    const down = rows.fraction[y];
-    for (let x = 0; x < image.width; x++, i++) {
-      if (data[i] <= CLEAR || data[i] >= SOLID) continue; // nothing is mixed
-      const opacity = matte(data[i]);
-      const left = 4 * columns.first[x];
-      const right = 4 * columns.second[x];
-      const along = columns.fraction[x];
-      for (let c = 0; c < 3; c++) {
-        const a = above + left + c;
-        const b = above + right + c;
-        const d = below + left + c;
-        const e = below + right + c;
-        const own = between(guess.data, a, b, d, e, along, down);
-        const other = between(behind.data, a, b, d, e, along, down);
-        result[4 * i + c] = unmix(image.data[4 * i + c], opacity, own, other);
-      }
+  const { width, height } = image;
+  const length = small.data.length;
+  const lines = Math.min(height, Math.max(1, Math.floor(PIECE / (4 * width)))); // of a piece
+  const area = lines * width;
+  const [pixels, values, back, own, other, columns, rows] = room(
+    area, area, area, length, length, PLACE * width, PLACE * lines,
+  );
+  own.set(guess.data);
+  other.set(behind.data);
+  writePlaces(columns, neighbours(small.width, width));
+  const { first, second, fraction } = neighbours(small.height, height);
+  const result = new Uint8ClampedArray(image.data.length);
+  for (let y = 0; y < height; y += lines) {
+    const end = Math.min(height, y + lines);
+    const [from, to] = [y * width, end * width];
+    bytes(pixels).set(image.data.subarray(4 * from, 4 * to));
+    values.set(probability.data.subarray(from, to));
+    const [above, below, down] = [first, second, fraction].map((each) => each.subarray(y, end));
+    writePlaces(rows, { first: above, second: below, fraction: down });
+    wasm.own_colors(
+      at(pixels), at(values), width, end - y, CLEAR, SOLID, at(own), at(other), small.width, at(columns), at(rows),
+    );
+    if (scene) {
+      for (let line = y; line < end; line++) bytes(back).set(scene(line), 4 * (line - y) * width);
+      wasm.in_front(at(pixels), at(values), at(back), to - from, CLEAR, SOLID);
     }
+    result.set(bytes(pixels).subarray(0, 4 * (to - from)), 4 * from);
   }
   return result;
 }
@@ -268,11 +250,4 @@ function unmixAll(result, mixed, alpha, person, behind) {
   for (let i = 0; i < result.length; i++) {
     result[i] = unmix(mixed[i], alpha[i >> 2], person[i], behind[i]);
   }
-}
-
-/** Bilinear interpolation between four values of a plane: two above, two below. */
-function between(data, left, right, lowerLeft, lowerRight, along, down) {
-  const upper = data[left] + along * (data[right] - data[left]);
-  const lower = data[lowerLeft] + along * (data[lowerRight] - data[lowerLeft]);
-  return upper + down * (lower - upper);
 }

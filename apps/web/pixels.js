@@ -2,6 +2,8 @@
 // portraitnet/postprocess.py, which use OpenCV.
 // A picture is { width, height, channels, data }: rows from the top, channels interleaved.
 
+import { at, bytes, indices, room, wasm } from "./wasm.js";
+
 export const GRID = 32; // these three: portraitnet/geometry.py
 export const MAX_ELONGATION = 2;
 export const AREA_WEIGHT = 0.25;
@@ -15,6 +17,7 @@ export const SUPPORT = 0.3;
 export const CLEAR = 0.33; // a pixel is background up to this probability
 export const THRESHOLD = 0.5; // a pixel is person above this probability: portraitnet/images.py
 const STILL = 1 / 512; // a difference of probabilities too small to spend time on
+const MOMENTS = 13; // of pixels.c
 
 /** Python's round(): halves are rounded to the even number. */
 export function round(value) {
@@ -22,13 +25,12 @@ export function round(value) {
   return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
-/** Round all values of a picture in place; no value may be below 0. */
+/** Round all values of a picture in place, halves to the even number as OpenCV does. */
 function roundAll(source) {
-  const { data } = source;
-  for (let i = 0; i < data.length; i++) {
-    const rounded = (data[i] + 0.5) | 0;
-    data[i] = rounded - data[i] === 0.5 ? rounded & ~1 : rounded;
-  }
+  const [values] = room(source.data.length);
+  values.set(source.data);
+  wasm.round_all(at(values), values.length);
+  source.data.set(values);
   return source;
 }
 
@@ -106,95 +108,62 @@ export function resize(source, width, height) {
   return shrinks ? average(source, width, height) : interpolate(source, width, height);
 }
 
+const SPAN = 5; // values of a Span and of a Place in pixels.c
+export const PLACE = 3;
+export const PIECE = 1 << 20; // values of a large picture that pixels.c gets at a time
+
 /**
- * For each of newLength pixels: the range of old pixels that the new pixel covers, `first` to `last`,
- * and their weights: `begin` for the first, `end` for the last, `scale` for all others.
+ * The ranges of old pixels that the new pixels `from` to `to` cover, as pixels.c has them, counted
+ * from the first of them. Returns the first old pixel and the one after the last.
  */
-function overlaps(length, newLength) {
+function writeSpans(result, length, newLength, from = 0, to = newLength) {
+  const whole = indices(result);
   const scale = newLength / length;
-  const [first, last] = [new Int32Array(newLength), new Int32Array(newLength)];
-  const [begin, end] = [new Float64Array(newLength), new Float64Array(newLength)];
-  for (let i = 0; i < newLength; i++) {
-    const [from, to] = [i / scale, (i + 1) / scale];
-    first[i] = Math.floor(from + 1e-6);
-    last[i] = Math.min(length, Math.ceil(to - 1e-6)) - 1;
-    begin[i] = (first[i] + 1 - from) * scale;
-    end[i] = (to - last[i]) * scale;
-    if (first[i] === last[i]) [begin[i], end[i]] = [1, 0];
+  const firstOf = (i) => Math.floor(i / scale + 1e-6);
+  const lastOf = (i) => Math.min(length, Math.ceil((i + 1) / scale - 1e-6)) - 1;
+  for (let i = from, at = 0; i < to; i++, at += SPAN) {
+    const [first, last] = [firstOf(i), lastOf(i)];
+    [whole[at], whole[at + 1]] = [first - firstOf(from), last - firstOf(from)];
+    result[at + 2] = first === last ? 1 : (first + 1 - i / scale) * scale;
+    result[at + 3] = first === last ? 0 : ((i + 1) / scale - last) * scale;
+    result[at + 4] = scale;
   }
-  return { first, last, begin, end, scale };
+  return [firstOf(from), lastOf(to - 1) + 1];
 }
 
-const buffers = {};
-
-/** A reused buffer for intermediate values: to get fresh memory takes longer than to fill it. */
-function scratch(name, length) {
-  if (!(buffers[name]?.length >= length)) buffers[name] = new Float32Array(length);
-  return buffers[name].subarray(0, length);
+/** The neighbours of newLength pixels as pixels.c has them. */
+export function writePlaces(result, { first, second, fraction }) {
+  const whole = indices(result);
+  for (let i = 0, at = 0; i < first.length; i++, at += PLACE) {
+    [whole[at], whole[at + 1], result[at + 2]] = [first[i], second[i], fraction[i]];
+  }
 }
 
 function average(source, width, height) {
-  const { channels } = source;
-  const narrowRow = channels === 4 ? averageRow4 : averageRow1;
+  const { channels, data } = source;
+  const isBytes = !(data instanceof Float32Array);
+  const length = source.width * channels;
+  const newLength = width * channels;
+  // A large picture passes through in pieces, because the program never gives memory back.
+  const ratio = source.height / height;
+  const lines = Math.min(height, Math.max(1, Math.floor(PIECE / length / ratio))); // of a new piece
+  const piece = (Math.ceil(lines * ratio) + 1) * length;
+  const [old, columns, rows, tall, to] = room(
+    isBytes ? piece / 4 : piece, SPAN * width, SPAN * lines, length, lines * newLength,
+  );
+  const given = isBytes ? bytes(old) : old;
+  writeSpans(columns, source.width, width);
   const result = picture(width, height, channels);
-  const columns = overlaps(source.width, width);
-  const rows = overlaps(source.height, height);
-  const length = width * channels;
-  const row = new Float32Array(length);
-  const wide = new Float32Array(source.width * channels); // one array type keeps the loops fast
-  let known = -1; // index of the source row that is in `row`: two target rows may need the same one
-  for (let y = 0; y < height; y++) {
-    const to = y * length;
-    for (let from = rows.first[y]; from <= rows.last[y]; from++) {
-      const weight = from === rows.first[y] ? rows.begin[y] : from === rows.last[y] ? rows.end[y] : rows.scale;
-      if (known !== from) {
-        wide.set(source.data.subarray(from * wide.length, (from + 1) * wide.length));
-        narrowRow(wide, columns, row);
-        known = from;
-      }
-      add(result.data, to, row, weight);
-    }
+  for (let y = 0; y < height; y += lines) {
+    const end = Math.min(height, y + lines);
+    const [first, last] = writeSpans(rows, source.height, height, y, end);
+    given.set(data.subarray(first * length, last * length));
+    wasm.average(
+      isBytes ? at(old) : 0, at(old), length, channels, width, end - y, at(columns), at(rows), at(tall), at(to),
+    );
+    result.data.set(to.subarray(0, (end - y) * newLength), y * newLength);
   }
   return result;
-}
-
-function add(sums, to, values, weight) {
-  for (let i = 0; i < values.length; i++) sums[to + i] += weight * values[i];
-}
-
-// One function for one channel and one for four: a loop over the channels takes three times as long.
-
-function averageRow1(wide, { first, last, begin, end, scale }, row) {
-  for (let x = 0; x < first.length; x++) {
-    const from = first[x];
-    const to = last[x];
-    let sum = 0;
-    for (let i = from + 1; i < to; i++) sum += wide[i];
-    row[x] = scale * sum + begin[x] * wide[from] + end[x] * wide[to];
-  }
-}
-
-function averageRow4(wide, { first, last, begin, end, scale }, row) {
-  for (let x = 0, out = 0; x < first.length; x++, out += 4) {
-    const from = 4 * first[x];
-    const to = 4 * last[x];
-    let red = 0;
-    let green = 0;
-    let blue = 0;
-    let alpha = 0;
-    for (let i = from + 4; i < to; i += 4) {
-      red += wide[i];
-      green += wide[i + 1];
-      blue += wide[i + 2];
-      alpha += wide[i + 3];
-    }
-    const a = begin[x];
-    const b = end[x];
-    row[out] = scale * red + a * wide[from] + b * wide[to];
-    row[out + 1] = scale * green + a * wide[from + 1] + b * wide[to + 1];
-    row[out + 2] = scale * blue + a * wide[from + 2] + b * wide[to + 2];
-    row[out + 3] = scale * alpha + a * wide[from + 3] + b * wide[to + 3];
-  }
 }
 
 /** For each of newLength pixels: the two old pixels around its centre, and the weight of the second. */
@@ -308,60 +277,21 @@ export function prepare(image, { size }) {
  */
 export function toBatch(networkInput, { mean, scale, channel_order: order }) {
   const area = networkInput.width * networkInput.height;
-  const batch = new Float32Array(3 * area);
-  for (let plane = 0, to = 0; plane < 3; plane++) {
-    const middle = mean[plane];
-    let from = "RGB".indexOf(order[plane]);
-    for (const end = to + area; to < end; to++, from += 4) {
-      batch[to] = (networkInput.data[from] - middle) * scale;
-    }
-  }
-  return batch;
-}
-
-function reflect(i, length) {
-  while (i < 0 || i >= length) i = i < 0 ? -1 - i : 2 * length - 1 - i;
-  return i;
+  const [from, channels, means, batch] = room(4 * area, 3, 3, 3 * area);
+  from.set(networkInput.data);
+  indices(channels).set([...order].map((color) => "RGB".indexOf(color)));
+  means.set(mean);
+  wasm.to_batch(at(from), area, at(channels), at(means), scale, at(batch));
+  return batch.slice();
 }
 
 /** Mean in a square window of side 2 * radius + 1, reflected at the border; any number of channels. */
 export function boxMean({ width, height, channels, data }, radius) {
-  const length = width * channels;
-  const weight = 1 / (2 * radius + 1);
-  const passed = scratch("passed", data.length);
-  const sums = new Float64Array(length);
-  const wide = new Float32Array(length + 2 * radius * channels); // a row with reflected ends
-  const ahead = 2 * radius * channels;
-  for (let y = 0; y < height; y++) {
-    const start = y * length;
-    wide.set(data.subarray(start, start + length), radius * channels);
-    for (let k = 0; k < radius * channels; k++) {
-      const [x, c] = [Math.floor(k / channels), k % channels];
-      wide[k] = data[start + channels * reflect(x - radius, width) + c];
-      wide[k + radius * channels + length] = data[start + channels * reflect(x + width, width) + c];
-    }
-    sums.fill(0, 0, channels);
-    for (let k = 0; k < wide.length - length + channels; k++) sums[k % channels] += wide[k];
-    for (let i = channels; i < length; i++) {
-      sums[i] = sums[i - channels] + wide[i + ahead] - wide[i - channels];
-    }
-    for (let i = 0; i < length; i++) passed[start + i] = sums[i] * weight;
-  }
-  sums.fill(0);
-  const result = picture(width, height, channels);
-  for (let k = -radius; k <= radius; k++) {
-    const row = reflect(k, height) * length;
-    for (let i = 0; i < length; i++) sums[i] += passed[row + i];
-  }
-  for (let y = 0; y < height; y++) {
-    const next = reflect(y + radius + 1, height) * length;
-    const last = reflect(y - radius, height) * length;
-    for (let i = 0, to = y * length; i < length; i++, to++) {
-      result.data[to] = sums[i] * weight;
-      sums[i] += passed[next + i] - passed[last + i];
-    }
-  }
-  return result;
+  const length = data.length;
+  const [from, passed, sums, to] = room(length, length, 2 * width * channels, length);
+  from.set(data);
+  wasm.box_mean(at(from), width, height, channels, radius, at(passed), at(sums), at(to));
+  return picture(width, height, channels, to.slice());
 }
 
 /** Luma of an RGBA picture, 0..255, rounded as in OpenCV. */
@@ -395,11 +325,8 @@ export function guidedUpsample(
   const applied = later ? image : limited(image, APPLY_SIDE);
   const size = limitedSize({ width: appliedWidth, height: appliedHeight }, GUIDE_SIDE);
   const small = smallGuide(guide === image ? applied : guide, size);
-  const { width, height } = small;
-  const odds = squaredOdds(interpolate(probability, width, height));
-  const planes = { fit: colorFit(small, odds).data, ...extremes(odds), odds: odds.data };
-  const { refined, coarse, raised } = applyFit(small, planes, applied, appliedWidth, appliedHeight);
-  withoutSpikes(refined, coarse, raised);
+  const odds = squaredOdds(interpolate(probability, small.width, small.height));
+  const { refined, coarse } = applyFit(small, odds, applied, appliedWidth, appliedHeight);
   withoutSpecks(refined, coarse);
   return interpolate(refined, image.width, image.height, result);
 }
@@ -415,148 +342,53 @@ function squaredOdds({ width, height, data }) {
 }
 
 /**
- * The fit applied to the colours of `image` shrunk to (width, height).
+ * The guided filter fitted at the size of `guide` and applied to the colours of `image` shrunk to
+ * (width, height), without spikes.
  *
- * @param planes at the size of `guide`: `fit`, 3 slopes and the offset, and the `odds` with their
- *   least and greatest values around, `low` and `high`
- * @returns `refined`, the probability with the fit, and `coarse`, without, pictures of one channel;
- *   `raised`, the indices of the pixels that the fit has put above THRESHOLD or further above it
+ * @returns `refined`, and `coarse`, the probability without the fit: pictures of one channel, valid
+ *   until the next picture is computed
  */
-function applyFit(guide, { fit, low, high, odds }, image, width, height) {
-  const reused = (name) => picture(width, height, 1, scratch(name, width * height));
-  const [refined, coarse] = [reused("refined"), reused("coarse")];
-  const raised = [];
-  const cells = cellsOf(neighbours(guide.width, width), width);
-  const rows = neighbours(guide.height, height);
-  const writeColors = colorsOf(image, width, height);
-  const colors = new Uint8Array(4 * width);
-  const length = guide.width;
-  const [lows, highs, middle] = [0, 1, 2].map(() => new Float32Array(length)); // of this row
-  const [left, right] = [new Float32Array(6), new Float32Array(6)]; // fit, low and high of a cell
-  for (let y = 0; y < height; y++) {
-    const above = rows.first[y] * length;
-    const below = rows.second[y] * length;
-    const down = rows.fraction[y];
-    const lower = 4 * (below - above);
-    for (let i = 0, a = above, b = below; i < length; i++, a++, b++) {
-      lows[i] = low[a] + down * (low[b] - low[a]);
-      highs[i] = high[a] + down * (high[b] - high[a]);
-      middle[i] = odds[a] + down * (odds[b] - odds[a]);
-    }
-    for (let cell = 0; cell < cells.starts.length; cell++) {
-      const [from, to] = [cells.starts[cell], cells.ends[cell]];
-      const [i, k] = [cells.first[cell], cells.second[cell]];
-      applyCoarse(middle[i], middle[k], cells.fraction, from, to, refined.data, coarse.data, y * width);
-      if (highs[i] - lows[i] < STILL && highs[k] - lows[k] < STILL) continue;
-      for (let c = 0; c < 4; c++) {
-        const [a, b] = [4 * (above + i) + c, 4 * (above + k) + c];
-        left[c] = fit[a] + down * (fit[a + lower] - fit[a]);
-        right[c] = fit[b] + down * (fit[b + lower] - fit[b]);
-      }
-      left[4] = lows[i];
-      left[5] = highs[i];
-      right[4] = lows[k];
-      right[5] = highs[k];
-      writeColors(y, from, to, colors, 0);
-      applyCell(left, right, cells.fraction, from, to, colors, refined.data, raised, y * width);
-    }
-  }
-  return { refined, coarse, raised };
-}
-
-/** The neighbours of `neighbours` as cells: the pixels `starts` to `ends` have the same two. */
-function cellsOf({ first, second, fraction }, width) {
-  const starts = [...first.keys()].filter((x) => !x || first[x] !== first[x - 1]);
-  const at = (neighbour) => starts.map((x) => neighbour[x]);
-  return { starts, ends: [...starts.slice(1), width], first: at(first), second: at(second), fraction };
-}
-
-function applyCoarse(left, right, fraction, from, to, refined, coarse, row) {
-  const step = right - left;
-  for (let x = from; x < to; x++) refined[row + x] = coarse[row + x] = left + fraction[x] * step;
-}
-
-function applyCell(left, right, fraction, from, to, colors, refined, raised, row) {
-  const red = left[0];
-  const green = left[1];
-  const blue = left[2];
-  const offset = left[3];
-  const low = left[4];
-  const high = left[5];
-  const redStep = right[0] - red;
-  const greenStep = right[1] - green;
-  const blueStep = right[2] - blue;
-  const offsetStep = right[3] - offset;
-  const lowStep = right[4] - low;
-  const highStep = right[5] - high;
-  for (let x = from, at = 0; x < to; x++, at += 4) {
-    const along = fraction[x];
-    const sum =
-      (red + along * redStep) * colors[at] +
-      (green + along * greenStep) * colors[at + 1] +
-      (blue + along * blueStep) * colors[at + 2];
-    const fitted = offset + along * offsetStep + sum / 255;
-    const min = low + along * lowStep;
-    const max = high + along * highStep;
-    const value = fitted < min ? min : fitted > max ? max : fitted;
-    if (value > THRESHOLD && value > refined[row + x] + STILL) raised.push(row + x);
-    refined[row + x] = value;
-  }
-}
-
-/** Take thin spikes out of the mask, in place: postprocess.without_spikes. */
-function withoutSpikes(refined, coarse, raised) {
-  const { width, height, data } = refined;
+function applyFit(guide, odds, image, width, height) {
+  const { width: w, height: h } = guide;
+  const [few, many] = [w * h, width * height];
   const radius = Math.max(1, round(SPIKE * Math.max(width, height)));
-  const disc = discOffsets(radius);
-  const eroded = scratch("eroded", data.length).fill(UNKNOWN);
-  // All are computed before one is changed.
-  const opened = new Float32Array(raised.length);
-  for (let i = 0; i < raised.length; i++) opened[i] = openedAt(raised[i], refined, eroded, disc);
-  for (let i = 0; i < raised.length; i++) {
-    const at = raised[i];
-    if (opened[i] < data[at]) data[at] = Math.max(opened[i], coarse.data[at], THRESHOLD);
-  }
+  const reach = discReach(radius);
+  const padded = (width + 2 * radius) * (height + 2 * radius);
+  const [small, given, low, high, moments, passed, means, sums, fit, row, ...rest] = room(
+    4 * few, few, few, few, MOMENTS * few, MOMENTS * few, MOMENTS * few, 2 * MOMENTS * w, 4 * few, 8 * (w + 1),
+    image.width * image.height, many, many, padded, padded, padded / 4, reach.length,
+    PLACE * width, PLACE * height, PLACE * width, PLACE * height,
+  );
+  const [colors, refined, coarse, first, second, marks, reaches, columns, rows, imageColumns, imageRows] = rest;
+  small.set(guide.data);
+  given.set(odds.data);
+  const { low: lows, high: highs } = extremes(odds);
+  low.set(lows);
+  high.set(highs);
+  const window = Math.max(1, round(GUIDE_RADIUS * Math.max(w, h)));
+  wasm.color_fit(
+    at(small), at(given), w, h, window, GUIDE_EPSILON, at(moments), at(passed), at(means), at(sums), at(fit),
+  );
+  bytes(colors).set(image.data);
+  writePlaces(columns, neighbours(w, width));
+  writePlaces(rows, neighbours(h, height));
+  writePlaces(imageColumns, neighbours(image.width, width));
+  writePlaces(imageRows, neighbours(image.height, height));
+  wasm.apply_fit(
+    at(fit), at(low), at(high), at(given), w, at(columns), at(rows), at(colors), image.width,
+    at(imageColumns), at(imageRows), width, height, STILL, at(row), at(refined), at(coarse),
+  );
+  indices(reaches).set(reach);
+  wasm.without_spikes(
+    at(refined), at(coarse), width, height, radius, at(reaches), THRESHOLD, at(first), at(second),
+    at(marks),
+  );
+  return { refined: picture(width, height, 1, refined), coarse: picture(width, height, 1, coarse) };
 }
 
-const UNKNOWN = 2; // no probability: the minimum around a pixel is computed where it is needed
-
-/** The greatest of the least values around each pixel around `at`, inside the picture. */
-function openedAt(at, picture, eroded, disc) {
-  const { width, height } = picture;
-  const x = at % width;
-  const y = (at - x) / width;
-  let opened = -Infinity;
-  for (let k = 0; k < disc.length; k += 2) {
-    const u = x + disc[k];
-    const v = y + disc[k + 1];
-    if (u < 0 || v < 0 || u >= width || v >= height) continue;
-    const near = v * width + u;
-    if (eroded[near] === UNKNOWN) eroded[near] = minAround(u, v, picture, disc);
-    if (eroded[near] > opened) opened = eroded[near];
-  }
-  return opened;
-}
-
-function minAround(x, y, { width, height, data }, disc) {
-  let min = Infinity;
-  for (let k = 0; k < disc.length; k += 2) {
-    const u = x + disc[k];
-    const v = y + disc[k + 1];
-    if (u < 0 || v < 0 || u >= width || v >= height) continue;
-    if (data[v * width + u] < min) min = data[v * width + u];
-  }
-  return min;
-}
-
-/** Column and row, in turn, from the centre of OpenCV's elliptic structuring element to its pixels. */
-function discOffsets(radius) {
-  const offsets = [];
-  for (let v = -radius; v <= radius; v++) {
-    const reach = round(Math.sqrt(radius * radius - v * v));
-    for (let u = -reach; u <= reach; u++) offsets.push(u, v);
-  }
-  return Int32Array.from(offsets);
+/** Half width of OpenCV's elliptic structuring element in each of its rows. */
+function discReach(radius) {
+  return Array.from({ length: 2 * radius + 1 }, (_, i) => round(Math.sqrt(radius ** 2 - (i - radius) ** 2)));
 }
 
 /** Remove small regions and fill small holes, in place: postprocess.without_specks. */
@@ -565,7 +397,7 @@ function withoutSpecks(refined, coarse) {
   const above = THRESHOLD + 2 ** -24; // the next float32
   for (const [level, sign] of [[CLEAR, 1], [THRESHOLD, 1], [THRESHOLD, -1]]) {
     const exact = Math.fround(level);
-    for (const region of smallRegions(refined, exact, sign, SPECK * data.length)) {
+    for (const region of regionsOf(refined, exact, sign, SPECK * data.length)) {
       let [sum, area] = [0, 0];
       for (const [start, end] of region) {
         for (let i = start; i < end; i++) sum += coarse.data[i];
@@ -581,7 +413,7 @@ function withoutSpecks(refined, coarse) {
  * The 8-connected regions above a level (sign 1), or of the other pixels (sign -1), with fewer pixels
  * than maxArea. Each is a list of runs [start, end) of indices; a run lies in one row.
  */
-function smallRegions({ width, data }, level, sign, maxArea) {
+export function regionsOf({ width, data }, level, sign, maxArea = Infinity) {
   const { starts, ends, parents } = runsOf(data.length);
   const inside = sign > 0;
   let count = 0; // of the runs
@@ -659,59 +491,4 @@ function extremes({ width, height, data }) {
 /** The image shrunk, in whole numbers; large images are subsampled first, to save time. */
 function smallGuide(image, [width, height]) {
   return roundAll(resize(limited(image, 4 * GUIDE_SIDE), width, height));
-}
-
-const MOMENTS = 13; // of `colorFit`: r g b p, rp gp bp, rr rg rb gg gb bb
-
-/** Slopes of red, green and blue (0..1), and the offset: postprocess.color_fit. */
-function colorFit(guide, { width, height, data }) {
-  const moments = picture(width, height, MOMENTS);
-  const values = moments.data;
-  for (let i = 0; i < data.length; i++) {
-    const r = guide.data[4 * i] / 255;
-    const g = guide.data[4 * i + 1] / 255;
-    const b = guide.data[4 * i + 2] / 255;
-    const p = data[i];
-    const to = MOMENTS * i;
-    values[to] = r;
-    values[to + 1] = g;
-    values[to + 2] = b;
-    values[to + 3] = p;
-    values[to + 4] = r * p;
-    values[to + 5] = g * p;
-    values[to + 6] = b * p;
-    values[to + 7] = r * r;
-    values[to + 8] = r * g;
-    values[to + 9] = r * b;
-    values[to + 10] = g * g;
-    values[to + 11] = g * b;
-    values[to + 12] = b * b;
-  }
-  const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(width, height)));
-  const means = boxMean(moments, radius).data;
-  const fit = picture(width, height, 4);
-  for (let i = 0; i < data.length; i++) {
-    const at = MOMENTS * i;
-    const [r, g, b, p] = [means[at], means[at + 1], means[at + 2], means[at + 3]];
-    const [rp, gp, bp] = [means[at + 4], means[at + 5], means[at + 6]];
-    const [x, y, z] = [rp - r * p, gp - g * p, bp - b * p];
-    const rr = means[at + 7] - r * r + GUIDE_EPSILON;
-    const rg = means[at + 8] - r * g;
-    const rb = means[at + 9] - r * b;
-    const gg = means[at + 10] - g * g + GUIDE_EPSILON;
-    const gb = means[at + 11] - g * b;
-    const bb = means[at + 12] - b * b + GUIDE_EPSILON;
-    // The symmetric 3x3 system is solved by its adjugate.
-    const [ra, ga, ba] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
-    const mixed = rg * rb - rr * gb;
-    const determinant = rr * ra + rg * ga + rb * ba;
-    const red = (ra * x + ga * y + ba * z) / determinant;
-    const green = (ga * x + (rr * bb - rb * rb) * y + mixed * z) / determinant;
-    const blue = (ba * x + mixed * y + (rr * gg - rg * rg) * z) / determinant;
-    fit.data[4 * i] = red;
-    fit.data[4 * i + 1] = green;
-    fit.data[4 * i + 2] = blue;
-    fit.data[4 * i + 3] = p - red * r - green * g - blue * b;
-  }
-  return boxMean(fit, radius);
 }

@@ -294,6 +294,25 @@ function start() {
   smooth = makeSmoother();
 }
 
+/** Pixels of a frame, mirrored if wanted. */
+async function pixelsOf(bitmap, { width, height }, mirror) {
+  const { x, y, width: w, height: h } = bitmap.visibleRect ?? {};
+  if (w !== width || h !== height || bitmap.rotation) {
+    return read(width, height, (context) => {
+      if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
+      context.drawImage(bitmap, 0, 0, width, height);
+    });
+  }
+  // A VideoFrame whose pixels are the picture's: to copy them takes a fifth of the time of drawing.
+  const data = new Uint8ClampedArray(4 * width * height);
+  await bitmap.copyTo(data, { format: "RGBA", rect: { x, y, width, height } });
+  if (mirror) {
+    const pixels = new Uint32Array(data.buffer);
+    for (let from = 0; from < pixels.length; from += width) pixels.subarray(from, from + width).reverse();
+  }
+  return picture(width, height, 4, data);
+}
+
 /**
  * One frame of a camera or a video with an effect; `network` and `total` are times in milliseconds.
  *
@@ -303,16 +322,8 @@ async function frame({ bitmap, mirror, look, model }) {
   await prepareNetwork({ model });
   const start = performance.now();
   const size = { width: bitmap.displayWidth ?? bitmap.width, height: bitmap.displayHeight ?? bitmap.height };
-  const draw = (context) => {
-    const { width, height } = context.canvas;
-    if (mirror) context.setTransform(-1, 0, 0, 1, width, 0);
-    context.imageSmoothingEnabled = width !== size.width; // a mirrored drawing is faster without smoothing
-    context.imageSmoothingQuality = "medium"; // averages, as in `prepare`
-    context.drawImage(bitmap, 0, 0, width, height);
-  };
-  const image = read(size.width, size.height, draw);
-  // The browser shrinks ten times as fast as `prepare`; on average the values differ by one.
-  const networkInput = read(...inputShape(size, networks[model].size), draw, "input");
+  const image = await pixelsOf(bitmap, size, mirror);
+  const networkInput = prepare(image, networks[model]);
   bitmap.close();
   const answer = await timed(networkInput, model);
   const smoothed = smooth(networkInput, answer.probability);

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Compile pixels.c to WebAssembly and write it as program.js: bash apps/web/compile.sh
+#
+# Needs clang with lld (Debian: apt-get install clang lld). A module of text can be imported by the
+# worker and by Node.js alike, without waiting for a file.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+options="-O3 -msimd128 -mbulk-memory -mnontrapping-fptoint -ffast-math -nostdlib -Wall -Wextra"
+linking="-Wl,--no-entry,--strip-all,--export=__heap_base"
+clang --target=wasm32 $options $linking -o program.wasm pixels.c
+{
+    echo "// Made by compile.sh from pixels.c, sha256 $(sha256sum pixels.c | cut -d ' ' -f 1)."
+    echo "export const PROGRAM = \"$(base64 -w 0 program.wasm)\";"
+} > program.js
+rm program.wasm
