@@ -25,7 +25,7 @@ from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
-from portraitnet import effects, geometry, images, postprocess
+from portraitnet import effects, geometry, images, matting, postprocess
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import mask_of, read_image, read_mask
 from portraitnet.predictor import MEAN, SCALE, Predictor, to_batch
@@ -312,6 +312,9 @@ def test_the_lock_file_fits_package_json():
         ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", postprocess, ["SOLID", "LARGE_AREA"]),
         ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
+        ("matting.js", matting, ["WORK_SIDE", "SMOOTH_SIDE", "PERSON", "BACKGROUND", "INSIDE"]),
+        ("matting.js", matting, ["OUTSIDE", "MIXED", "RIM", "MIN_WISP", "CARRY_EPSILON", "TILE"]),
+        ("matting.js", matting, ["EPSILON", "ITERATIONS", "TOLERANCE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),
     ],
 )
@@ -323,14 +326,15 @@ def test_constants_are_those_of_python(file, module, names):
 
 
 def test_the_program_is_made_from_its_source():
-    """After a change of pixels.c: bash apps/web/compile.sh."""
-    source = hashlib.sha256((web.FOLDER / "pixels.c").read_bytes()).hexdigest()
+    """After a change of these: bash apps/web/compile.sh."""
+    sources = b"".join((web.FOLDER / name).read_bytes() for name in ("pixels.c", "matting.c"))
+    source = hashlib.sha256(sources).hexdigest()
     assert f"sha256 {source}." in (web.FOLDER / "program.js").read_text()
 
 
 @pytest.mark.skipif(not shutil.which("wasm-ld"), reason="needs clang and lld")
 def test_the_source_compiles(tmp_path):
-    for name in ("pixels.c", "compile.sh"):
+    for name in ("pixels.c", "matting.c", "compile.sh"):
         shutil.copy(web.FOLDER / name, tmp_path)
     subprocess.run(["bash", tmp_path / "compile.sh"], check=True)
     shutil.copy(web.FOLDER / "wasm.js", tmp_path)
@@ -411,6 +415,44 @@ def test_the_same_spikes_and_specks_go_as_in_python(tmp_path, monkeypatch):
             patch.setattr(postprocess, name, lambda refined, coarse: refined)
             kept = postprocess.guided_upsample(answer, image)
         assert (np.abs(kept - expected) > 0.01).mean() > 1e-3, "the test would check nothing"
+
+
+HAIR = """
+import { readFileSync, writeFileSync } from "node:fs";
+import { cutOut } from "FOLDER/effects.js";
+import { matting } from "FOLDER/matting.js";
+import { picture } from "FOLDER/pixels.js";
+const image = picture(WIDTH, HEIGHT, 4, new Uint8ClampedArray(readFileSync("image")));
+const answer = picture(256, 192, 1, new Float32Array(new Uint8Array(readFileSync("answer")).buffer));
+const probability = matting(image, answer);
+writeFileSync("cutout", cutOut(image, probability, { small: image }));
+"""
+
+
+@pytest.mark.parametrize("height, width", [(480, 640), (1200, 1600)])
+def test_hair_is_found_as_in_python(height, width, tmp_path):
+    """Thin dark strands stand out of a dark shape before a bright, noisy wall."""
+    rng = np.random.default_rng(0)
+    shape = np.zeros((480, 640), np.uint8)
+    cv2.ellipse(shape, (320, 330), (130, 170), 0, 0, 360, 255, -1)
+    strands = shape.copy()
+    for x in range(190, 460, 13):
+        end = (x + int(rng.integers(-20, 20)), 140 - int(rng.integers(0, 25)))
+        cv2.line(strands, (x, 200), end, 255, 1, cv2.LINE_AA)
+    alpha = cv2.resize(strands, (width, height), interpolation=cv2.INTER_LINEAR)[..., None] / 255
+    wall = rng.normal((210, 190, 170), 3, (height, width, 3))
+    image = (alpha * (40, 50, 60) + (1 - alpha) * wall).clip(0, 255).astype(np.uint8)
+    answer = cv2.GaussianBlur(resize(shape, 192, 256), (0, 0), 5) / np.float32(255)
+    (tmp_path / "image").write_bytes(cv2.cvtColor(image, cv2.COLOR_BGR2RGBA).tobytes())
+    (tmp_path / "answer").write_bytes(answer.tobytes())
+    run_node(tmp_path, HAIR.replace("WIDTH", str(width)).replace("HEIGHT", str(height)))
+    pixels = np.frombuffer((tmp_path / "cutout").read_bytes(), np.uint8)
+    found = pixels.reshape(height, width, 4)[:, :, 3] / 255
+    enlarged = cv2.resize(answer, (width, height))
+    expected = matting.matting(image, enlarged)
+    assert (np.abs(found - expected) > 0.1).mean() < 2e-3
+    fast = effects.matte(postprocess.guided_upsample(answer, image))
+    assert np.abs(found - expected).mean() < 0.1 * np.abs(fast - expected).mean()
 
 
 SHAPES = """

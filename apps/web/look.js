@@ -3,17 +3,18 @@
 import { BACKGROUNDS } from "./backgrounds.js";
 import { drawCovering } from "./compose.js";
 import { write } from "./language.js";
-import { $, ask, chosen, warn } from "./page.js";
+import { $, ask, chosen, source, warn } from "./page.js";
 
 const chosenBackground = () => (chosen("background") === "color" ? $("color").value : chosen("background"));
 
-/** `background` is [red, green, blue], a name in BACKGROUNDS, or "own". */
+/** `background` is [red, green, blue], a name in BACKGROUNDS, or "own"; `hair` as in worker.js. */
 export function look() {
   const name = chosenBackground();
   const color = [1, 3, 5].map((i) => parseInt(name.slice(i, i + 2), 16));
   return {
     mode: chosen("mode"),
     blur: $("blur").value / 100,
+    hair: $("hair").checked && source() === "photo",
     background: name.startsWith("#") ? color : name,
   };
 }

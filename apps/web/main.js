@@ -79,6 +79,7 @@ function arrange() {
   $("format").parentElement.hidden = video;
   $("send").hidden = video || !canShare($("format").value);
   $("tools").hidden ||= video;
+  $("hair_row").hidden ||= video;
   $("save_all").hidden ||= photos.length < 2 || (video && Boolean(job));
 }
 
@@ -154,6 +155,7 @@ async function present(photo, { personFraction, width, height, network, total })
   const again = opened === photo; // with the other network: zoom and divider stay
   opened = photo;
   opened.nobody = isNobody(photo, personFraction);
+  opened.solved = false; // hair, which takes seconds
   paintOn(photo, { width, height });
   opened.message = { name: photo.file.name, width, height };
   const percent = (100 * personFraction).toFixed(1);
@@ -182,7 +184,13 @@ async function draw() {
       const photo = opened;
       const strokes = [...photo.strokes];
       const wanted = { ...look(), mode: contentMode(chosen("mode")) };
+      wanted.hair &&= !photo.still;
+      if (wanted.hair && !photo.solved && !job) {
+        busy(true);
+        say("finding_hair");
+      }
       const drawn = await ask("draw", { photo: photo.id, look: wanted, strokes });
+      if (drawn) photo.solved ||= wanted.hair;
       if (!drawn || photo !== opened || source() !== "photo") continue;
       photo.nobody = isNobody(photo, drawn.personFraction);
       photo.times.percent = (100 * drawn.personFraction).toFixed(1);
@@ -190,7 +198,10 @@ async function draw() {
       showFinished({ plain: panel() === "brush" });
       arePainted(strokes);
     }
-  })().finally(() => (drawing = null));
+  })().finally(() => {
+    drawing = null;
+    if (!job) busy(opening);
+  });
   await drawing;
   if (source() === "photo" && !job) showMessage();
   arrange();
@@ -218,7 +229,7 @@ $("record").onclick = record;
 $("size").onchange = () => camera.stream && startCamera();
 $("device").onchange = () => camera.stream && chooseCamera();
 $("turn").onclick = turnCamera;
-$("look").oninput = redraw;
+$("look").oninput = $("hair").onchange = redraw;
 camera.changed = arrange;
 painting.changed = redraw;
 $("tools").onchange = () => {

@@ -42,7 +42,7 @@ export function picture(width, height, channels, data) {
 export const ofImageData = (image) => picture(image.width, image.height, 4, image.data);
 
 /** A picture shrunk to at most `side` pixels on its longer side, opaque: geometry.limited. */
-function limited(source, side) {
+export function limited(source, side) {
   const [width, height] = limitedSize(source, side);
   if (width === source.width && height === source.height) return source;
   if (!shrinksLittle(source, width, height)) return roundAll(resize(source, width, height));
@@ -326,10 +326,17 @@ export function guidedUpsample(
   const size = limitedSize({ width: appliedWidth, height: appliedHeight }, GUIDE_SIDE);
   const small = smallGuide(guide === image ? applied : guide, size);
   const odds = squaredOdds(interpolate(probability, small.width, small.height));
-  const { refined, coarse } = applyFit(small, odds, applied, appliedWidth, appliedHeight);
+  const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(small.width, small.height)));
+  const fit = { radius, epsilon: GUIDE_EPSILON, still: STILL };
+  const places = placesOf(small, appliedWidth, appliedHeight);
+  const { refined, coarse } = applyFit(small, odds, fit, applied, places);
+  withoutSpikes(refined, coarse);
   withoutSpecks(refined, coarse);
   return interpolate(refined, image.width, image.height, result);
 }
+
+/** The columns and rows of (width, height) in a smaller picture. */
+const placesOf = (small, width, height) => [neighbours(small.width, width), neighbours(small.height, height)];
 
 /** A probability whose odds of person to background are squared: postprocess.squared_odds. */
 function squaredOdds({ width, height, data }) {
@@ -342,52 +349,69 @@ function squaredOdds({ width, height, data }) {
 }
 
 /**
- * The guided filter fitted at the size of `guide` and applied to the colours of `image` shrunk to
- * (width, height), without spikes.
+ * A guided filter: a probability fitted to the colours of `guide`, and the fit applied to `image`.
  *
- * @returns `refined`, and `coarse`, the probability without the fit: pictures of one channel, valid
- *   until the next picture is computed
+ * @param guide RGBA, float
+ * @param odds one channel, of the same size
+ * @param fit.radius of the windows, pixels of `guide`
+ * @param fit.epsilon variance of a colour (0..1 squared) below which a window counts as flat
+ * @param fit.still difference of neighbouring probabilities that is too small to spend time on
+ * @param image RGBA in bytes, shrunk bilinearly to the size of the result if it is larger
+ * @param places the result's columns and rows in `guide`, as `neighbours` gives them
+ * @returns `refined`, and `coarse`, the probability without the fit: pictures of one channel
  */
-function applyFit(guide, odds, image, width, height) {
+export function applyFit(guide, odds, { radius, epsilon, still }, image, [columns, rows]) {
   const { width: w, height: h } = guide;
+  const [width, height] = [columns.first.length, rows.first.length];
   const [few, many] = [w * h, width * height];
-  const radius = Math.max(1, round(SPIKE * Math.max(width, height)));
-  const reach = discReach(radius);
-  const padded = (width + 2 * radius) * (height + 2 * radius);
-  const [small, given, low, high, moments, passed, means, sums, fit, row, ...rest] = room(
+  const [colors, given, low, high, moments, passed, means, sums, fit, row, ...rest] = room(
     4 * few, few, few, few, MOMENTS * few, MOMENTS * few, MOMENTS * few, 2 * MOMENTS * w, 4 * few, 8 * (w + 1),
-    image.width * image.height, many, many, padded, padded, padded / 4, reach.length,
-    PLACE * width, PLACE * height, PLACE * width, PLACE * height,
+    image.width * image.height, many, many, PLACE * width, PLACE * height, PLACE * width, PLACE * height,
   );
-  const [colors, refined, coarse, first, second, marks, reaches, columns, rows, imageColumns, imageRows] = rest;
-  small.set(guide.data);
+  const [pixels, refined, coarse, xs, ys, imageXs, imageYs] = rest;
+  colors.set(guide.data);
   given.set(odds.data);
   const { low: lows, high: highs } = extremes(odds);
   low.set(lows);
   high.set(highs);
-  const window = Math.max(1, round(GUIDE_RADIUS * Math.max(w, h)));
   wasm.color_fit(
-    at(small), at(given), w, h, window, GUIDE_EPSILON, at(moments), at(passed), at(means), at(sums), at(fit),
+    at(colors), at(given), w, h, radius, epsilon, at(moments), at(passed), at(means), at(sums), at(fit),
   );
-  bytes(colors).set(image.data);
-  writePlaces(columns, neighbours(w, width));
-  writePlaces(rows, neighbours(h, height));
-  writePlaces(imageColumns, neighbours(image.width, width));
-  writePlaces(imageRows, neighbours(image.height, height));
+  bytes(pixels).set(image.data);
+  writePlaces(xs, columns);
+  writePlaces(ys, rows);
+  writePlaces(imageXs, neighbours(image.width, width));
+  writePlaces(imageYs, neighbours(image.height, height));
   wasm.apply_fit(
-    at(fit), at(low), at(high), at(given), w, at(columns), at(rows), at(colors), image.width,
-    at(imageColumns), at(imageRows), width, height, STILL, at(row), at(refined), at(coarse),
+    at(fit), at(low), at(high), at(given), w, at(xs), at(ys), at(pixels), image.width, at(imageXs),
+    at(imageYs), width, height, still, at(row), at(refined), at(coarse),
   );
-  indices(reaches).set(reach);
+  return {
+    refined: picture(width, height, 1, refined.slice()),
+    coarse: picture(width, height, 1, coarse.slice()),
+  };
+}
+
+/** Take thin spikes out of the mask, in place: postprocess.without_spikes. */
+function withoutSpikes(refined, coarse) {
+  const { width, height, data } = refined;
+  const radius = Math.max(1, round(SPIKE * Math.max(width, height)));
+  const disc = discReach(radius);
+  const padded = (width + 2 * radius) * (height + 2 * radius);
+  const [values, without, first, second, marks, reach] = room(
+    data.length, data.length, padded, padded, padded / 4, disc.length,
+  );
+  values.set(data);
+  without.set(coarse.data);
+  indices(reach).set(disc);
   wasm.without_spikes(
-    at(refined), at(coarse), width, height, radius, at(reaches), THRESHOLD, at(first), at(second),
-    at(marks),
+    at(values), at(without), width, height, radius, at(reach), THRESHOLD, at(first), at(second), at(marks),
   );
-  return { refined: picture(width, height, 1, refined), coarse: picture(width, height, 1, coarse) };
+  data.set(values);
 }
 
 /** Half width of OpenCV's elliptic structuring element in each of its rows. */
-function discReach(radius) {
+export function discReach(radius) {
   return Array.from({ length: 2 * radius + 1 }, (_, i) => round(Math.sqrt(radius ** 2 - (i - radius) ** 2)));
 }
 

@@ -7,7 +7,7 @@ import { $ } from "./page.js";
 
 const RADIOS = ["mode", "background"];
 const FIELDS = [
-  "blur", "frame", "margin", "shadow", "outline", "outline_color", "format", "quality",
+  "blur", "hair", "frame", "margin", "shadow", "outline", "outline_color", "format", "quality",
   "brush_size", "softness", "follow", "mirror", "size",
 ];
 const HEX = /^#[0-9a-f]{6}$/;

@@ -55,6 +55,12 @@ export const STRINGS = {
     "The person on a transparent background, ready for a slide or a sticker.",
     "透明背景上的人像，可直接用于幻灯片或贴纸。",
   ],
+  hair: ["Hair", "发丝"],
+  about_hair: [
+    "Finds loose hair strand by strand: takes some seconds for each photo",
+    "逐根抠出发丝，每张照片需要几秒钟",
+  ],
+  finding_hair: ["Finding the hair …", "正在抠取发丝……"],
   about_grey: ["Only the person keeps the colours.", "只有人物保留颜色，背景变为黑白。"],
   about_overlay: ["Shows where the network sees a person.", "标出模型识别到的人物区域。"],
   about_mask: [

@@ -6,6 +6,7 @@ import { BACKGROUNDS } from "./backgrounds.js";
 import { makeMender } from "./brush.js";
 import { dropDoubtful, EFFECTS } from "./effects.js";
 import { measure } from "./frames.js";
+import { matting } from "./matting.js";
 import {
   guidedUpsample,
   inputShape,
@@ -34,7 +35,7 @@ let ort;
 let providers; // what runs the networks: a backend, or several in the order of preference
 const networks = {}; // "full" and, once wanted, "lite" and "large" -> { session, metadata, size }
 const downloaded = {}; // "lite", "large" -> { model, metadata } before the session is made
-let opened = null; // { photo, image, probability, small, mend }
+let opened = null; // { photo, image, small, answer, fast, hair }; the last two { probability, mend }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
@@ -232,8 +233,9 @@ async function open({ bitmap, model, photo }) {
     bitmap.close();
   }
   const { probability: small, network } = await timed(prepare(image, networks[model]), model);
-  const probability = guidedUpsample(dropDoubtful(small), image);
-  opened = { photo, image, probability, small: shrink(image, IMAGE_COLOR_SIDE) };
+  const answer = dropDoubtful(small);
+  const probability = guidedUpsample(answer, image);
+  opened = { photo, image, answer, small: shrink(image, IMAGE_COLOR_SIDE), fast: { probability } };
   const personFraction = fractionAbove(probability, THRESHOLD);
   return { personFraction, width, height, network, total: performance.now() - start };
 }
@@ -279,14 +281,18 @@ function paint({ image, probability, small }, { mode, ...options }) {
 /**
  * The opened image with an effect, its mask mended by strokes (brush.js): { pixels, width, height,
  * personFraction, person }, the last as frames.measure returns it. null if another photo is open.
+ * With `look.hair` the opacity is solved hair by hair, once for a photo.
  */
 function draw({ photo, look, strokes }) {
   if (opened.photo !== photo) return null;
-  if (strokes.length) opened.mend ??= makeMender(opened.image, opened.probability);
-  opened.mend?.(strokes);
-  const { probability } = opened;
+  const { image, small, answer } = opened;
+  if (look.hair) opened.hair ??= { probability: matting(image, answer) };
+  const found = look.hair ? opened.hair : opened.fast;
+  const { probability } = found;
+  if (strokes.length) found.mend ??= makeMender(image, probability);
+  found.mend?.(strokes);
   const personFraction = fractionAbove(probability, THRESHOLD);
-  return { ...paint(opened, look), personFraction, person: measure(probability, THRESHOLD) };
+  return { ...paint({ image, probability, small }, look), personFraction, person: measure(probability, THRESHOLD) };
 }
 
 /** A camera or a video starts: forget the masks of an earlier one. */
