@@ -14,6 +14,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from numpy.typing import NDArray
 
+from models.large import PortraitNetLarge
 from models.lite import (
     SKIP_BLOCKS,
     Conv,
@@ -29,7 +30,7 @@ from models.portraitnet import D_block, PortraitNet
 INPUT, OUTPUT = "batch", "probability"
 # Weights of fewer numbers stay float32 in a float16 file. They are a tenth of all numbers and would
 # cause nearly all of the error.
-MIN_HALVED = 10_000
+MIN_HALVED = 3_000
 ACTIVATIONS = {None: "", F.relu: "relu", F.relu6: "relu6", F.hardswish: "hard_swish"}
 
 
@@ -99,8 +100,10 @@ class Graph:
 
     Every operation returns a node of the format (a name, a number, an object), which is the input
     `x` of later operations. Shapes are (N, C, H, W) here, whatever the format's order is. `name` is
-    the name of the output.
+    the name of the output, after `scope`.
     """
+
+    scope = ""  # of the part of PortraitNetLarge that is being written
 
     def convolution(self, x, weight, bias, name, stride=1, groups=1, activation="", late=False):
         """A convolution with an activation, padded by half the kernel.
@@ -154,12 +157,13 @@ class Graph:
         """The parts one after the other along an axis, 2 or 3."""
         raise NotImplementedError
 
-    def logits(self, model: PortraitNet, batch):
+    def logits(self, model: PortraitNet, batch, scale: float = 1):
         """Write the whole network.
 
         Args:
             model: PortraitNet in evaluation mode, with two classes.
             batch: (N, 3, H, W) input.
+            scale: factor of the logits.
 
         Returns:
             (N, 1, H, W): the person's logit minus the background's.
@@ -167,7 +171,14 @@ class Graph:
         Raises:
             ValueError: the network has not two classes.
         """
-        head = fold_softmax(model.mask_head)
+        if isinstance(model, PortraitNetLarge):
+            halves = []
+            for name in ("wide", "lite"):
+                self.scope = f"{name}."
+                halves.append(self.logits(getattr(model, name), batch, scale / 2))
+            self.scope = ""
+            return self.sum(*halves, "mean")
+        head = [None if value is None else scale * value for value in fold_softmax(model.mask_head)]
         if isinstance(model, PortraitNetLite):
             x = self.convolution(self.lite_features(model, batch), *head, "head")
             return self.depth_to_space(x, "head.logits")

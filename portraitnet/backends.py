@@ -40,7 +40,11 @@ WEIGHTS = next(
 # ONNX Runtime from 1.29 on reports to its makers unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 AUTO = "auto"
-MODELS = {"full": "portraitnet", "lite": "portraitnet_lite"}  # name -> stem of its files in WEIGHTS
+MODELS = {  # name -> stem of its files in WEIGHTS
+    "full": "portraitnet",
+    "lite": "portraitnet_lite",
+    "large": "portraitnet_large",
+}
 DEFAULT = "full"
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Inputs of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO

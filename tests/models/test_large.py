@@ -1,0 +1,84 @@
+"""PortraitNetLarge: the mean of its two networks, joined, loaded and exported."""
+
+import numpy as np
+import paddle
+import pytest
+from conftest import draw_portrait, lively
+
+import export
+from models import PortraitNet, PortraitNetLarge, PortraitNetLite, count_parameters, join
+from models.large import WIDTH
+from models.weights import load_model, save_atomically
+from portraitnet.backends import BACKENDS, load
+from portraitnet.geometry import resize
+from portraitnet.predictor import to_batch
+from training.checkpoints import open_predictor
+
+
+def make_batch(height, width):
+    images = [draw_portrait(np.random.default_rng(seed))[0] for seed in range(2)]
+    return to_batch([resize(image, height, width) for image in images])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two networks with random weights, joined, and the exports of both together."""
+    folder = tmp_path_factory.mktemp("large")
+    paddle.seed(0)
+    for name, network in (("wide", PortraitNet(width=WIDTH)), ("lite", PortraitNetLite())):
+        network = lively(network)
+        weight = getattr(network.mask_head, "conv", network.mask_head).weight
+        weight.set_value(0.1 * weight)  # |logit| < 9
+        save_atomically(network.state_dict(), folder / f"{name}.pdparams")
+    parts = [f"--{name}={folder / name}.pdparams" for name in ("wide", "lite")]
+    assert join.main([*parts, f"--output={folder / 'net.pdparams'}"]) == 0
+    given = ["--model_path", str(folder / "net.pdparams"), "--shape", "96x64"]
+    assert export.main([*given, "--formats", "onnx", "tflite"]) == 0
+    return folder
+
+
+def test_size(folder):
+    model = load_model(folder / "net.pdparams")
+    assert isinstance(model, PortraitNetLarge)
+    assert count_parameters(model) == 6_235_856 + 106_608
+    assert (folder / "net.pdparams").stat().st_size < 13e6
+
+
+def test_logits_are_the_mean_of_both(folder):
+    batch = paddle.to_tensor(make_batch(96, 64))
+    large, wide = (load_model(folder / f"{name}.pdparams") for name in ("net", "wide"))
+    with paddle.no_grad():
+        found, alone = large(batch), large.mask_logits(batch)
+        parts = list(zip(large.wide(batch), large.lite(batch)))
+        given = wide(batch)[0]
+    assert (alone - found[0]).abs().max().item() < 1e-5
+    for ours, (one, other) in zip(found, parts):
+        assert ours.shape == [2, 2, 96, 64]
+        assert (ours - (one + other) / 2).abs().max().item() < 1e-5
+        assert (one - other).abs().max().item() > 0.5
+    assert (parts[0][0] - given).abs().max().item() < 0.2  # it holds float16
+
+
+@pytest.mark.parametrize(
+    "file, backend",
+    [
+        ("net.onnx", "onnx"),
+        ("net.onnx", "openvino"),
+        ("net_96x64.tflite", "litert"),
+    ],
+)
+def test_every_runtime_gives_the_checkpoints_answers(file, backend, folder):
+    pytest.importorskip(BACKENDS[backend].package)
+    batch = make_batch(96, 64)
+    expected = open_predictor(folder / "net.pdparams").run_batch(batch)
+    found = load(folder / file, backend, PortraitNetLarge.size).run_batch(batch)
+    assert np.abs(found - expected).max() < 1e-4
+    assert np.ptp(expected) > 0.1, "a flat answer proves nothing"
+
+
+def test_a_network_of_another_width_is_refused(folder, tmp_path, capsys):
+    save_atomically(PortraitNet().state_dict(), tmp_path / "narrow.pdparams")
+    given = ["--wide", tmp_path / "narrow.pdparams", "--lite", folder / "lite.pdparams"]
+    assert join.main([*map(str, given), "--output", str(tmp_path / "large.pdparams")]) == 1
+    assert "PortraitNet of width 1.75 with a PortraitNetLite" in capsys.readouterr().err
+    assert not (tmp_path / "large.pdparams").exists()
