@@ -28,8 +28,7 @@ from models.mobilenetv2 import ConvBN, InvertedResidual
 from models.portraitnet import D_block, PortraitNet
 
 INPUT, OUTPUT = "batch", "probability"
-# Weights of fewer numbers stay float32 in a float16 file. They are a tenth of all numbers and would
-# cause nearly all of the error.
+# Weights of fewer numbers stay float32 in a float16 file: few numbers, and much of the error.
 MIN_HALVED = 3_000
 ACTIVATIONS = {None: "", F.relu: "relu", F.relu6: "relu6", F.hardswish: "hard_swish"}
 

@@ -31,7 +31,8 @@ def join(wide: PortraitNet, lite: PortraitNetLite) -> dict[str, paddle.Tensor]:
 
 @command("models.join")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser("Join two trained networks.", example="python -m models.join --wide wide.pdparams --lite lite.pdparams --output x.pdparams")
+    example = "python -m models.join --wide wide.pdparams --lite lite.pdparams --output l.pdparams"
+    parser = make_parser("Join two trained networks.", example=example)
     for name in ("wide", "lite", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="a .pdparams file")
     args = parser.parse_args(argv)
