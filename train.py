@@ -121,7 +121,10 @@ def train(args):
         sets = validation_sets(args.data_root, "val", args.seed)
         check_readable(sets)
         teacher = args.teacher and Teacher(
-            load_teacher(args.teacher), args.teacher_weight, samples.pairs, args.teacher_data
+            [load_teacher(path) for path in args.teacher],
+            args.teacher_weight,
+            samples.pairs,
+            args.teacher_data,
         )
         course = args.lr, args.lr_schedule, args.final_geometry, args.seed
         schedule = Schedule(args.epoch, args.batch_size, args.sizes, *course)
@@ -289,8 +292,11 @@ def add_optimization_flags(group):
         metavar=("EDGE", "CONSISTENCY"),
         help="weights of the boundary focal loss and of the consistency KL loss",
     )
-    teacher = "network whose answers are mixed into the masks: a model file, or MediaPipe's .tflite"
-    add("--teacher", help=teacher)
+    teacher = (
+        "network whose answers are mixed into the masks: a model file, or MediaPipe's .tflite; of "
+        "several, the mean of their logits"
+    )
+    add("--teacher", nargs="+", help=teacher)
     weight = "weight of the teacher's answers in the masks"
     add("--teacher_weight", type=float_range(0, 1), default=0.35, help=weight)
     add("--teacher_data", nargs="+", help="apply the teacher only to these data roots")

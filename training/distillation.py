@@ -104,14 +104,22 @@ def load_teacher(path: str | Path, refine: bool = False) -> MediaPipeSelfie | Pr
     return open_predictor(path, refine=refine)
 
 
+def mean_answer(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The mean of several networks' answers, as logits; (h, w) float32 0..1 each."""
+    if len(answers) == 1:
+        return answers[0]
+    sure = np.clip(answers, 1e-4, 1 - 1e-4)
+    return (1 / (1 + np.exp(-np.log(sure / (1 - sure)).mean(axis=0)))).astype(np.float32)
+
+
 class Teacher:
-    """Mixes a network's answers into the masks of training photos.
+    """Mixes the answers of one or more networks into the masks of training photos.
 
     A teacher has seen other people, and knows where a mask is in doubt. Empty masks stay as they
     are, because there a teacher could only invent a person.
 
     Args:
-        network: see `load_teacher`.
+        networks: see `load_teacher`; of several, `mean_answer` counts.
         weight: weight of the answers, 0 (masks alone) to 1 (answers alone).
         pairs: list of Pair, the training photos.
         roots: data folders whose photos are distilled; None for all photos.
@@ -120,8 +128,8 @@ class Teacher:
         student: Beyer et al., arXiv 2106.05237.
     """
 
-    def __init__(self, network, weight, pairs, roots):
-        self.network, self.weight = network, weight
+    def __init__(self, networks, weight, pairs, roots):
+        self.networks, self.weight = networks, weight
         self.distilled = [
             roots is None or any(Path(pair.image_path).is_relative_to(root) for root in roots)
             for pair in pairs
@@ -142,7 +150,8 @@ class Teacher:
         """
         targets = masks.copy()
         asked = [n for n, index in enumerate(indices) if self.distilled[index] and masks[n].any()]
-        answers = self.network.probabilities([inputs[n] for n in asked])
-        for n, answer in zip(asked, answers):
-            targets[n] += self.weight * (answer - masks[n])
+        photos = [inputs[n] for n in asked]
+        answers = [network.probabilities(photos) for network in self.networks]
+        for n, *each in zip(asked, *answers):
+            targets[n] += self.weight * (mean_answer(each) - masks[n])
         return targets
