@@ -20,7 +20,7 @@ from data.lists import DATA_ROOT, SPLITS
 from data.portraits import PortraitDataset, validation_sets
 from metrics import PROTOCOLS, SELECTION, Scores, score
 from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, choose
-from portraitnet.cli import command, int_range, make_parser
+from portraitnet.cli import command, int_range, make_parser, sentence
 from portraitnet.effects import contact_sheet
 from portraitnet.files import check_writable, write_json
 from portraitnet.geometry import letterbox
@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         count, failures = len(scores.photo_scores), failures + len(failed)
         for index, error in failed.items():
-            failure = Failure(dataset.pairs[index].image_path, str(error))
+            failure = Failure(dataset.pairs[index].image_path, sentence(error))
             print(f"evaluate.py: {failure}", file=sys.stderr)
         if not count:
             raise ValueError(f"No photo of {name} can be read: `check.py` names all problems.")

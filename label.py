@@ -18,7 +18,7 @@ from data.cache import read_pair
 from data.drafts import Network, draft_mask
 from data.lists import SOFT_LIST, read_lines, read_pairs
 from portraitnet.backends import DEFAULT, MODEL_HELP
-from portraitnet.cli import command, float_range, make_parser
+from portraitnet.cli import command, float_range, make_parser, sentence
 from portraitnet.effects import EFFECTS
 from portraitnet.files import check_writable, write_whole
 from portraitnet.images import mask_of, read_image, write_image
@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for outcome in tqdm(labelled, total=len(todo), unit="photo", disable=len(tasks) < 2):
         path, reason = outcome.item.path, outcome.result
         if outcome.error is not None:
-            failures.append(Failure(path, str(outcome.error)))
+            failures.append(Failure(path, sentence(outcome.error)))
         elif reason is not None:
             left_out.append((path, reason))
         else:

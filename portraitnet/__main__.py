@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from portraitnet.backends import AUTO, BACKENDS, DEFAULT, MODEL_HELP, MODELS
 from portraitnet.backgrounds import COLORS, read_background
-from portraitnet.cli import command, float_range, int_range, make_parser, shard
+from portraitnet.cli import command, float_range, int_range, make_parser, sentence, shard
 from portraitnet.effects import EFFECTS, WITH_ALPHA, Layers, Options
 from portraitnet.files import is_whole
 from portraitnet.images import (
@@ -30,12 +30,21 @@ from portraitnet.images import (
     can_write,
     decode_layers,
     encode_image,
+    is_opened,
     mask_of,
     over_white,
     read_bytes,
     write_image,
 )
-from portraitnet.jobs import Failure, Task, find_photos, in_shard, without_clashes
+from portraitnet.jobs import (
+    PIPE,
+    Failure,
+    Task,
+    find_photos,
+    in_shard,
+    is_file_name,
+    without_clashes,
+)
 from portraitnet.matting import METHODS
 from portraitnet.parallel import Outcome, core_count, in_processes, keep_memory, outcomes
 from portraitnet.postprocess import MIN_PERSON_MEAN
@@ -45,7 +54,6 @@ from portraitnet.server.__main__ import serve
 BACKGROUND, BLUR = "green", 2.0  # what --mode replace and --mode blur use by default
 MATTING = "fast"  # the method that the probability has gone through already
 PROCESS_PHOTOS = 16  # photos that make up for the start of one more process, about a second
-PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
 
 
 class Found(NamedTuple):
@@ -70,7 +78,7 @@ def parse_args(argv=None, program="portraitnet", parser_class=argparse.ArgumentP
         parser_class=parser_class,
     )
     photos = "photos, or folders that are searched for photos; - reads one photo from stdin"
-    parser.add_argument("photos", nargs="+", type=Path, help=photos)
+    parser.add_argument("photos", nargs="+", type=path_or_pipe, help=photos)
     add_result_flags(parser.add_argument_group("results"))
     add_network_flags(parser.add_argument_group("network"))
     args = parser.parse_args(argv)
@@ -88,12 +96,15 @@ def parse_args(argv=None, program="portraitnet", parser_class=argparse.ArgumentP
     args.options = Options(background, (BLUR if args.blur is None else args.blur) / 100)
     if args.photos == [PIPE] and args.output is None:
         args.output = PIPE
-    args.output_file = args.output is not None and (
-        args.output == PIPE or (args.output.suffix.lower() in SUFFIXES and not args.output.is_dir())
-    )
+    args.output_file = args.output is not None and is_file_name(args.output)
     if message := contradiction(args):
         parser.error(message)
     return args
+
+
+def path_or_pipe(text):
+    """Type of a path; the other names of - are - too."""
+    return PIPE if text in ("/dev/stdin", "/dev/stdout") else Path(text)
 
 
 def add_result_flags(group):
@@ -101,7 +112,7 @@ def add_result_flags(group):
     output = (
         "folder of the results; or the file of a single result, such as person.png; - is stdout"
     )
-    add("-o", "--output", type=Path, help=f"{output} (default: beside each photo)")
+    add("-o", "--output", type=path_or_pipe, help=f"{output} (default: beside each photo)")
     add(
         "--mode", choices=EFFECTS, default="overlay", help="effect; the ending of the result's name"
     )
@@ -118,7 +129,7 @@ def add_result_flags(group):
     add("--save_mask", action="store_true", help="also write the 0/255 mask: photo_mask.png")
     add("--skip_existing", action="store_true", help="skip photos whose results exist")
     part = "only this part of the photos, so that several machines each do one, such as 3/16"
-    add("--shard", type=shard, metavar="PART/COUNT", default=(0, 1), help=part)
+    add("--shard", type=shard, metavar="PART/COUNT", default="1/1", help=part)
     add("--json", action="store_true", help="print a line of JSON for each photo")
     require = "exit code 3 if any photo contains no person"
     add("--require_person", action="store_true", help=require)
@@ -143,8 +154,14 @@ def contradiction(args):
         return f"a photo from stdin has no name: give --output a file, not the folder {args.output}"
     if args.output_file and (len(args.photos) > 1 or args.photos[0].is_dir()):
         return f"--output {args.output} is one file: give a folder, or a single photo"
-    if args.output_file and args.output != PIPE and not can_write(args.output):
-        return f"{args.output}: OpenCV cannot write {args.output.suffix} files: name a .png or .jpg"
+    if args.output is None and (opened := next(filter(is_opened, args.photos), None)):
+        return f"a photo from {opened} has no name: give --output a file"
+    endings = [suffix for suffix in SUFFIXES if can_write(f"a{suffix}")]
+    if args.output_file and args.output != PIPE and args.output.suffix.lower() not in endings:
+        return (
+            f"{args.output}: cannot write {args.output.suffix} files: name a folder, or a file "
+            f"ending in {' '.join(endings)}"
+        )
     if args.output_file and args.mode == "cutout" and args.output.suffix.lower() in OPAQUE:
         return f"{args.output} cannot hold a transparent background: name a .png"
     if args.output == PIPE and (args.json or args.save_mask):
@@ -261,8 +278,8 @@ def report(outcome, seconds, args, log, program):
     """Print what became of a photo: a line to `log`, or of JSON; a failure to stderr too."""
     path, results = outcome.item
     if outcome.error is not None:
-        facts = {"photo": str(path), "error": str(outcome.error)}
-        tqdm.write(f"{program}: {Failure(path, str(outcome.error))}", file=sys.stderr)
+        facts = {"photo": str(path), "error": sentence(outcome.error)}
+        tqdm.write(f"{program}: {Failure(path, facts['error'])}", file=sys.stderr)
     else:
         person, certainty = outcome.result
         facts = {"photo": str(path), "results": [str(result) for result in results]}

@@ -2,6 +2,7 @@
 any work; help with defaults; one sentence instead of a traceback for a user's mistake."""
 
 import argparse
+import errno
 import functools
 import math
 import os
@@ -16,6 +17,16 @@ ROOT = Path(__file__).parent.parent
 MISTAKES = (OSError, ValueError, ImportError, RuntimeError, FloatingPointError, MemoryError)
 LARGEST = 2**31 - 1  # largest integer of a flag: C++ counts with 32 bits
 STOPPED = 130  # exit code after Ctrl-C, by the convention of shells
+ADVICE = {  # errno -> what to do
+    errno.ENOENT: "check its name",
+    errno.EEXIST: "a folder is needed there, so give another path",
+    errno.ENOTDIR: "a folder is needed there, so give another path",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.ENOSPC: "make room, or give another path",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 def command(name: str) -> Callable:
@@ -28,7 +39,7 @@ def command(name: str) -> Callable:
     def decorate(main):
         @functools.wraps(main)
         def run(argv=None):
-            _print_any_name()
+            _mend_streams()
             try:
                 return main(argv)
             except KeyboardInterrupt:
@@ -52,11 +63,18 @@ def sentence(error: Exception, who: str = "this") -> str:
     """The sentence for one of MISTAKES; `who` needs the package if one is missing."""
     if isinstance(error, ModuleNotFoundError):
         return f"{who} needs {error.name}: run `pip install -r requirements-dev.txt`."
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        advice = ADVICE.get(error.errno, "give another path")
+        return f"{error.filename} cannot be used ({error.strerror}): {advice}."
     return str(error) or type(error).__name__
 
 
-def _print_any_name():
-    """Print names that are not UTF-8 with escaped bytes instead of failing."""
+def _mend_streams():
+    """Open what a shell has closed, as by `<&-`, with nothing in it; print names that are not UTF-8
+    with escaped bytes instead of failing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # as files 0, 1 and 2
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

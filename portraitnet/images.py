@@ -1,7 +1,7 @@
 """Reading and writing pictures: the only place that does.
 
-OpenCV decodes and encodes. Pillow reads what OpenCV does not look at: colour profiles, and the
-orientation of pictures with an alpha channel.
+OpenCV decodes and encodes. Pillow reads what OpenCV does not look at: colour profiles, the
+orientation of AVIF and of pictures with an alpha channel, HEIC, and the transparency of TIFF.
 """
 
 import io
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from portraitnet.files import refuse_inputs, write_whole
 
+cv2.utils.logging.setLogLevel(0)  # its lines on damaged photos: errors here are one sentence
+
 # What a name in a signature means; the docstrings tell the shapes.
 Image = NDArray[np.uint8]  # (H, W, 3) BGR, 0..255; a network input is an image too
 Mask = NDArray[np.uint8]  # (H, W) 0 background, 1 person; an edge is 0/1 alike
@@ -30,6 +32,7 @@ SUFFIXES = tuple(
 )
 OPAQUE = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".jp2")  # OpenCV writes these without alpha
 JPEG_START = b"\xff\xd8"
+TIFF_STARTS = (b"II", b"MM")  # and no other picture
 DAMAGED = (OSError, ValueError, SyntaxError, RuntimeError)  # what Pillow raises for such a file
 MAX_CLASS = 20  # of an index mask; 255 beside such values alone means "ignore" (VOC, PaddleSeg)
 # A larger photo takes 20 bytes a pixel on its way; the largest sensor of a phone has 200 million.
@@ -121,7 +124,7 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
     if width * height > max_pixels:
         raise ValueError(
             f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or "
-            "raise the limit (predict.py's --max_pixels)."
+            "raise the limit (--max_pixels of predict.py and of the server)."
         )
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if size else None
@@ -159,27 +162,30 @@ def _register_heic():
 
 
 def _decode_with_pillow(data, path):
-    """(H, W, 3) uint8 BGR, upright."""
+    """(H, W, 4) uint8 BGRA, straight, upright."""
     from PIL import ImageOps
 
     try:
         with _open(data) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
+            upright = ImageOps.exif_transpose(picture).convert("RGBA")
     except DAMAGED as error:
-        raise ValueError(f"{path} cannot be decoded ({error}): save it as a JPEG.") from None
-    return np.ascontiguousarray(np.asarray(upright)[:, :, ::-1])
+        reason = " ".join(str(error).split())  # libheif's has a line break
+        raise ValueError(f"{path} cannot be decoded ({reason}): save it as a JPEG.") from None
+    return np.asarray(upright)[:, :, [2, 1, 0, 3]]
 
 
 def _header(data):
-    """The colour profile and the EXIF orientation of a picture file: (bytes or None, 1..8).
+    """What a picture file says of itself: its colour profile, bytes or None; its EXIF orientation,
+    1..8; whether it has transparency.
 
-    Pillow reads the header alone. A file that Pillow does not know has neither.
+    Pillow reads the header alone. A file that Pillow does not know has none of them.
     """
     try:
         with _open(data) as picture:
-            return picture.info.get("icc_profile"), picture.getexif().get(0x0112, 1)
+            orientation = picture.getexif().get(0x0112, 1)
+            return picture.info.get("icc_profile"), orientation, picture.has_transparency_data
     except DAMAGED:
-        return None, 1
+        return None, 1, False
 
 
 def _open(data):
@@ -228,6 +234,11 @@ def _to_srgb(image, profile, path):
     return np.ascontiguousarray(np.asarray(converted)[:, :, ::-1])
 
 
+def is_opened(path: str | Path) -> bool:
+    """Whether a path is what a shell opened, such as /dev/fd/63, which is no name for a result."""
+    return str(path).startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin"))
+
+
 def read_bytes(path: str | Path) -> bytes:
     """The content of a file, or of a pipe that a shell opened, as in `predict.py <(cat photo.jpg)`.
 
@@ -236,8 +247,7 @@ def read_bytes(path: str | Path) -> bytes:
             never have a writer, are no files.
     """
     path = Path(path)
-    opened = str(path).startswith(("/dev/fd/", "/proc/self/fd/")) and path.is_fifo()
-    if not (path.is_file() or opened):
+    if not (path.is_file() or (is_opened(path) and path.is_fifo())):
         raise FileNotFoundError(f"There is no file {path}: check its name.")
     return path.read_bytes()
 
@@ -276,18 +286,28 @@ def decode_layers(
         colors: (H, W, 3) uint8 BGR, straight: not mixed with any background.
         alpha: (H, W) uint8 0..255; None where the picture is opaque.
     """
-    profile, orientation = _header(data)
-    colors = alpha = None
+    profile, orientation, transparent = _header(data)
+    if data.startswith((JPEG_START, *TIFF_STARTS)):
+        orientation = 1  # OpenCV turns these
+    colors, alpha, flags = None, None, cv2.IMREAD_COLOR
     if not data.startswith(JPEG_START):  # a JPEG has no alpha: spare the second decoding
         raw = _decode(data, cv2.IMREAD_UNCHANGED, name, max_pixels)
+        if raw.dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f"{name} has {8 * raw.itemsize}-bit samples ({raw.dtype}): convert it to 8 or 16 "
+                f"bits, such as with `magick {name} -depth 16 photo.png`."
+            )
+        if transparent and data.startswith(TIFF_STARTS):
+            raw = _decode_with_pillow(data, name)  # OpenCV mixes with black, or drops the alpha
         if raw.ndim == 3 and raw.shape[2] == 4:
             if raw.dtype == np.uint16:
                 raw = (raw >> 8).astype(np.uint8)
             raw = _upright(raw, orientation)
             colors, alpha = np.ascontiguousarray(raw[:, :, :3]), raw[:, :, 3]
             alpha = None if alpha.min() == 255 else np.ascontiguousarray(alpha)
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION  # of which OpenCV passes over AVIF's
     if colors is None:
-        colors = _decode(data, cv2.IMREAD_COLOR, name, max_pixels)
+        colors = _upright(_decode(data, flags, name, max_pixels), orientation)
     if profile:
         colors = _to_srgb(colors, profile, name)
     return colors, alpha

@@ -6,7 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from portraitnet.cli import sentence
 from portraitnet.images import SUFFIXES, is_picture
+
+PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
+# Endings of pictures, videos, sound, documents and data, by which a path is a file's.
+FILE_SUFFIXES = SUFFIXES + tuple(
+    """.svg .svgz .ppm .pgm .pbm .pnm .pam .pfm .jxl .j2k .exr .hdr .tga .ico .pcx .dds .psd .dng
+    .eps .ps .ai .mp4 .m4v .mov .mkv .webm .avi .wmv .flv .mpg .mpeg .ts .3gp .ogv .mp3 .m4a .wav
+    .ogg .opus .flac .pdf .doc .docx .odt .ppt .pptx .xls .xlsx .txt .html .htm .md .csv .json .xml
+    .zip .npy .npz""".split()
+)
 
 
 class Task(NamedTuple):
@@ -25,6 +35,12 @@ class Failure(NamedTuple):
     def __str__(self) -> str:
         named = self.reason if str(self.path) in self.reason else f"{self.path}: {self.reason}"
         return named.rstrip(".") + "."
+
+
+def is_file_name(output: Path) -> bool:
+    """Whether --output names a file rather than a folder: it is -, or ends like a file and is no
+    folder. Whether such a file can be written is another question."""
+    return output == PIPE or (output.suffix.lower() in FILE_SUFFIXES and not output.is_dir())
 
 
 def find_photos(
@@ -59,7 +75,7 @@ def find_photos(
 
 def _photos_in(folder, unread):
     def fail(error):
-        unread.append(Failure(Path(error.filename), error.strerror))
+        unread.append(Failure(Path(error.filename), sentence(error)))
 
     for place, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -79,7 +95,7 @@ def _has_picture(path, unread):
         with open(path, "rb") as file:
             return is_picture(file.read(16))
     except OSError as error:
-        unread.append(Failure(path, error.strerror))
+        unread.append(Failure(path, sentence(error)))
         return False
 
 

@@ -377,6 +377,8 @@ def test_a_named_result_does_not_overwrite_its_photo(model_path, tmp_path, capsy
         (["a.png", "--mode", "cutout", "-o", "c.JPG"], "cannot hold a transparent background"),
         (["-", "a.png"], "give no other photo"),
         (["-", "-o", "folder"], "not the folder folder"),
+        (["/dev/stdin", "-o", "folder"], "not the folder folder"),
+        (["/dev/fd/63"], "a photo from /dev/fd/63 has no name: give --output a file"),
         (["-", "--json"], "goes to stdout and nothing else can"),
         (["a.png", "-o", "-", "--save_mask"], "goes to stdout and nothing else can"),
     ],
@@ -406,6 +408,13 @@ def test_a_photo_goes_from_stdin_to_stdout_and_nothing_else_does(model_path, tmp
     assert np.array_equal(picture, expected)
     assert done.stdout == cv2.imencode(".png", expected)[1].tobytes(), "more than a picture"
     assert files(tmp_path) == ["a.png"] and b"\nstdout: " in done.stderr
+    named = [*command[:2], "/dev/stdin", *command[3:], "--mode", "cutout", "-o", "/dev/stdout"]
+    again = subprocess.run(named, input=photo.read_bytes(), cwd=tmp_path, capture_output=True)
+    assert again.stdout == done.stdout and files(tmp_path) == ["a.png"]
+    closed = subprocess.run(
+        ["bash", "-c", '"$@" <&-', "bash", *command], cwd=tmp_path, capture_output=True
+    )
+    assert closed.returncode == 1 and b"stdin is not a readable picture (0" in closed.stderr
     broken = subprocess.run(command, input=b"no picture", cwd=tmp_path, capture_output=True)
     assert broken.returncode == 1 and broken.stdout == b""
     assert b"stdin is not a readable picture" in broken.stderr
@@ -487,7 +496,25 @@ def test_a_flag_without_effect_is_wrong_usage(flags, capsys):
     assert stop.value.code == 2 and "has an effect with --mode" in capsys.readouterr().err
 
 
-def test_a_picture_that_cannot_be_written_is_wrong_usage(capsys):
+@pytest.mark.parametrize("suffix", [".heic", ".pdf", ".svg", ".ppm", ".MP4", ".wmv"])
+def test_a_picture_that_cannot_be_written_is_wrong_usage(suffix, capsys):
     with pytest.raises(SystemExit):
-        portraitnet_command.parse_args(["a.png", "-o", "person.heic"])
-    assert "cannot write .heic files" in capsys.readouterr().err
+        portraitnet_command.parse_args(["a.png", "-o", f"person{suffix}"])
+    message = capsys.readouterr().err
+    assert f"cannot write {suffix} files: name a folder, or a file ending in .jpg" in message
+
+
+def test_the_default_of_shard_is_a_value_of_it(capsys):
+    with pytest.raises(SystemExit):
+        portraitnet_command.parse_args(["--help"])
+    assert "such as 3/16 (default: 1/1)" in " ".join(capsys.readouterr().out.split())
+    assert portraitnet_command.parse_args(["a.png"]).shard == (0, 1)
+
+
+def test_an_error_of_the_system_is_a_sentence_in_json_too(model_path, tmp_path, capsys):
+    (tmp_path / "own.mp4").touch()
+    photo, output = draw(tmp_path / "a.png"), tmp_path / "own.mp4" / "b.png"
+    assert run(model_path, photo, "-o", output, "--json") == 1
+    message = capsys.readouterr()
+    expected = f"{tmp_path / 'own.mp4'} cannot be used (File exists): a folder is needed there"
+    assert expected in message.err and expected in json.loads(message.out)["error"]

@@ -194,7 +194,6 @@ def test_what_predict_refuses_is_refused_in_the_same_sentence(
         ("cutout", {"matting": "best"}),
         ("mask", {"matting": "hair"}),
         ("cutout", {"matting": "hair", "refine": "false"}),
-        ("replace", {"background": "nowhere.jpg"}),
         ("cutout", {"background": "red"}),
         ("cutout", {"colour": "red"}),
     ],
@@ -211,7 +210,8 @@ def test_parameters_are_refused_in_predicts_sentence(server, mode, fields, capsy
 def test_no_file_of_the_server_is_read_and_no_address_fetched(server):
     for text in (str(PORTRAIT), "/etc/passwd", "http://127.0.0.1/a.png", "file:///etc/passwd"):
         sentence = problem(post(server, "/v1/replace", background=text), 422)
-        assert f"There is no file {text}" in sentence
+        assert sentence.startswith(f"The background {text} is neither a colour nor a part with a")
+        assert "send a photo by -F background=@beach.jpg" in sentence
     sentence = problem(server.client.get("/api/remove", params={"url": "http://x/"}), 405)
     assert "no URL is fetched" in sentence
     assert "such as" not in problem(post(server, "/v1/cutout", output="x.png"), 422)
@@ -225,10 +225,17 @@ def test_other_refusals_say_what_to_do(server):
     form = {"content-type": "multipart/form-data; boundary=x"}
     damaged = client.post("/v1/cutout", content=b"--y", headers=form)
     assert "send the photo" in problem(damaged, 422 if "no photo" in damaged.text else 400)
-    assert "call the photo file" in problem(client.post("/v1/cutout", files={"image": photo}), 422)
-    assert "as the part file" in problem(
-        client.post("/v1/cutout", files={"file": (None, "a")}), 422
-    )
+    named = problem(client.post("/v1/cutout", files={"image": photo}), 422)
+    assert 'call the photo "file".' in named
+    as_text = client.post("/v1/cutout", files={"file": (None, "a")})
+    assert 'as the part "file".' in problem(as_text, 422)
+    twice = client.post("/v1/cutout", files=[("file", photo), ("file", photo)])
+    assert '"file" is there more than once: send one.' in problem(twice, 422)
+    twice = client.post("/v1/blur?blur=1&blur=2", content=photo)
+    assert '"blur" is there more than once' in problem(twice, 422)
+    large = cv2.imencode(".png", np.zeros((7200, 7200), np.uint8))[1].tobytes()
+    sentence = problem(client.post("/v1/cutout", content=large), 422)
+    assert "raise the limit (--max_pixels of predict.py and of the server)" in sentence
     assert "--format: invalid choice" in problem(post(server, "/v1/blur", format="tiff"), 422)
     sentence = problem(post(server, "/v1/cutout", format="jpeg"), 422)
     assert "cannot hold a transparent background" in sentence
@@ -273,7 +280,7 @@ def test_clients_of_rembg_work(server):
         assert np.array_equal(picture(post(server, "/api/remove", bgc=red)), expected)
     hair = post(server, "/api/remove", a="true")
     assert np.array_equal(picture(hair), picture(post(server, "/v1/cutout", matting="hair")))
-    assert "neither colour" in problem(post(server, "/api/remove", bgc="9,9,999"), 422)
+    assert "neither a colour" in problem(post(server, "/api/remove", bgc="9,9,999"), 422)
 
 
 def test_curl_sends_a_photo_and_gets_a_picture(server, tmp_path):

@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from apps.video.drawing import Background, Frame, draw_frames
 from apps.video.live import EFFECT_KEYS, live
-from apps.video.reading import SUFFIXES, probe, read_video
+from apps.video.reading import probe, read_video
 from apps.video.writing import CODECS, TRANSPARENT, choose_writer, open_writer
 from portraitnet.backends import AUTO, BACKENDS, MODEL_HELP
 from portraitnet.cli import STOPPED, command, float_range, int_range, make_parser
 from portraitnet.effects import EFFECTS
-from portraitnet.jobs import Failure, Task, without_clashes
+from portraitnet.jobs import Failure, Task, is_file_name, without_clashes
 from portraitnet.parallel import FAILURES, keep_memory
 from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
@@ -117,11 +117,6 @@ def contradiction(args) -> str | None:
     if args.mode == "cutout" and suffix != TRANSPARENT:
         return f"{suffix} cannot hold a transparent background: give a name ending in {TRANSPARENT}"
     return None
-
-
-def is_file_name(output: Path) -> bool:
-    """Whether --output names a file: it ends like a video and is not a folder."""
-    return output.suffix.lower() in (*CODECS, *SUFFIXES) and not output.is_dir()
 
 
 class Conversion(NamedTuple):

@@ -143,8 +143,8 @@ def parse_parameters(mode: str, parameters: tuple[tuple[str, str], ...]):
             )
         elif name == "background" and parse_color(value) is None:
             raise ValueError(  # never a file of the server
-                f"argument --background: neither colour nor photo: There is no file {value[:100]}: "
-                "check its name."
+                f"The background {value[:100]} is neither a colour nor a part with a photo: send a "
+                "photo by -F background=@beach.jpg."
             )
         else:
             flags.append(f"--{name}={value}")

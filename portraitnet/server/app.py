@@ -286,7 +286,7 @@ async def body_of(request, max_bytes, max_seconds):
 
 async def form_of(request, body):
     """The parameters {name: value} and the files {name: (content, name of the file)}."""
-    parameters = dict(request.query_params)
+    parameters = once(request.query_params.multi_items())
     # curl calls any body a form of the other kind: what is no multipart form is a photo.
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return parameters, {"file": (body, "photo")}
@@ -299,9 +299,9 @@ async def form_of(request, body):
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        sentence = f"The form is damaged ({error.message}): send the photo as its part file."
+        sentence = f'The form is damaged ({error.message}): send the photo as its part "file".'
         raise HTTPException(400, sentence) from None
-    for name, value in form.multi_items():
+    for name, value in once(form.multi_items()).items():
         if isinstance(value, UploadFile):
             files[name] = value.file.read(), (value.filename or "photo")[:NAME_LENGTH]
             value.file.close()
@@ -309,10 +309,20 @@ async def form_of(request, body):
             parameters[name] = value
     if unknown := sorted(set(files) - {"file", "background"}):
         names = ", ".join(unknown)[:NAME_LENGTH]
-        raise HTTPException(422, f"The form has the file {names}: call the photo file.")
+        raise HTTPException(422, f'The form has the file {names}: call the photo "file".')
     if "file" not in files:
-        raise HTTPException(422, "The form has no photo: send it as the part file.")
+        raise HTTPException(422, 'The form has no photo: send it as the part "file".')
     return parameters, files
+
+
+def once(pairs):
+    """Pairs as a dictionary, if no name is there twice: nobody knows which of the two is meant."""
+    given = {}
+    for name, value in pairs:
+        if name in given:
+            raise HTTPException(422, f'"{name[:NAME_LENGTH]}" is there more than once: send one.')
+        given[name] = value
+    return given
 
 
 def accepted_format(request):

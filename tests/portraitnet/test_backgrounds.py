@@ -11,7 +11,7 @@ from portraitnet.backgrounds import COLORS, read_background
     ("text", "bgr"),
     [
         ("red", (0, 0, 255)),
-        ("green", (0, 177, 64)),
+        ("green", (64, 177, 0)),
         ("white", (255, 255, 255)),
         ("#0a1420", (32, 20, 10)),
         ("#FFFFFF", (255, 255, 255)),

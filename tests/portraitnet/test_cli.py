@@ -14,6 +14,7 @@ from portraitnet.cli import (
     height_by_width,
     int_range,
     make_parser,
+    sentence,
 )
 
 
@@ -93,7 +94,13 @@ def test_help_shows_a_default_where_there_is_one():
     "error, code, message",
     [
         (ValueError("the file is bad: mend it."), 1, "x.py: the file is bad: mend it.\n"),
-        (PermissionError(13, "Permission denied", "a"), 1, "x.py: [Errno 13] Permission denied"),
+        (PermissionError(13, "Permission denied", "a"), 1, "x.py: a cannot be used (Permission de"),
+        (OSError(5, "Input/output error", "a"), 1, "x.py: a cannot be used (Input/output error): "),
+        (
+            OSError("The port is taken: give another."),
+            1,
+            "x.py: The port is taken: give another.\n",
+        ),
         (MemoryError(), 1, "x.py: MemoryError\n"),
         (ModuleNotFoundError("No module", name="onnx"), 1, "x.py: this needs onnx: run `pip"),
         (KeyboardInterrupt(), 130, "x.py: Interrupted"),
@@ -107,6 +114,38 @@ def test_a_command_ends_in_one_line(error, code, message, capsys):
     assert main([]) == code
     err = capsys.readouterr().err
     assert err.startswith(message) and err.count("\n") == 1
+
+
+def test_an_error_of_the_system_names_its_path_and_what_to_do(tmp_path):
+    (tmp_path / "file").touch()
+    for call, advice in (
+        (tmp_path.unlink, "name a file"),
+        ((tmp_path / "none").read_bytes, "check its name"),
+        ((tmp_path / "file").mkdir, "a folder is needed there, so give another path"),
+        ((tmp_path / "file" / "a").read_bytes, "a folder is needed there, so give another path"),
+        ((tmp_path / ("n" * 300)).touch, "give a shorter name"),
+    ):
+        with pytest.raises(OSError) as raised:
+            call()
+        message = sentence(raised.value)
+        assert message.startswith(f"{tmp_path}") and message.endswith(f"): {advice}.")
+        assert "Errno" not in message
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_shell_has_closed_is_empty(tmp_path, closed):
+    script = "import os, sys\nfrom portraitnet.cli import command\n"
+    script += "@command('x.py')\ndef main(argv=None):\n    assert sys.stdin.read() == ''\n"
+    script += "    print('a')\n    print('b', file=sys.stderr)\n"
+    script += "    return os.open('x.py', os.O_RDONLY)\n"  # no number of a stream
+    (tmp_path / "x.py").write_text(script + "sys.exit(main())\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} x.py {closed}"],
+        cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode >= 3 and "Traceback" not in done.stderr
+    assert done.stdout == "" if " >&-" in f" {closed}" else done.stdout == "a\n"
 
 
 def test_a_bug_keeps_its_traceback():

@@ -8,7 +8,7 @@ from portraitnet import effects, images
 MODES = {
     "overlay": effects.overlay,
     "cut_out": effects.cut_out,
-    "replace": lambda image, p: effects.replace(image, p, (0, 177, 64)),
+    "replace": lambda image, p: effects.replace(image, p, (64, 177, 0)),
     "blur": effects.blur,
     "grey": effects.grey,
 }

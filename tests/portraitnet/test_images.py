@@ -366,12 +366,9 @@ def test_colors_of_another_profile_become_srgb(tmp_path):
     assert red[2] > 228
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied_with_alpha_too(tmp_path, orientation):
-    upright = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
-    upright[:, :, 3] = 255
-    upright[0, 0, 3] = 9
-    stored = {  # how a camera that was held otherwise has stored it
+def as_stored(upright, orientation):
+    """A picture as a camera that was held otherwise has stored it."""
+    stored = {
         1: upright,
         2: upright[:, ::-1],
         3: upright[::-1, ::-1],
@@ -381,13 +378,73 @@ def test_exif_orientation_is_applied_with_alpha_too(tmp_path, orientation):
         7: upright.transpose(1, 0, 2)[::-1, ::-1],
         8: upright.transpose(1, 0, 2)[:, ::-1],
     }[orientation]
-    picture, exif = PIL.Image.fromarray(np.ascontiguousarray(stored)), PIL.Image.Exif()
+    return np.ascontiguousarray(stored)
+
+
+def with_orientation(picture, orientation, kind, **options):
+    """A file of a picture, RGB or RGBA, that is to be turned: by EXIF, an AVIF by irot and imir."""
+    exif, file = PIL.Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
-    picture.save(tmp_path / "a.png", exif=exif)
-    data = (tmp_path / "a.png").read_bytes()
-    colors, alpha = images.decode_layers(data, "a.png")
+    stored = PIL.Image.fromarray(as_stored(picture, orientation))
+    stored.save(file, kind, exif=exif, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_with_alpha_too(orientation, kind):
+    upright = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
+    upright[:, :, 3] = 255
+    upright[0, 0, 3] = 9
+    colors, alpha = images.decode_layers(with_orientation(upright, orientation, kind), "a")
     assert np.array_equal(colors[:, :, ::-1], upright[:, :, :3])
     assert np.array_equal(alpha, upright[:, :, 3])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_upright(kind, orientation):
+    upright = gradient()
+    data = with_orientation(upright, orientation, kind, quality=95)
+    read = images.decode_image(data, "a")[:, :, ::-1]
+    assert read.shape == upright.shape and np.abs(read.astype(int) - upright).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_every_format_keeps_straight_colors_and_alpha(kind, mode):
+    """Dark grey, hidden, half hidden and shown: a reader may mix with black, or drop the alpha."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    picture, file = np.full((32, 96, 4), 60, np.uint8), io.BytesIO()
+    for i, alpha in enumerate((0, 128, 255)):
+        picture[:, 32 * i : 32 * i + 32, 3] = alpha
+    stored = PIL.Image.fromarray(picture).convert(mode)
+    stored.save(file, kind, quality=95, **{"exact": True} if kind == "WEBP" else {})
+    colors, alpha = images.decode_layers(file.getvalue(), "a")
+    assert np.abs(colors.astype(int) - 60).max() <= 2
+    assert np.abs(alpha.astype(int) - picture[:, :, 3])[:, 4::32].max() <= 2
+    shown = images.decode_image(file.getvalue(), "a")[16, [4, 48, 92]]
+    assert np.abs(shown - [[255], [157], [60]]).max() <= 3  # before white
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_of_32_bits_are_named(dtype, channels):
+    data = cv2.imencode(".tiff", np.ones((4, 6, channels), dtype))[1].tobytes()
+    message = (
+        rf"a.tif has 32-bit samples \({np.dtype(dtype)}\): convert it to 8 or 16 bits, such as"
+    )
+    with pytest.raises(ValueError, match=message):
+        images.decode_image(data, "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "TIFF", "HEIF", "AVIF", "WEBP"])
+def test_a_file_cut_short_is_one_line(kind, capfd):
+    data = saved_by_pillow(kind)
+    with pytest.raises(ValueError) as refused:
+        images.decode_image(data[: len(data) // 2], "a")
+    assert "\n" not in str(refused.value) and capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("classes", [(0, 1, 255), (0, 15, 255), (0, 1, 2, 20, 255), (1, 255)])

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from portraitnet import jobs
-from portraitnet.jobs import Failure, Task, find_photos, without_clashes
+from portraitnet.jobs import Failure, Task, find_photos, is_file_name, without_clashes
 
 
 def touch(*paths):
@@ -68,7 +68,8 @@ def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse_closed)
     found, unread = find_photos([tmp_path])
     assert [path.name for path, _ in found] == ["b.png"]
-    assert unread == [Failure(tmp_path / "closed", "Permission denied")]
+    assert [failure.path for failure in unread] == [tmp_path / "closed"]
+    assert f"{tmp_path / 'closed'} cannot be used (Permission denied): change" in str(unread[0])
 
 
 def test_a_file_without_a_pictures_name_that_cannot_be_opened_is_a_failure(tmp_path, monkeypatch):
@@ -80,7 +81,17 @@ def test_a_file_without_a_pictures_name_that_cannot_be_opened_is_a_failure(tmp_p
     monkeypatch.setattr(jobs, "open", refuse, raising=False)
     found, unread = find_photos([tmp_path])
     assert [path.name for path, _ in found] == ["b.png"]
-    assert unread == [Failure(tmp_path / "closed", "Permission denied")]
+    assert [failure.path for failure in unread] == [tmp_path / "closed"]
+    assert f"{tmp_path / 'closed'} cannot be used (Permission denied): change" in str(unread[0])
+
+
+def test_an_output_that_ends_like_a_file_is_one_and_a_folder_is_a_folder(tmp_path):
+    for name in "a.png b.PDF c.svg d.ppm e.mp4 f.wmv g.docx h.mp3 -".split():
+        assert is_file_name(Path(name)), name
+    for name in "out out.v2 2024.05 .hidden a.png/out ..".split():
+        assert not is_file_name(Path(name)), name
+    (tmp_path / "x.pdf").mkdir()
+    assert not is_file_name(tmp_path / "x.pdf")
 
 
 def test_a_failure_names_its_file_once_and_ends_with_one_full_stop():
