@@ -4,6 +4,7 @@
         --output large.pdparams
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,17 @@ def join(wide: PortraitNet, lite: PortraitNetLite) -> dict[str, paddle.Tensor]:
     return {name: value.astype("float16") for name, value in state.items()}
 
 
-@command("models.join")
-def main(argv: Sequence[str] | None = None) -> int:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     example = "python -m models.join --wide wide.pdparams --lite lite.pdparams --output l.pdparams"
     parser = make_parser("Join two trained networks.", example=example)
     for name in ("wide", "lite", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="a .pdparams file")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+@command("models.join")
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
     save_atomically(join(load_model(args.wide), load_model(args.lite)), args.output)
     print(f"saved {args.output}")
     return 0
