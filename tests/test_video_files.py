@@ -2,6 +2,7 @@ import os
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from apps.video import __main__ as videos
 from apps.video import reading, writing
-from apps.video.reading import probe, read_video
+from apps.video.reading import decode, open_video, probe, read_video
 from apps.video.tone_mapping import tone_map
 from apps.video.writing import fit, open_writer
 
@@ -304,17 +305,87 @@ def test_joined_recordings_follow_each_other(tmp_path, codec):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(2 * part.read_bytes())
     seconds, images = zip(*read_video(joined))
-    assert seconds == pytest.approx(np.arange(24) / RATE, abs=0.05)
+    # AAC is longer than its tone: 1,024 samples before it, and up to 1,023 after it.
+    assert seconds == pytest.approx(np.arange(24) / RATE, abs=0.065)
     result = write(tmp_path / "result.mp4", images, joined, seconds)
     _, length, tone = loudest_tone(result)
     assert length == pytest.approx(2.4, abs=0.15) and tone == pytest.approx(440, abs=5)
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_joined_recordings_keep_sound_and_pictures_together(tmp_path, codec):
+    """Sound of the first 0.5 s of 1.2 s: that of the second recording waits for its pictures."""
+    source = add_sound(write(tmp_path / "a.mp4", pictures(12)), tmp_path / "b.mp4", codec, 0.5)
+    part = shift_times(source, tmp_path / "part.ts", 0)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(3 * part.read_bytes())
+    seconds, images = zip(*read_video(joined))
+    assert seconds == pytest.approx(np.arange(36) / RATE, abs=0.05)
+    with av.open(str(write(tmp_path / "result.mp4", images, joined, seconds))) as container:
+        times = [frame.time for frame in container.decode(audio=0)]
+    [second, third] = np.array(times[1:])[np.diff(times) > 0.3]
+    assert [second, third] == pytest.approx([seconds[12], seconds[24]], abs=0.05)
+
+
+def test_sound_that_overlaps_is_left_out(tmp_path):
+    """Segments of one recording; of the second one, 30 ms of sound are in the first one too."""
+    source = add_sound(write(tmp_path / "a.mp4", pictures(12)), tmp_path / "b.mp4", "mp2", 1.2)
+    parts = [shift_times(source, tmp_path / f"{start}.ts", start) for start in (0, 1.37)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with av.open(str(joined)) as container:
+        times = [packet.pts for packet in container.demux(audio=0) if packet.pts is not None]
+    assert -3000 < min(np.diff(times)) < 0, "the test would check nothing"
+    seconds, images = zip(*read_video(joined))
+    _, length, tone = loudest_tone(write(tmp_path / "result.mp4", images, joined, seconds))
+    assert length == pytest.approx(2.39, abs=0.03) and tone == pytest.approx(440, abs=5)
+
+
+def moved(*given, start=0, duration=1):
+    """Times of packets, given as (index of the stream, decoding time), after Timeline.move."""
+    timeline, packets = reading.Timeline(Fraction(start), Fraction(1)), []
+    for index, time in given:
+        stream = SimpleNamespace(index=index)
+        packets.append(
+            SimpleNamespace(
+                stream=stream, dts=time, pts=time, duration=duration, time_base=Fraction(1)
+            )
+        )
+        timeline.move(packets[-1])
+    assert all(packet.dts == packet.pts for packet in packets)
+    return [packet.pts for packet in packets]
+
+
 def test_times_that_go_back_go_on():
-    timeline = reading.Timeline(Fraction(100))
-    given = [100, 101, 103, 102, None, 100, 101]  # one frame late is no new beginning
-    placed = [timeline.place(None if t is None else Fraction(t), Fraction(1)) for t in given]
-    assert placed == [0, 1, 3, 2, 3, 4, 5]
+    assert moved((0, 100), (0, 101), (0, 100), (0, 101), start=100) == [0, 1, 2, 3]
+    # Stream 1 is shorter and comes first, and the last packet of stream 0 comes late.
+    given = [(1, 0), (0, 0), (1, 1), (0, 1), (1, 0), (0, 2), (0, 0), (1, 1), (0, 1)]
+    assert moved(*given) == [0, 0, 1, 1, 2, 2, 3, 4, 4]
+    # Stream 1 is missing in the second recording of three.
+    assert moved((0, 0), (1, 0), (0, 1), (0, 0), (0, 1), (0, 0), (1, 5)) == [0, 0, 1, 2, 3, 4, 9]
+
+
+def test_packets_without_a_decoding_time_move_along():
+    packet = SimpleNamespace(
+        stream=SimpleNamespace(index=0), dts=None, pts=7, time_base=Fraction(1)
+    )
+    reading.Timeline(Fraction(5), Fraction(1)).move(packet)
+    assert packet.pts == 2 and packet.dts is None
+
+
+def test_a_hole_does_not_delay_the_pictures_behind_it(tmp_path):
+    """Behind it the decoder still returns a frame from before, which is no joined recording."""
+    path = write(tmp_path / "a.mp4", pictures(60))
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.pts is not None]
+    data = bytearray(path.read_bytes())
+    data[places[9] : places[26]] = bytes(places[26] - places[9])
+    path.write_bytes(data)
+    with open_video(path) as container:
+        frames = list(decode(container, container.streams.video[0], []))
+        assert (np.diff([frame.time for frame in frames]) < 0).any(), "it would check nothing"
+    seconds = [seconds for seconds, _ in read_video(path)]
+    assert seconds[-1] == pytest.approx(5.9) and (np.diff(seconds) >= 0).all()
 
 
 def test_a_late_stream_cut_short_is_noticed(tmp_path):

@@ -29,6 +29,7 @@ EXACT = 0x2 | 0x2000 | 0x40000
 UNTAGGED, BT709 = 2, 1  # FFmpeg's numbers of colour spaces
 HD_HEIGHT = 720  # lines from which a video without colour tags is BT.709, as in players
 HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's number of a transfer function -> its name
+BACK = Fraction(1, 10)  # seconds back that are a join; FFmpeg's program takes the same
 MAX_RATE = 1000  # frames/s; FFmpeg gives the cover picture of a sound file a rate of 90,000
 # How playlists begin, and what a DASH manifest contains: texts that name other files.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
@@ -46,7 +47,7 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     if av:
         with open_video(path) as container:
             stream = video_stream(container)
-            rate = float(stream.average_rate or stream.guessed_rate or 30)
+            rate = float(frame_rate(stream))
             seconds = _seconds(container, stream) or (container.duration or 0) / av.time_base
             return rate, stream.frames or round(seconds * rate) or None
     capture = _capture(path)
@@ -106,9 +107,9 @@ def _read_with_pyav(path, broken, notices):
         stream = video_stream(container)
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
-        step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
-        expected, timeline = _seconds(container, stream), Timeline(start_of(container))
-        is_hdr = False
+        step = float(1 / frame_rate(stream))
+        expected, is_hdr = _seconds(container, stream), False
+        seconds = following = 0.0  # of a frame, and of the next one if it names no time
         try:
             for frame in deinterlace(decode(container, stream, broken)):
                 width = max(1, round(frame.width * ratio))
@@ -124,8 +125,9 @@ def _read_with_pyav(path, broken, notices):
                         " converted to SDR."
                     )
                 image = _upright(_to_bgr(frame, width), frame)
-                time = None if frame.pts is None else frame.pts * frame.time_base
-                seconds = float(timeline.place(time, Fraction(step)))
+                time = following if frame.pts is None else float(frame.pts * frame.time_base)
+                seconds = max(seconds, time)  # behind a gap decoders return older frames late
+                following = seconds + step
                 yield expected, step, seconds, np.ascontiguousarray(image)
         except av.FFmpegError as error:
             raise ValueError(
@@ -202,6 +204,11 @@ def _upright(image, frame):
     return image.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
 
 
+def frame_rate(stream: "av.video.VideoStream") -> Fraction:
+    """Frames/s of a video stream."""
+    return stream.average_rate or stream.guessed_rate or Fraction(30)
+
+
 def start_of(container: "av.container.InputContainer") -> Fraction:
     """Time in seconds at which a file's pictures or sound start; not 0 in most MPEG-TS files."""
     streams = [video_stream(container), *container.streams.audio]
@@ -210,24 +217,43 @@ def start_of(container: "av.container.InputContainer") -> Fraction:
 
 
 class Timeline:
-    """Times of a stream that starts at 0, and goes on where joined recordings begin at 0 again.
+    """Times of a file's packets: they start at 0, and go on where a joined recording begins.
+
+    All streams of a recording are moved by one shift, so that pictures and sound stay together.
+    Packets are what shows a join: their decoding times rise, even where frames come back late.
 
     Args:
         start: time of the file's start, seconds.
+        step: length of a packet that does not name its own, seconds.
     """
 
-    def __init__(self, start: Fraction):
-        self.start = start
-        self.end = Fraction(0)
+    def __init__(self, start: Fraction, step: Fraction):
+        self.step = step
+        self.shifts = [-start]  # of each recording, seconds
+        self.last = {}  # index of a stream -> its recording, begin and end there, last packet
 
-    def place(self, time: Fraction | None, duration: Fraction) -> Fraction:
-        """The time of the next frame or packet, both in seconds; None for an unknown time."""
-        seconds = self.end if time is None else time - self.start
-        if seconds < self.end - 2 * duration:  # more than one frame before the last one
-            self.start -= self.end - seconds
-            seconds = self.end
-        self.end = seconds + duration
-        return seconds
+    def move(self, packet: "av.Packet") -> None:
+        """Give a packet its time; call this with the packets of all streams, in their order."""
+        index, unit, newest = packet.stream.index, packet.time_base, len(self.shifts) - 1
+        number = self.last[index][0] if index in self.last else newest
+        if packet.dts is not None:
+            decoded, duration = packet.dts * unit, (packet.duration or 0) * unit or self.step
+            shown = decoded if packet.pts is None else packet.pts * unit
+            _, begin, end, last = self.last.get(index, (newest, shown, shown, decoded))
+            if number < newest:  # another stream has begun the next recording
+                if not 0 < decoded - last < 2 * duration:  # else a late packet of the one before
+                    shift = self.shifts[number] + end - shown
+                    self.shifts[newest] = max(self.shifts[newest], shift)
+                    number, begin, end = newest, shown, shown
+            elif decoded < last - BACK:
+                # After the longest stream, each of them beginning as in the recording before.
+                ends = [self.shifts[n] + end - begin for n, begin, end, _ in self.last.values()]
+                self.shifts.append(max(ends) + begin - shown)
+                number, begin, end = newest + 1, shown, shown
+            self.last[index] = number, begin, max(end, shown + duration), decoded
+            packet.dts += round(self.shifts[number] / unit)
+        if packet.pts is not None:
+            packet.pts += round(self.shifts[number] / unit)
 
 
 def _seconds(container, stream):
@@ -279,6 +305,24 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.VideoStr
     return next((each for each in container.streams.video if not each.disposition & cover), None)
 
 
+def demux(
+    container: "av.container.InputContainer", stream: "av.stream.Stream"
+) -> "Iterator[av.Packet]":
+    """The packets of a stream, at their times since the start of pictures and sound."""
+    pictures = video_stream(container)
+    timeline, end = Timeline(start_of(container), 1 / frame_rate(pictures)), None
+    for packet in container.demux(pictures, *container.streams.audio):
+        timeline.move(packet)
+        if packet.stream.index != stream.index:
+            continue
+        if stream.type == "audio" and packet.pts is not None:
+            duration = packet.duration or 0
+            if end is not None and packet.pts < end - duration / 2:
+                continue  # joined recordings overlap, and no file takes sound that goes back
+            end = packet.pts + duration
+        yield packet
+
+
 def decode(
     container: "av.container.InputContainer", stream: "av.stream.Stream", broken: list[Exception]
 ) -> "Iterator[av.frame.Frame]":
@@ -289,7 +333,7 @@ def decode(
         stream: one of its video or audio streams.
         broken: list that gets the error of each damaged packet.
     """
-    packets = container.demux(stream)
+    packets = demux(container, stream)
     while True:
         try:
             yield from next(packets).decode()

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from apps.video import reading
-from apps.video.reading import EXACT, Timeline, decode, open_video, start_of
+from apps.video.reading import EXACT, decode, demux, open_video
 from portraitnet.files import whole_file
 from portraitnet.geometry import resize
 from portraitnet.images import Image
@@ -205,30 +205,21 @@ class _AvWriter:
         with open_video(path) as source:
             if names := left_out(source):
                 notices.append(f"{path}: the result does not keep: {names}.")
-            track, timeline = choose_sound(source), Timeline(start_of(source))
+            track = choose_sound(source)
             if track is None:
                 return
             if track.codec_context.codec.canonical_name in self.sound_codecs:
                 stream = self.output.add_stream_from_template(track)
-                for packet in source.demux(track):
+                for packet in demux(source, track):
                     if packet.pts is not None:
-                        _move(packet, timeline)
                         packet.dts = packet.pts
                         packet.stream = stream
                         yield packet
                 return
             stream = self.output.add_stream(ENCODERS[self.sound_codecs[0]], rate=48000)
             for frame in decode(source, track, []):
-                if frame.pts is not None:
-                    _move(frame, timeline)
                 yield from stream.encode(frame)
             yield from stream.encode()
-
-
-def _move(sound, timeline):
-    """Give a packet or a frame of sound its time in the result."""
-    duration = (sound.duration or 0) * sound.time_base
-    sound.pts = round(timeline.place(sound.pts * sound.time_base, duration) / sound.time_base)
 
 
 class _FfmpegWriter:
