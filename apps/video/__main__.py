@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from apps.video.drawing import Background, Frame, draw_frames
 from apps.video.live import EFFECT_KEYS, live
-from apps.video.reading import NO_FRAME, SUFFIXES, probe, read_video
+from apps.video.reading import SUFFIXES, probe, read_video
 from apps.video.writing import CODECS, TRANSPARENT, choose_writer, open_writer
 from portraitnet.backends import AUTO, BACKENDS, MODEL_HELP
 from portraitnet.cli import STOPPED, command, float_range, int_range, make_parser
@@ -176,9 +176,7 @@ def convert(
         closing(draw_frames(frames(), predictor, blur, smooth)) as drawn,
         tqdm(total=total, unit="frame", desc=path.name) as bar,
     ):
-        first = next(drawn, None)
-        if first is None:
-            raise ValueError(f"{path} {NO_FRAME}.")
+        first = next(drawn)
         try:
             with open_writer(result, first.picture.shape, rate, path, notices) as write:
                 for seconds, picture, fraction in chain([first], drawn):

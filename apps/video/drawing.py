@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from apps.video.reading import NO_FRAME, SUFFIXES, probe, read_video
+from apps.video.reading import SUFFIXES, probe, read_video
 from apps.video.smoothing import Smoother
 from portraitnet import effects, images
 from portraitnet.backgrounds import COLORS, parse_color
@@ -82,8 +82,8 @@ class Background:
             self.step = 1 / probe(text)[0]
             self.frames = read_video(text)
             _, self.picture = next(self.frames)
-        except (OSError, ValueError, StopIteration) as error:
-            raise argparse.ArgumentTypeError(str(error) or f"{text} {NO_FRAME}") from None
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
         self.start = self.seconds = 0
 
     def at(self, seconds: float, shape: tuple[int, ...]) -> np.ndarray:

@@ -38,8 +38,6 @@ MAX_RATE = 1000  # frames/s; FFmpeg gives the cover picture of a sound file a ra
 # How playlists begin, and what a DASH manifest contains: texts that name other files.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
 MANIFEST = b"<MPD"
-# The second cause is an animated WebP, for example.
-NO_FRAME = "has no frame that can be decoded, damaged or in a format unknown to FFmpeg: give an MP4"
 HEAD = 1024  # bytes that tell a text from a video
 
 
@@ -76,7 +74,7 @@ def read_video(
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable video, or a frame is too large.
+        ValueError: the file is not a readable video or has no frame, or a frame is too large.
     """
     read = _read_with_pyav if av else _read_with_opencv
     expected, broken, count, start, length = None, [], 0, 0.0, 0.0
@@ -85,6 +83,11 @@ def read_video(
         start = start if count else seconds
         count, length = count + 1, seconds + step - start
         yield seconds, image
+    if not count:  # the second cause is that of an animated WebP, for example
+        raise ValueError(
+            f"{path} has no frame that can be decoded, damaged or in a format unknown to FFmpeg:"
+            " give an MP4."
+        )
     if faults is not None and (broken or (expected and length < expected - max(1, expected / 10))):
         whole = f" of {expected:.1f}" if expected else ""
         faults.append(
