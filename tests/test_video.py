@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import draw_portrait
+from PIL import Image
 
 from apps.video import __main__ as video
 from apps.video import live, reading, writing
@@ -113,8 +114,27 @@ def test_a_background_video_runs_in_time_and_starts_again(tmp_path):
     assert np.rint(seen[::2]).tolist() == [0, 1, 2, 3] * 3
 
 
-def test_wrong_backgrounds_are_reported(tmp_path, capsys):
-    for name, reason in (("mauve", "neither colour nor photo"), ("x.mp4", "There is no file")):
+@pytest.mark.parametrize("name", ["waves.mpg", "waves"])
+def test_a_background_is_a_video_by_its_content(clip, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(clip.read_bytes())
+    assert Background(str(path)).frames is not None
+
+
+def test_wrong_backgrounds_are_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("no photo\n")
+    (tmp_path / "photo.png").write_bytes(b"no photo")
+    for name, reason in (
+        ("mauve", "mauve is neither a colour nor a file: give #rrggbb, black, white, red,"),
+        ("x.mp4", "x.mp4 is neither a colour nor a file"),
+        ("empty.mp4", "empty.mp4 is empty"),
+        ("folder", "folder is a folder"),
+        ("notes.txt", "notes.txt is a text file"),
+        ("photo.png", "photo.png is not a readable picture"),
+    ):
         with pytest.raises(SystemExit) as stop:
             video.parse_args(["a.mp4", "--background", name])
         assert stop.value.code == 2 and reason in capsys.readouterr().err
@@ -249,9 +269,15 @@ def test_without_v4l2loopback_is_one_sentence(model_path, camera, capsys):
 def test_bad_videos_are_named_and_the_others_done(model_path, clip, tmp_path, capsys):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video\0")
-    assert run(model_path, bad, clip, tmp_path / "none.mp4", "--output", tmp_path / "out") == 1
+    webp = tmp_path / "animated.webp"
+    red, blue = (Image.new("RGB", (64, 48), color) for color in ("red", "blue"))
+    red.save(webp, save_all=True, append_images=[blue])
+    assert (
+        run(model_path, bad, webp, clip, tmp_path / "none.mp4", "--output", tmp_path / "out") == 1
+    )
     message = capsys.readouterr().err
     assert "bad.mp4 is not a readable video" in message and "There is no file" in message
+    assert f"{webp} has no frame that can be decoded, damaged or in a format unknown" in message
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip_overlay.mp4"]
 
 

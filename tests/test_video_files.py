@@ -2,6 +2,7 @@ import os
 import struct
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from apps.video import __main__ as videos
 from apps.video import reading, writing
-from apps.video.reading import probe, read_video
+from apps.video.reading import decode, open_video, probe, read_video
 from apps.video.tone_mapping import tone_map
 from apps.video.writing import fit, open_writer
 
@@ -304,17 +305,87 @@ def test_joined_recordings_follow_each_other(tmp_path, codec):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(2 * part.read_bytes())
     seconds, images = zip(*read_video(joined))
-    assert seconds == pytest.approx(np.arange(24) / RATE, abs=0.05)
+    # AAC is longer than its tone: 1,024 samples before it, and up to 1,023 after it.
+    assert seconds == pytest.approx(np.arange(24) / RATE, abs=0.065)
     result = write(tmp_path / "result.mp4", images, joined, seconds)
     _, length, tone = loudest_tone(result)
     assert length == pytest.approx(2.4, abs=0.15) and tone == pytest.approx(440, abs=5)
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_joined_recordings_keep_sound_and_pictures_together(tmp_path, codec):
+    """Sound of the first 0.5 s of 1.2 s: that of the second recording waits for its pictures."""
+    source = add_sound(write(tmp_path / "a.mp4", pictures(12)), tmp_path / "b.mp4", codec, 0.5)
+    part = shift_times(source, tmp_path / "part.ts", 0)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(3 * part.read_bytes())
+    seconds, images = zip(*read_video(joined))
+    assert seconds == pytest.approx(np.arange(36) / RATE, abs=0.05)
+    with av.open(str(write(tmp_path / "result.mp4", images, joined, seconds))) as container:
+        times = [frame.time for frame in container.decode(audio=0)]
+    [second, third] = np.array(times[1:])[np.diff(times) > 0.3]
+    assert [second, third] == pytest.approx([seconds[12], seconds[24]], abs=0.05)
+
+
+def test_sound_that_overlaps_is_left_out(tmp_path):
+    """Segments of one recording; of the second one, 30 ms of sound are in the first one too."""
+    source = add_sound(write(tmp_path / "a.mp4", pictures(12)), tmp_path / "b.mp4", "mp2", 1.2)
+    parts = [shift_times(source, tmp_path / f"{start}.ts", start) for start in (0, 1.37)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with av.open(str(joined)) as container:
+        times = [packet.pts for packet in container.demux(audio=0) if packet.pts is not None]
+    assert -3000 < min(np.diff(times)) < 0, "the test would check nothing"
+    seconds, images = zip(*read_video(joined))
+    _, length, tone = loudest_tone(write(tmp_path / "result.mp4", images, joined, seconds))
+    assert length == pytest.approx(2.39, abs=0.03) and tone == pytest.approx(440, abs=5)
+
+
+def moved(*given, start=0, duration=1):
+    """Times of packets, given as (index of the stream, decoding time), after Timeline.move."""
+    timeline, packets = reading.Timeline(Fraction(start), Fraction(1)), []
+    for index, time in given:
+        stream = SimpleNamespace(index=index)
+        packets.append(
+            SimpleNamespace(
+                stream=stream, dts=time, pts=time, duration=duration, time_base=Fraction(1)
+            )
+        )
+        timeline.move(packets[-1])
+    assert all(packet.dts == packet.pts for packet in packets)
+    return [packet.pts for packet in packets]
+
+
 def test_times_that_go_back_go_on():
-    timeline = reading.Timeline(Fraction(100))
-    given = [100, 101, 103, 102, None, 100, 101]  # one frame late is no new beginning
-    placed = [timeline.place(None if t is None else Fraction(t), Fraction(1)) for t in given]
-    assert placed == [0, 1, 3, 2, 3, 4, 5]
+    assert moved((0, 100), (0, 101), (0, 100), (0, 101), start=100) == [0, 1, 2, 3]
+    # Stream 1 is shorter and comes first, and the last packet of stream 0 comes late.
+    given = [(1, 0), (0, 0), (1, 1), (0, 1), (1, 0), (0, 2), (0, 0), (1, 1), (0, 1)]
+    assert moved(*given) == [0, 0, 1, 1, 2, 2, 3, 4, 4]
+    # Stream 1 is missing in the second recording of three.
+    assert moved((0, 0), (1, 0), (0, 1), (0, 0), (0, 1), (0, 0), (1, 5)) == [0, 0, 1, 2, 3, 4, 9]
+
+
+def test_packets_without_a_decoding_time_move_along():
+    packet = SimpleNamespace(
+        stream=SimpleNamespace(index=0), dts=None, pts=7, time_base=Fraction(1)
+    )
+    reading.Timeline(Fraction(5), Fraction(1)).move(packet)
+    assert packet.pts == 2 and packet.dts is None
+
+
+def test_a_hole_does_not_delay_the_pictures_behind_it(tmp_path):
+    """Behind it the decoder still returns a frame from before, which is no joined recording."""
+    path = write(tmp_path / "a.mp4", pictures(60))
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.pts is not None]
+    data = bytearray(path.read_bytes())
+    data[places[9] : places[26]] = bytes(places[26] - places[9])
+    path.write_bytes(data)
+    with open_video(path) as container:
+        frames = list(decode(container, container.streams.video[0], []))
+        assert (np.diff([frame.time for frame in frames]) < 0).any(), "it would check nothing"
+    seconds = [seconds for seconds, _ in read_video(path)]
+    assert seconds[-1] == pytest.approx(5.9) and (np.diff(seconds) >= 0).all()
 
 
 def test_a_late_stream_cut_short_is_noticed(tmp_path):
@@ -403,6 +474,120 @@ def test_the_default_sound_is_kept_and_the_other_one_named(way, tmp_path, defaul
         assert notices == [f"{source}: the result does not keep: sound track ({other})."]
 
 
+def test_sound_with_an_unknown_codec_is_left_out_and_named(tmp_path):
+    source = add_sound(write(tmp_path / "a.mp4", pictures()), tmp_path / "a.mkv")
+    data = source.read_bytes()
+    assert data.count(b"A_AAC") == 1
+    source.write_bytes(data.replace(b"A_AAC", b"A_XYZ"))
+    with open_video(source) as container:
+        assert writing.left_out(container) == "sound track"
+    with av.open(str(write(tmp_path / "b.mp4", pictures(), source))) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize("default", [0, 1])
+def test_the_default_pictures_are_read_and_the_other_ones_named(tmp_path, default):
+    path, levels = tmp_path / "a.mkv", (60, 200)
+    with av.open(str(path), "w") as output:
+        tracks = [output.add_stream("ffv1", RATE) for _ in levels]
+        for index, track in enumerate(tracks):
+            track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
+            track.disposition = av.stream.Disposition.default if index == default else 0
+            track.metadata["title"] = f"angle {index}"
+        for level, track in zip(levels, tracks):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "bgr24")
+            output.mux(track.encode(frame.reformat(format="yuv420p")))
+        for track in tracks:
+            output.mux(track.encode())
+    [(_, image)] = read_video(path)
+    assert image.mean() == pytest.approx(levels[default], abs=3)
+    with open_video(path) as container:
+        assert writing.left_out(container) == f"video track (angle {1 - default})"
+
+
+@pytest.mark.parametrize(
+    "name, codec, pixels",
+    [("a.mov", "png", "rgba"), ("a.mov", "prores_ks", "yuva444p10le"), ("a.apng", "apng", "rgba")]
+    + [("a.webm", "libvpx-vp9", "yuva420p"), ("a.avi", "rawvideo", "bgra")],
+)
+def test_transparency_is_over_white(tmp_path, name, codec, pixels):
+    """Blue, its left half transparent; the fourth byte of an uncompressed AVI means nothing."""
+    bgra = np.full((64, 64, 4), (200, 30, 20, 255), np.uint8)
+    bgra[:, :32, 3] = 0
+    frame = av.VideoFrame.from_ndarray(bgra, "bgra").reformat(format=pixels)
+    image = next(read_video(encode(tmp_path / name, [frame], codec)))[1].astype(int)
+    left = (200, 30, 20) if codec == "rawvideo" else (255, 255, 255)
+    assert np.abs(image[8:-8, 8:24] - left).max() <= 6
+    assert np.abs(image[8:-8, 40:-8] - (200, 30, 20)).max() <= 6
+
+
+def test_empty_packets_repeat_the_frame_before(tmp_path, monkeypatch):
+    """Theora's way; FFmpeg's decoders take an empty packet for the end."""
+    path = write(tmp_path / "a.mp4", pictures())
+
+    def demux(container, stream):
+        for packet in container.demux(stream):
+            yield packet
+            if packet.dts is not None:
+                empty = av.Packet(0)
+                empty.pts, empty.dts, empty.time_base = packet.pts, packet.dts, packet.time_base
+                yield empty
+
+    monkeypatch.setattr(reading, "demux", demux)
+    assert len(list(read_video(path))) == 6
+
+
+@pytest.mark.parametrize("name, codec", [("a.h264", "libx264"), ("a.m2v", "mpeg2video")])
+def test_a_raw_stream_keeps_its_rate(tmp_path, name, codec):
+    """Without timestamps FFmpeg gives 25 frames/s."""
+    frames = [av.VideoFrame.from_ndarray(image, "bgr24") for image in pictures(12)]
+    frames = [frame.reformat(format="yuv420p") for frame in frames]
+    path = encode(tmp_path / name, frames, codec, 30)
+    assert probe(path)[0] == 30
+    assert [seconds for seconds, _ in read_video(path)] == pytest.approx(np.arange(12) / 30)
+
+
+def test_an_average_rate_that_no_camera_has_is_not_taken():
+    """FFmpeg's for the DV of cassettes."""
+    container = SimpleNamespace(format=SimpleNamespace(flags=0))
+    rates = {"average_rate": Fraction(60000), "guessed_rate": Fraction(25)}
+    assert reading.frame_rate(SimpleNamespace(container=container, **rates)) == 25
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_become_square(way, tmp_path, turned):
+    if way == "ffmpeg":
+        pytest.skip("it does not read")
+    frame = av.VideoFrame.from_ndarray(pictures(1)[0], "bgr24").reformat(format="yuv420p")
+    aspect = {"sample_aspect_ratio": Fraction(4, 3)}
+    path = encode(tmp_path / "a.mp4", [frame] * 3, "libx264", **aspect)
+    if turned:
+        path = set_display_matrix(path, tmp_path / "turned.mp4", 0, 1, -1, 0)
+    assert next(read_video(path))[1].shape[:2] == ((85, 48) if turned else (48, 85))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("given, kept", [("mono", "mono"), ("5.1(side)", "5.1"), ("7.1", "7.1")])
+def test_encoded_sound_keeps_its_channels(tmp_path, suffix, given, kept):
+    source = tmp_path / "a.mkv"
+    silent = str(write(tmp_path / "a.mp4", pictures()))
+    with av.open(silent) as video, av.open(str(source), "w") as output:
+        copy = output.add_stream_from_template(video.streams.video[0])
+        sound = output.add_stream("flac", rate=48000, layout=given)
+        for packet in video.demux(video.streams.video[0]):
+            if packet.pts is not None:
+                packet.stream = copy
+                output.mux(packet)
+        frame = av.AudioFrame("s16", given, 4096)
+        frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode())
+    with av.open(str(write(tmp_path / f"b{suffix}", pictures(), source))) as container:
+        assert container.streams.audio[0].codec_context.layout.name == kept
+
+
 def combs(images):
     """Mean difference of neighbouring rows; large where two fields show two times."""
     return np.mean([np.abs(np.diff(image.astype(int), axis=0)).mean() for image in images])
@@ -445,6 +630,15 @@ def test_a_progressive_video_is_not_filtered(tmp_path, monkeypatch):
 def test_a_file_that_is_no_video_is_reported(way, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file .*none.mp4"):
         probe(tmp_path / "none.mp4")
+    with pytest.raises(OSError, match=r"is a folder: give the video files in it"):
+        probe(tmp_path)
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(ValueError, match=r"empty\.mp4 is empty: give a video file"):
+        probe(tmp_path / "empty.mp4")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.mp4")
+        with pytest.raises(ValueError, match="pipe.mp4 is a pipe or a device"):
+            probe(tmp_path / "pipe.mp4")
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video\0" * 99)
     with pytest.raises(ValueError, match="bad.mp4 is not a readable video"):

@@ -171,9 +171,7 @@ def convert(
         closing(draw_frames(frames(), predictor, blur, smooth)) as drawn,
         tqdm(total=total, unit="frame", desc=path.name) as bar,
     ):
-        first = next(drawn, None)
-        if first is None:
-            raise ValueError(f"{path} has no frame that can be decoded: give a complete video.")
+        first = next(drawn)
         try:
             with open_writer(result, first.picture.shape, rate, path, notices) as write:
                 for seconds, picture, fraction in chain([first], drawn):

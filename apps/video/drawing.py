@@ -1,6 +1,7 @@
 """From frames to finished pictures: network, smoothing, effect and background."""
 
 import argparse
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -10,10 +11,10 @@ import numpy as np
 
 from apps.video.reading import SUFFIXES, probe, read_video
 from apps.video.smoothing import Smoother
-from portraitnet import effects
-from portraitnet.backgrounds import read_background
+from portraitnet import effects, images
+from portraitnet.backgrounds import COLORS, parse_color
 from portraitnet.effects import EFFECTS, Options
-from portraitnet.images import Image, Probability, mask_of
+from portraitnet.images import Image, Probability, is_picture, mask_of, read_image
 from portraitnet.parallel import outcomes
 from portraitnet.predictor import Predictor
 
@@ -56,7 +57,8 @@ class Background:
     """The background of the mode "replace": a colour, a photo, or a video played in a loop.
 
     Args:
-        text: colour or path of a photo, as in predict.py's --background, or path of a video.
+        text: colour or path of a photo, as in predict.py's --background, or path of a video; a
+            photo is known by its name or its content.
 
     Raises:
         argparse.ArgumentTypeError: the text is none of these, or the file cannot be read.
@@ -66,14 +68,22 @@ class Background:
         self.text = text
         self.filled = self.frames = None
         try:
-            if Path(text).suffix.lower() not in SUFFIXES:
-                self.picture = read_background(text)
+            self.picture = parse_color(text)
+            if self.picture is not None:
+                return
+            if not os.path.exists(text):
+                raise ValueError(
+                    f"{text} is neither a colour nor a file: give #rrggbb, {', '.join(COLORS)}, or"
+                    " a photo or video"
+                )
+            if is_photo(text):
+                self.picture = read_image(text)
                 return
             self.step = 1 / probe(text)[0]
             self.frames = read_video(text)
             _, self.picture = next(self.frames)
-        except (OSError, ValueError, StopIteration) as error:
-            raise argparse.ArgumentTypeError(str(error) or f"{text} is empty") from None
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
         self.start = self.seconds = 0
 
     def at(self, seconds: float, shape: tuple[int, ...]) -> np.ndarray:
@@ -99,6 +109,15 @@ class Background:
         if self.filled is None or self.filled.shape != shape:
             self.filled = effects.fill(self.picture, *shape[:2])
         return self.filled
+
+
+def is_photo(path: Path | str) -> bool:
+    """Whether a file's name, else its content, is a photo's; .gif is a video's."""
+    suffix = Path(path).suffix.lower()
+    if suffix in SUFFIXES or not Path(path).is_file():  # a pipe would wait for ever
+        return False
+    with open(path, "rb") as file:
+        return suffix in images.SUFFIXES or is_picture(file.read(16))
 
 
 def draw(frame: Frame, probability: Probability, blur: float) -> Image:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from apps.video.tone_mapping import tone_map
-from portraitnet.images import MAX_PIXELS, Image
+from portraitnet.geometry import resize
+from portraitnet.images import MAX_PIXELS, Image, over_white
 
 try:
     import av
@@ -29,6 +30,10 @@ EXACT = 0x2 | 0x2000 | 0x40000
 UNTAGGED, BT709 = 2, 1  # FFmpeg's numbers of colour spaces
 HD_HEIGHT = 720  # lines from which a video without colour tags is BT.709, as in players
 HDR = {16: "PQ", 18: "HLG"}  # FFmpeg's number of a transfer function -> its name
+BACK = Fraction(1, 10)  # seconds back that are a join; FFmpeg's program takes the same
+# Of WebM with alpha, which FFmpeg's own decoders of the same codecs skip.
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+NO_TIMESTAMPS = 0x80  # FFmpeg's flag AVFMT_NOTIMESTAMPS of a format
 MAX_RATE = 1000  # frames/s; FFmpeg gives the cover picture of a sound file a rate of 90,000
 # How playlists begin, and what a DASH manifest contains: texts that name other files.
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]")
@@ -46,7 +51,7 @@ def probe(path: Path | str) -> tuple[float, int | None]:
     if av:
         with open_video(path) as container:
             stream = video_stream(container)
-            rate = float(stream.average_rate or stream.guessed_rate or 30)
+            rate = float(frame_rate(stream))
             seconds = _seconds(container, stream) or (container.duration or 0) / av.time_base
             return rate, stream.frames or round(seconds * rate) or None
     capture = _capture(path)
@@ -69,7 +74,7 @@ def read_video(
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not a readable video, or a frame is too large.
+        ValueError: the file is not a readable video or has no frame, or a frame is too large.
     """
     read = _read_with_pyav if av else _read_with_opencv
     expected, broken, count, start, length = None, [], 0, 0.0, 0.0
@@ -78,6 +83,11 @@ def read_video(
         start = start if count else seconds
         count, length = count + 1, seconds + step - start
         yield seconds, image
+    if not count:  # the second cause is that of an animated WebP, for example
+        raise ValueError(
+            f"{path} has no frame that can be decoded, damaged or in a format unknown to FFmpeg:"
+            " give an MP4."
+        )
     if faults is not None and (broken or (expected and length < expected - max(1, expected / 10))):
         whole = f" of {expected:.1f}" if expected else ""
         faults.append(
@@ -91,11 +101,17 @@ def _read_with_opencv(path, broken, notices):
     capture = _capture(path)  # OpenCV rotates the frames upright
     rate = capture.get(cv2.CAP_PROP_FPS) or 30.0
     expected = max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)) / rate
+    names = cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN
+    across, down = (capture.get(name) or 1 for name in names)  # a pixel's sides before the rotation
+    turned = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+    stretch = (across / down, 1) if turned else (1, across / down)
     index = 0
     while True:
         read, image = capture.read()
         if not read:
             return
+        if stretch != (1, 1):
+            image = resize(image, *(max(1, round(a * b)) for a, b in zip(image.shape, stretch)))
         yield expected, 1 / rate, index / rate, image
         index += 1
 
@@ -106,9 +122,11 @@ def _read_with_pyav(path, broken, notices):
         stream = video_stream(container)
         stream.thread_type = "AUTO"
         ratio = stream.sample_aspect_ratio or 1
-        step = 1 / float(stream.average_rate or stream.guessed_rate or 30)
-        expected, timeline = _seconds(container, stream), Timeline(start_of(container))
-        is_hdr = False
+        step = float(1 / frame_rate(stream))
+        expected, is_hdr = _seconds(container, stream), False
+        # Uncompressed pixels of 32 bits seldom mean alpha by their fourth byte, and it is often 0.
+        has_alpha = getattr(stream.codec_context, "name", None) != "rawvideo"
+        seconds = following = 0.0  # of a frame, and of the next one if it names no time
         try:
             for frame in deinterlace(decode(container, stream, broken)):
                 width = max(1, round(frame.width * ratio))
@@ -123,9 +141,15 @@ def _read_with_pyav(path, broken, notices):
                         f"{path} is an HDR video ({transfer}): its brightness and colours were"
                         " converted to SDR."
                     )
-                image = _upright(_to_bgr(frame, width), frame)
-                time = None if frame.pts is None else frame.pts * frame.time_base
-                seconds = float(timeline.place(time, Fraction(step)))
+                image = _to_bgr(frame, width)
+                if has_alpha and any(each.is_alpha for each in frame.format.components):
+                    bgra = frame.reformat(width=width, format="bgra", interpolation=EXACT)
+                    image = over_white(image, bgra.to_ndarray()[:, :, 3])
+                image = _upright(image, frame)
+                timed = frame.pts is not None and not has_no_timestamps(container)
+                time = float(frame.pts * frame.time_base) if timed else following
+                seconds = max(seconds, time)  # behind a gap decoders return older frames late
+                following = seconds + step
                 yield expected, step, seconds, np.ascontiguousarray(image)
         except av.FFmpegError as error:
             raise ValueError(
@@ -202,6 +226,18 @@ def _upright(image, frame):
     return image.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
 
 
+def frame_rate(stream: "av.video.VideoStream") -> Fraction:
+    """Frames/s of a video stream; FFmpeg's average is 25 without timestamps, and 60,000 for DV."""
+    rates = stream.average_rate, stream.guessed_rate
+    rates = rates[::-1] if has_no_timestamps(stream.container) else rates
+    return next((rate for rate in rates if rate and rate <= MAX_RATE), Fraction(30))
+
+
+def has_no_timestamps(container: "av.container.InputContainer") -> bool:
+    """Whether a file is a raw stream of pictures, such as .h264; FFmpeg makes times for it."""
+    return bool(container.format.flags & NO_TIMESTAMPS)
+
+
 def start_of(container: "av.container.InputContainer") -> Fraction:
     """Time in seconds at which a file's pictures or sound start; not 0 in most MPEG-TS files."""
     streams = [video_stream(container), *container.streams.audio]
@@ -210,24 +246,43 @@ def start_of(container: "av.container.InputContainer") -> Fraction:
 
 
 class Timeline:
-    """Times of a stream that starts at 0, and goes on where joined recordings begin at 0 again.
+    """Times of a file's packets: they start at 0, and go on where a joined recording begins.
+
+    All streams of a recording are moved by one shift, so that pictures and sound stay together.
+    Packets are what shows a join: their decoding times rise, even where frames come back late.
 
     Args:
         start: time of the file's start, seconds.
+        step: length of a packet that does not name its own, seconds.
     """
 
-    def __init__(self, start: Fraction):
-        self.start = start
-        self.end = Fraction(0)
+    def __init__(self, start: Fraction, step: Fraction):
+        self.step = step
+        self.shifts = [-start]  # of each recording, seconds
+        self.last = {}  # index of a stream -> its recording, begin and end there, last packet
 
-    def place(self, time: Fraction | None, duration: Fraction) -> Fraction:
-        """The time of the next frame or packet, both in seconds; None for an unknown time."""
-        seconds = self.end if time is None else time - self.start
-        if seconds < self.end - 2 * duration:  # more than one frame before the last one
-            self.start -= self.end - seconds
-            seconds = self.end
-        self.end = seconds + duration
-        return seconds
+    def move(self, packet: "av.Packet") -> None:
+        """Give a packet its time; call this with the packets of all streams, in their order."""
+        index, unit, newest = packet.stream.index, packet.time_base, len(self.shifts) - 1
+        number = self.last[index][0] if index in self.last else newest
+        if packet.dts is not None:
+            decoded, duration = packet.dts * unit, (packet.duration or 0) * unit or self.step
+            shown = decoded if packet.pts is None else packet.pts * unit
+            _, begin, end, last = self.last.get(index, (newest, shown, shown, decoded))
+            if number < newest:  # another stream has begun the next recording
+                if not 0 < decoded - last < 2 * duration:  # else a late packet of the one before
+                    shift = self.shifts[number] + end - shown
+                    self.shifts[newest] = max(self.shifts[newest], shift)
+                    number, begin, end = newest, shown, shown
+            elif decoded < last - BACK:
+                # After the longest stream, each of them beginning as in the recording before.
+                ends = [self.shifts[n] + end - begin for n, begin, end, _ in self.last.values()]
+                self.shifts.append(max(ends) + begin - shown)
+                number, begin, end = newest + 1, shown, shown
+            self.last[index] = number, begin, max(end, shown + duration), decoded
+            packet.dts += round(self.shifts[number] / unit)
+        if packet.pts is not None:
+            packet.pts += round(self.shifts[number] / unit)
 
 
 def _seconds(container, stream):
@@ -274,9 +329,38 @@ def open_video(path: Path | str) -> "Iterator[av.container.InputContainer]":
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.video.VideoStream | None":
-    """The first video stream that is not the cover picture of a sound file."""
+    """The video track that players choose."""
+    return choose_track(video_tracks(container))
+
+
+def video_tracks(container: "av.container.InputContainer") -> "list[av.video.VideoStream]":
+    """The video tracks without the cover pictures of sound files."""
     cover = av.stream.Disposition.attached_pic
-    return next((each for each in container.streams.video if not each.disposition & cover), None)
+    return [each for each in container.streams.video if not each.disposition & cover]
+
+
+def choose_track(tracks: "Iterable[av.stream.Stream]") -> "av.stream.Stream | None":
+    """The track that players choose: the first one marked as default, else the first one."""
+    marked = [each for each in tracks if each.disposition & av.stream.Disposition.default]
+    return next(iter([*marked, *tracks]), None)
+
+
+def demux(
+    container: "av.container.InputContainer", stream: "av.stream.Stream"
+) -> "Iterator[av.Packet]":
+    """The packets of a stream, at their times since the start of pictures and sound."""
+    pictures = video_stream(container)
+    timeline, end = Timeline(start_of(container), 1 / frame_rate(pictures)), None
+    for packet in container.demux(pictures, *container.streams.audio):
+        timeline.move(packet)
+        if packet.stream.index != stream.index:
+            continue
+        if stream.type == "audio" and packet.pts is not None:
+            duration = packet.duration or 0
+            if end is not None and packet.pts < end - duration / 2:
+                continue  # joined recordings overlap, and no file takes sound that goes back
+            end = packet.pts + duration
+        yield packet
 
 
 def decode(
@@ -289,10 +373,16 @@ def decode(
         stream: one of its video or audio streams.
         broken: list that gets the error of each damaged packet.
     """
-    packets = container.demux(stream)
+    packets, context = demux(container, stream), None
+    decoder = ALPHA_DECODERS.get(getattr(stream.codec_context, "name", None))
+    if decoder and stream.metadata.get("alpha_mode") == "1":
+        context = av.CodecContext.create(decoder, "r")
     while True:
         try:
-            yield from next(packets).decode()
+            packet = next(packets)
+            # An empty packet repeats the last frame, but for decoders it is the end.
+            if packet.size or packet.dts is None:
+                yield from context.decode(packet) if context else packet.decode()
         except StopIteration:
             return
         except av.InvalidDataError as error:
@@ -312,15 +402,21 @@ def _capture(path):
 
 def _check(path):
     """Raise an error unless the path is a file that begins like a video, not like a text."""
-    if not Path(path).is_file():
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the video files in it.")
+    if not Path(path).exists():
         raise FileNotFoundError(f"There is no file {path}: check the name.")
+    if not Path(path).is_file():  # a pipe can be read once, and FFmpeg reads more often
+        raise ValueError(f"{path} is a pipe or a device: give a video file.")
     if str(path) != str(path).encode(errors="replace").decode():
         raise ValueError(f"{path} has a name that is not UTF-8: rename the file.")
     with open(path, "rb") as file:
         head = file.read(HEAD)
+    if not head:
+        raise ValueError(f"{path} is empty: give a video file.")
     start = head.removeprefix(b"\xef\xbb\xbf")  # a UTF-8 mark of byte order
     if start.startswith(PLAYLISTS) or MANIFEST in head:
         raise ValueError(f"{path} is a playlist of other files, not a video: give a video file.")
     is_text = not any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head)
-    if head and is_text and not head.startswith(b"YUV4MPEG2"):  # raw video with a text header
+    if is_text and not head.startswith(b"YUV4MPEG2"):  # raw video with a text header
         raise ValueError(f"{path} is a text file, not a video: give a video file.")

@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 
 from apps.video import reading
-from apps.video.reading import EXACT, Timeline, decode, open_video, start_of
+from apps.video.reading import (
+    EXACT,
+    choose_track,
+    decode,
+    demux,
+    open_video,
+    video_stream,
+    video_tracks,
+)
 from portraitnet.files import whole_file
 from portraitnet.geometry import resize
 from portraitnet.images import Image
@@ -37,6 +45,8 @@ SOUND_CODECS = {  # suffix -> sound codecs that are copied; other sound is encod
     ".mp4": ("aac", "mp3", "ac3", "alac"),
     ".webm": ("opus", "vorbis"),
 }
+# Number of channels up to which a layout takes a sound; both encoders keep the order of these.
+LAYOUTS = ((1, "mono"), (2, "stereo"), (6, "5.1"), (8, "7.1"))
 ENCODERS = {"aac": "aac", "opus": "libopus"}
 
 
@@ -66,7 +76,7 @@ def open_writer(
         shape: (H, W, 3) of BGR frames or (H, W, 4) of BGRA frames.
         rate: frames/s; only PyAV keeps uneven times between frames.
         source: video whose default sound track is kept, if there is one.
-        notices: list that gets a sentence if other sound or subtitles of the source are left out;
+        notices: list that gets a sentence if other tracks or subtitles of the source are left out;
             without PyAV nothing is known of them.
 
     Yields:
@@ -136,17 +146,15 @@ def fit(picture: Image, shape: tuple[int, ...]) -> Image:
 
 
 def choose_sound(source: "av.container.InputContainer") -> "av.audio.AudioStream | None":
-    """The sound track that players choose: the first one marked as default, else the first one."""
-    tracks = source.streams.audio
-    marked = [each for each in tracks if each.disposition & av.stream.Disposition.default]
-    return next(iter([*marked, *tracks]), None)
+    """The sound track that players choose, among those that FFmpeg can decode."""
+    return choose_track([each for each in source.streams.audio if each.codec_context])
 
 
 def left_out(source: "av.container.InputContainer") -> str | None:
-    """Words for the sound and subtitles of a video that a result does not keep, None if none."""
-    kept = choose_sound(source)
-    sounds = [each for each in source.streams.audio if each is not kept]
-    names = [f"sound track{_label(each)}" for each in sounds]
+    """Words for the tracks of a video that a result does not keep, None if none."""
+    kept = video_stream(source), choose_sound(source)
+    names = [f"video track{_label(each)}" for each in video_tracks(source) if each not in kept]
+    names += [f"sound track{_label(each)}" for each in source.streams.audio if each not in kept]
     names += [f"subtitles{_label(each)}" for each in source.streams.subtitles]
     return ", ".join(names) or None
 
@@ -205,30 +213,24 @@ class _AvWriter:
         with open_video(path) as source:
             if names := left_out(source):
                 notices.append(f"{path}: the result does not keep: {names}.")
-            track, timeline = choose_sound(source), Timeline(start_of(source))
+            track = choose_sound(source)
             if track is None:
                 return
             if track.codec_context.codec.canonical_name in self.sound_codecs:
                 stream = self.output.add_stream_from_template(track)
-                for packet in source.demux(track):
+                for packet in demux(source, track):
                     if packet.pts is not None:
-                        _move(packet, timeline)
                         packet.dts = packet.pts
                         packet.stream = stream
                         yield packet
                 return
-            stream = self.output.add_stream(ENCODERS[self.sound_codecs[0]], rate=48000)
+            channels = track.codec_context.layout.nb_channels
+            layout = next((name for limit, name in LAYOUTS if channels <= limit), "stereo")
+            encoder = ENCODERS[self.sound_codecs[0]]
+            stream = self.output.add_stream(encoder, rate=48000, layout=layout)
             for frame in decode(source, track, []):
-                if frame.pts is not None:
-                    _move(frame, timeline)
                 yield from stream.encode(frame)
             yield from stream.encode()
-
-
-def _move(sound, timeline):
-    """Give a packet or a frame of sound its time in the result."""
-    duration = (sound.duration or 0) * sound.time_base
-    sound.pts = round(timeline.place(sound.pts * sound.time_base, duration) / sound.time_base)
 
 
 class _FfmpegWriter:
