@@ -132,7 +132,9 @@ def without_clashes(
         place = os.path.realpath(result)
         overwritten = [each for each in task.results if os.path.realpath(each) in inputs]
         if overwritten:
-            reason = f"its result {overwritten[0]} is an input and is kept: give another --output"
+            # The name first: a result that is the photo itself has it in the sentence too.
+            reason = f"{task.path}: its result {overwritten[0]} is an input and is kept: "
+            reason += "give another --output"
             refused.append(Failure(task.path, reason))
         elif place in taken:
             reason = f"its result {result} is already that of {taken[place]}: rename one"

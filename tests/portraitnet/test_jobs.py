@@ -121,6 +121,11 @@ def test_the_second_task_with_a_result_is_refused(tmp_path):
     assert f"already that of {tmp_path / 'a.png'}: rename one." in message
 
 
+def test_a_result_that_is_its_own_photo_is_named_twice(tmp_path):
+    photo = tmp_path / "a.png"
+    assert refused([Task(photo, [photo])], [photo])[0].startswith(f"{photo}: its result {photo} is")
+
+
 def test_clashes_are_found_through_links_and_dots(tmp_path):
     """The names differ, the files do not: a link to the folder, a link to the file, a detour."""
     real, link = tmp_path / "real", tmp_path / "link"
