@@ -21,7 +21,7 @@ from apps.video.live import EFFECT_KEYS, live
 from apps.video.reading import probe, read_video
 from apps.video.writing import CODECS, TRANSPARENT, choose_writer, open_writer
 from portraitnet.backends import AUTO, BACKENDS, MODEL_HELP
-from portraitnet.cli import STOPPED, command, float_range, int_range, make_parser
+from portraitnet.cli import STOPPED, command, float_range, int_range, make_parser, sentence
 from portraitnet.effects import EFFECTS
 from portraitnet.jobs import Failure, Task, is_file_name, without_clashes
 from portraitnet.parallel import FAILURES, keep_memory
@@ -113,7 +113,8 @@ def contradiction(args) -> str | None:
     if len(args.videos) > 1:
         return f"--output {args.output} is one file: give a folder, or a single video"
     if suffix not in CODECS:
-        return f"{suffix} cannot be written: give --output a name ending in {' or '.join(CODECS)}"
+        endings = " or ".join(CODECS)
+        return f"{args.output} cannot be written: give --output a name ending in {endings}"
     if args.mode == "cutout" and suffix != TRANSPARENT:
         return f"{suffix} cannot hold a transparent background: give a name ending in {TRANSPARENT}"
     return None
@@ -229,7 +230,7 @@ def main(argv=None):
             # A new Background, because a background video starts again for each video.
             done = convert(path, result, predictor, args.mode, Background(background.text), *look)
         except FAILURES as error:
-            failures.append(Failure(path, str(error)))
+            failures.append(Failure(path, sentence(error)))
         else:
             rate = done.frames / (time.perf_counter() - start)
             print(
