@@ -423,7 +423,8 @@ import { cutOut } from "FOLDER/effects.js";
 import { matting } from "FOLDER/matting.js";
 import { picture } from "FOLDER/pixels.js";
 const image = picture(WIDTH, HEIGHT, 4, new Uint8ClampedArray(readFileSync("image")));
-const answer = picture(256, 192, 1, new Float32Array(new Uint8Array(readFileSync("answer")).buffer));
+const values = new Uint8Array(readFileSync("answer"));
+const answer = picture(256, 192, 1, new Float32Array(values.buffer));
 const probability = matting(image, answer);
 writeFileSync("cutout", cutOut(image, probability, { small: image }));
 """
