@@ -21,7 +21,7 @@ import numpy as np
 
 from data.portraits import PortraitDataset
 from metrics import score
-from portraitnet.backends import MODELS, RunBatch, choose, import_paddle, load
+from portraitnet.backends import MODELS, NAMES, RunBatch, choose, import_paddle, load
 from portraitnet.cli import (
     MISTAKES,
     command,
@@ -197,7 +197,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         example="python export.py --model_path output/best.pdparams --formats onnx fp16",
     )
     add = parser.add_argument
-    model_path = f"checkpoint of train.py, or {' or '.join(MODELS)} for a bundled one"
+    model_path = f"checkpoint of train.py, or {NAMES} for a bundled one"
     add("--model_path", type=Path, default=MODEL_PATH, help=model_path)
     add("--output", type=Path, help="folder of the exports (default: the checkpoint's folder)")
     size = "input resolution: the input's area is about SIZE x SIZE pixels"

@@ -198,8 +198,8 @@ def _replace_forwards(model, half, threads):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
     if isinstance(model, PortraitNetLarge):
-        _replace_forwards(model.wide, half, threads)
-        _replace_forwards(model.lite, half, threads)
+        for name in model.PARTS:
+            _replace_forwards(getattr(model, name), half, threads)
         return
     if isinstance(model, PortraitNetLite):
         for layer in model.sublayers():

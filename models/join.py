@@ -1,7 +1,6 @@
-"""Two trained networks joined to a PortraitNetLarge.
+"""Three trained networks joined to a PortraitNetLarge.
 
-    python -m models.join --wide wide.pdparams --lite weights/portraitnet_lite.pdparams \\
-        --output large.pdparams
+python -m models.join --wide wide.pdparams --output portraitnet_large.pdparams
 """
 
 import argparse
@@ -12,36 +11,45 @@ from pathlib import Path
 import paddle
 
 from models.large import WIDTH, PortraitNetLarge
-from models.lite import PortraitNetLite
 from models.portraitnet import PortraitNet
 from models.weights import load_model, load_state, save_atomically
+from portraitnet.backends import WEIGHTS
 from portraitnet.cli import command, make_parser
 
 
-def join(wide: PortraitNet, lite: PortraitNetLite) -> dict[str, paddle.Tensor]:
-    """The weights of a PortraitNetLarge of two trained networks, in float16.
+def join(parts: dict[str, PortraitNet]) -> dict[str, paddle.Tensor]:
+    """The weights of a PortraitNetLarge of trained networks, in float16.
+
+    Args:
+        parts: name in PortraitNetLarge.PARTS -> network.
 
     Raises:
         ValueError: a network has not the size that it must have.
     """
-    state = {f"wide.{name}": value for name, value in wide.state_dict().items()}
-    state |= {f"lite.{name}": value for name, value in lite.state_dict().items()}
-    load_state(PortraitNetLarge(), state, f"a PortraitNet of width {WIDTH} with a PortraitNetLite")
+    model, state = PortraitNetLarge(), {}
+    for name, part in parts.items():
+        load_state(getattr(model, name), part.state_dict(), f"the {name} network")
+        state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
     return {name: value.astype("float16") for name, value in state.items()}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    example = "python -m models.join --wide wide.pdparams --lite lite.pdparams --output l.pdparams"
-    parser = make_parser("Join two trained networks.", example=example)
-    for name in ("wide", "lite", "output"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help="a .pdparams file")
+    example = "python -m models.join --wide wide.pdparams --output portraitnet_large.pdparams"
+    parser = make_parser("Join three trained networks to a PortraitNetLarge.", example=example)
+    add, base = parser.add_argument, WEIGHTS / "portraitnet.pdparams"
+    lite = WEIGHTS / "portraitnet_lite.pdparams"
+    add("--wide", type=Path, required=True, help=f"PortraitNet of width {WIDTH}, .pdparams")
+    add("--base", type=Path, default=base, help="PortraitNet, .pdparams")
+    add("--lite", type=Path, default=lite, help="PortraitNetLite, .pdparams")
+    add("--output", type=Path, required=True, help="a new .pdparams file")
     return parser.parse_args(argv)
 
 
 @command("models.join")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    save_atomically(join(load_model(args.wide), load_model(args.lite)), args.output)
+    parts = {name: load_model(getattr(args, name)) for name in PortraitNetLarge.PARTS}
+    save_atomically(join(parts), args.output)
     print(f"saved {args.output}")
     return 0
 

@@ -1,7 +1,8 @@
-"""PortraitNetLarge: the mean of two networks that see differently, for photos.
+"""PortraitNetLarge: the mean of three networks, for photos.
 
-PortraitNet of width 1.75 has learned from this project's photos, and PortraitNetLite began with
-what MediaPipe's selfie model had learned from others. Where one is wrong, the other often is right.
+Each learned something of its own: PortraitNet is surest where nobody is, its wide version finds
+small whole people, and PortraitNetLite began with what MediaPipe's selfie model had learned from
+other photos. Where one is wrong, the others often are right.
 """
 
 import paddle
@@ -14,22 +15,24 @@ WIDTH = 1.75
 
 
 class PortraitNetLarge(PortraitNet):
-    """A wide PortraitNet and a PortraitNetLite; inputs and outputs are PortraitNet's.
+    """PortraitNet, its wide version and PortraitNetLite; inputs and outputs are PortraitNet's.
 
     Args:
         n_class: classes of the mask heads; channel 1 is the person.
     """
 
+    PARTS = "wide", "base", "lite"
     size = PortraitNetLite.size
 
     def __init__(self, n_class: int = 2):
         nn.Layer.__init__(self)
         self.wide = PortraitNet(n_class, WIDTH)
+        self.base = PortraitNet(n_class)
         self.lite = PortraitNetLite(n_class)
 
     def forward(self, batch: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        (mask, edge), (other_mask, other_edge) = self.wide(batch), self.lite(batch)
-        return (mask + other_mask) / 2, (edge + other_edge) / 2
+        masks, edges = zip(*(getattr(self, name)(batch) for name in self.PARTS))
+        return sum(masks) / len(masks), sum(edges) / len(edges)
 
     def mask_logits(self, batch: paddle.Tensor) -> paddle.Tensor:
-        return (self.wide.mask_logits(batch) + self.lite.mask_logits(batch)) / 2
+        return sum(getattr(self, name).mask_logits(batch) for name in self.PARTS) / len(self.PARTS)

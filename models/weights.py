@@ -26,8 +26,8 @@ LITE_PERSON = WEIGHTS / "selfie_person.pdparams"  # a whole PortraitNetLite (mod
 def load_model(path: str | Path) -> PortraitNet:
     """The PortraitNet of a `.pdparams` file, in evaluation mode.
 
-    The kind and the width follow from the file: PortraitNetLarge has two networks, PortraitNetLite
-    has another head, and the last stage of PortraitNet's encoder has 320 * width channels.
+    The kind and the width follow from the file: PortraitNetLarge has three networks,
+    PortraitNetLite another head, and the last stage of PortraitNet's encoder 320 * width channels.
 
     Args:
         path: file that train.py wrote.

@@ -46,6 +46,7 @@ MODELS = {  # name -> stem of its files in WEIGHTS
     "large": "portraitnet_large",
 }
 DEFAULT = "full"
+NAMES = f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"  # for sentences
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
 # Inputs of one size have some forty shapes, photos and videos few of them. Each costs OpenVINO
 # 0.2 s and 28 MB; one network for all shapes would take a fifth more time, in INT8 three quarters.
@@ -124,7 +125,7 @@ def choose(
         known = ", ".join(sorted(set(suffixes.values())))
         raise ValueError(
             f"{model_path} is neither a network's name nor of a known format: give "
-            f"{' or '.join(MODELS)}, or a file in {known}."
+            f"{NAMES}, or a file in {known}."
         )
     if backend == AUTO:
         return Choice(model_path, next((name for name in able if name in installed), able[-1]))

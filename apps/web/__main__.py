@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from portraitnet.backends import MODELS, WEIGHTS, choose
+from portraitnet.backends import MODELS, NAMES, WEIGHTS, choose
 from portraitnet.cli import command, int_range, make_parser
 from portraitnet.files import check_sha256
 
@@ -82,7 +82,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add(
         "--model_path",
-        help=f"{' or '.join(MODELS)} for photos and camera alike, or an ONNX file of export.py in"
+        help=f"{NAMES} for photos and camera alike, or an ONNX file of export.py in"
         " the place of full (default: full for photos, lite for the camera)",
     )
     add(
