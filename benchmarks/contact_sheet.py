@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--photo", type=Path, default=EXAMPLES / "astronaut.png", help="photo of modes.jpg")
     add("--output", type=Path, default=EXAMPLES, help="folder of the pictures")
-    add("--model_path", type=Path, help="model file (default: the bundled weights)")
+    add("--model_path", type=Path, help="model file (default: large for hero.jpg, else full)")
     return parser.parse_args(argv)
 
 
@@ -119,15 +119,14 @@ def upsampling(image: Image, predictor: Predictor) -> Image:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    predictor = open_predictor(args.model_path)
     sheets = (
-        ("hero", args.portrait, hero),
-        ("modes", args.photo, modes),
-        ("guided_upsampling", args.portrait, upsampling),
+        ("hero", args.portrait, hero, "large"),
+        ("modes", args.photo, modes, "full"),
+        ("guided_upsampling", args.portrait, upsampling, "full"),
     )
-    for name, path, draw in sheets:
+    for name, path, draw, network in sheets:
         image, output = read_image(path), args.output / f"{name}.jpg"
-        write_image(output, draw(image, predictor))
+        write_image(output, draw(image, open_predictor(args.model_path or network)))
         print(f"{output}: {output.stat().st_size / 1000:.0f} kB")
 
 
