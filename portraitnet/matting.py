@@ -26,6 +26,8 @@ INSIDE, OUTSIDE = 0.0075, 0.01
 # The second solution is confined to what the first, at half the size, left mixed, and its rim.
 MIXED = 0.1  # alpha
 RIM = 0.004  # fraction of the longer side
+# Wider half transparent parts than twice this fraction of the longer side are no hair.
+HAZE = 0.015
 MIN_WISP = 0.05  # alpha above which a strand still connects to the person
 CARRY_EPSILON = 1e-4  # variance of a colour (0..1 squared) below which alpha is not sharpened
 TILE = 256  # side of the squares in which alpha is brought to the photo's size, pixels
@@ -42,8 +44,8 @@ def matting(image: Image, probability: Probability) -> Probability:
 
     Closed-form matting in a band around the contour, twice: at half of WORK_SIDE in a band as wide
     as the network's doubt, then at WORK_SIDE where that left the opacity mixed. Outside the band
-    nothing changes, no piece comes back that is not connected to the person, and no hole opens
-    where the network saw the person all around.
+    nothing changes, no piece comes back that is not connected to the person, no hole opens where
+    the network saw the person all around, and no wide part stays half transparent.
 
     Args:
         image: (H, W, 3) uint8 BGR, any size.
@@ -69,6 +71,7 @@ def matting(image: Image, probability: Probability) -> Probability:
     band &= ~(person | background)
     alpha = _solve(work, (coarse >= 0.5) & ~band, (coarse < 0.5) & ~band, coarse)
     alpha = without_strays(alpha, person, smooth)
+    alpha = without_haze(alpha, matte(guided_upsample(probability, work)))
     return carry(alpha, work, image)
 
 
@@ -109,6 +112,24 @@ def without_strays(
     hole = believed == found[:, cv2.CC_STAT_AREA]  # the network saw the person all over it
     hole[0] = False
     return np.where(hole[labels], 1, alpha).astype(np.float32)
+
+
+def without_haze(alpha: Probability, solid: Probability) -> Probability:
+    """Take another opacity where a wide part is half transparent, such as fur before a bright sky.
+
+    Args:
+        alpha: (H, W) float32 0..1.
+        solid: (H, W) float32 0..1, such as guided upsampling's.
+
+    Returns:
+        (H, W) float32, 0..1.
+    """
+    disc = _disc(HAZE, alpha.shape)
+    mixed = ((alpha > MIXED) & (alpha < 1 - MIXED)).astype(np.uint8)
+    wide = cv2.morphologyEx(mixed, cv2.MORPH_OPEN, disc).astype(np.float32)
+    side = len(disc) // 4 * 2 + 1
+    weight = cv2.blur(wide, (side, side), borderType=cv2.BORDER_REFLECT)
+    return alpha + weight * (solid - alpha)
 
 
 def carry(alpha: Probability, work: Image, image: Image) -> Probability:

@@ -33,7 +33,7 @@ const PURITY = 4;
 const BLUR_SIGMA = 6; // a wide blur is computed on an image shrunk until sigma is this, pixels
 
 /** Opacity of the person, 0..1: effects.matte. */
-const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEAR)));
+export const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEAR)));
 
 /** Remove regions too small or too unsure to be a person: postprocess.drop_doubtful. */
 export function dropDoubtful({ width, height, data }) {

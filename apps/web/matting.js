@@ -1,10 +1,12 @@
 // Opacity hair by hair: the same steps as portraitnet/matting.py, which explains them.
 
-import { SOLID } from "./effects.js";
+import { matte, SOLID } from "./effects.js";
 import {
   applyFit,
+  boxMean,
   CLEAR,
   discReach,
+  guidedUpsample,
   interpolate,
   limited,
   limitedSize,
@@ -16,7 +18,7 @@ import {
 } from "./pixels.js";
 import { at, bytes, indices, room, wasm } from "./wasm.js";
 
-export const WORK_SIDE = 1280; // these fifteen: portraitnet/matting.py
+export const WORK_SIDE = 1280; // these sixteen: portraitnet/matting.py
 export const SMOOTH_SIDE = 256;
 export const PERSON = 0.8;
 export const BACKGROUND = 0.2;
@@ -24,6 +26,7 @@ export const INSIDE = 0.0075;
 export const OUTSIDE = 0.01;
 export const MIXED = 0.1;
 export const RIM = 0.004;
+export const HAZE = 0.015;
 export const MIN_WISP = 0.05;
 export const CARRY_EPSILON = 1e-4;
 export const TILE = 256;
@@ -51,6 +54,7 @@ export function matting(image, answer) {
   confine(known, near(coarse, MIXED, 1 - MIXED, RIM, true), coarse.data);
   const alpha = solve(work, known, coarse);
   withoutStrays(alpha, person, smooth);
+  withoutHaze(alpha, guidedUpsample(answer, work));
   return asProbability(carry(alpha, work, image));
 }
 
@@ -140,6 +144,19 @@ function withoutStrays({ width, data }, person, smooth) {
   const believed = ([start, end]) => smooth.data.subarray(start, end).every((value) => value > 0.5);
   for (const runs of regionsOf({ width, data }, 0.5 - 2 ** -25, -1)) {
     if (runs.every(believed)) for (const [start, end] of runs) data.fill(1, start, end);
+  }
+}
+
+/** Take the opacity of another probability where a wide part is half transparent, in place. */
+function withoutHaze({ width, height, data }, solid) {
+  const fromHalf = picture(width, height, 1);
+  for (let i = 0; i < data.length; i++) fromHalf.data[i] = Math.abs(data[i] - 0.5);
+  const core = near(fromHalf, 0.5 - MIXED, 1, HAZE, false);
+  const wide = near(picture(width, height, 1, Float32Array.from(core)), 1, 1, HAZE, true);
+  const radius = Math.max(1, round(HAZE * Math.max(width, height)));
+  const weight = boxMean(picture(width, height, 1, Float32Array.from(wide)), ((2 * radius + 1) >> 2)).data;
+  for (let i = 0; i < data.length; i++) {
+    if (weight[i]) data[i] += weight[i] * (matte(solid.data[i]) - data[i]);
   }
 }
 

@@ -163,3 +163,14 @@ def test_strays_go_and_denied_holes_close():
     assert found[0, 0] == 1
     alpha[0, 5] = 0.7
     assert without_strays(alpha, person, probability)[0, 5] == np.float32(0.7)
+
+
+def test_a_wide_half_transparent_part_gets_another_opacity_and_a_strand_keeps_its_own():
+    alpha = np.zeros((400, 400), np.float32)
+    alpha[100:, 100:300] = 1
+    alpha[150:200, 200:300] = 0.5  # 50 pixels high: HAZE is 6
+    alpha[40:100, 195:200] = 0.5
+    solid = (alpha > 0.4).astype(np.float32)
+    found = module.without_haze(alpha, solid)
+    assert np.allclose(found[160:190, 210:290], 1, atol=1e-6)
+    assert (found[40:100] == alpha[40:100]).all() and (found[:, :190] == alpha[:, :190]).all()
