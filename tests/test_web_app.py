@@ -191,13 +191,7 @@ def test_a_phone_has_a_camera_in_front_and_one_at_the_back(browser, address):  #
     context.close()
 
 
-def test_a_site_with_the_large_network_offers_it_for_photos(browser, tmp_path, monkeypatch):  # noqa: F811
-    """Here it is the full network at a larger input, so that its answers differ."""
-    large = tmp_path / "portraitnet_large.onnx"
-    shutil.copy(web.MODEL_PATH, large)
-    metadata = json.loads(web.MODEL_PATH.with_suffix(".json").read_text())
-    large.with_suffix(".json").write_text(json.dumps(metadata | {"size": 320}))
-    monkeypatch.setattr(web, "LARGE_PATH", large)
+def test_the_large_network_is_offered_for_photos(browser):  # noqa: F811
     server = web.make_server(web.MODEL_PATH)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     context = browser.new_context(permissions=["camera"])
@@ -206,7 +200,7 @@ def test_a_site_with_the_large_network_offers_it_for_photos(browser, tmp_path, m
     page.on("request", lambda request: requested.append(request.url))
     page.goto(f"http://127.0.0.1:{server.server_port}/")
     open_example(page)
-    title = "A larger network for photos and videos: 8.3 MB, downloaded once"
+    title = "A larger network for photos and videos: 17.8 MB, downloaded once"
     assert page.get_attribute("#large", "title") == title
     before = page.evaluate("result.toDataURL()")
     assert not [url for url in requested if "large" in url], "nobody has asked for it"
@@ -251,12 +245,6 @@ def test_webgpu_is_used_if_its_answer_is_the_processors(software_gpu, address, l
         message = page.inner_text("#status")
         assert re.fullmatch(r"The network cannot be loaded: difference \d\.?\d*(e-\d+)?", message)
     context.close()
-
-
-def test_without_the_large_network_nobody_sees_it(page):  # noqa: F811
-    if web.LARGE_PATH.is_file():
-        pytest.skip(f"{web.LARGE_PATH} is there")
-    assert not page.is_visible("#large")
 
 
 def test_a_large_network_that_does_not_arrive_leaves_the_full_one(browser, tmp_path, monkeypatch):  # noqa: F811
