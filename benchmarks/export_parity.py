@@ -19,7 +19,7 @@ import numpy as np
 
 import export
 from benchmarks.table import heading, row
-from portraitnet.backends import MODELS, RunBatch
+from portraitnet.backends import RunBatch
 from portraitnet.cli import make_parser
 from portraitnet.predictor import to_batch
 from training.checkpoints import open_predictor
@@ -39,7 +39,8 @@ def parse_args(argv=None):
         "Measure the size of every export and its largest difference from the checkpoint.",
         example="python -m benchmarks.export_parity --models lite",
     )
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="names or checkpoints")
+    both = ["full", "lite"]
+    parser.add_argument("--models", nargs="+", default=both, help="names or checkpoints")
     return parser.parse_args(argv)
 
 
