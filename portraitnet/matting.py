@@ -71,7 +71,9 @@ def matting(image: Image, probability: Probability) -> Probability:
     band &= ~(person | background)
     alpha = _solve(work, (coarse >= 0.5) & ~band, (coarse < 0.5) & ~band, coarse)
     alpha = without_strays(alpha, person, smooth)
-    alpha = without_haze(alpha, matte(guided_upsample(probability, work)))
+    wide = haze(alpha)
+    if wide.any():
+        alpha = alpha + wide * (matte(guided_upsample(probability, work)) - alpha)
     return carry(alpha, work, image)
 
 
@@ -114,22 +116,20 @@ def without_strays(
     return np.where(hole[labels], 1, alpha).astype(np.float32)
 
 
-def without_haze(alpha: Probability, solid: Probability) -> Probability:
-    """Take another opacity where a wide part is half transparent, such as fur before a bright sky.
+def haze(alpha: Probability) -> NDArray[np.float32]:
+    """Where a wide part is half transparent, such as fur before a bright sky: no hair is so wide.
 
     Args:
         alpha: (H, W) float32 0..1.
-        solid: (H, W) float32 0..1, such as guided upsampling's.
 
     Returns:
-        (H, W) float32, 0..1.
+        (H, W) float32, 0..1 with a soft rim: the weight that another opacity should have.
     """
     disc = _disc(HAZE, alpha.shape)
     mixed = ((alpha > MIXED) & (alpha < 1 - MIXED)).astype(np.uint8)
     wide = cv2.morphologyEx(mixed, cv2.MORPH_OPEN, disc).astype(np.float32)
     side = len(disc) // 4 * 2 + 1
-    weight = cv2.blur(wide, (side, side), borderType=cv2.BORDER_REFLECT)
-    return alpha + weight * (solid - alpha)
+    return cv2.blur(wide, (side, side), borderType=cv2.BORDER_REFLECT)
 
 
 def carry(alpha: Probability, work: Image, image: Image) -> Probability:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from data.alignment import inside_distance
+from portraitnet.geometry import resize
+from portraitnet.predictor import to_batch
 
 # Flags of a training of seconds on `data_root`.
 SMALL_TRAINING = "--width 0.25 --size 64 --batch_size 4 --log_iter 2".split()
@@ -176,6 +178,12 @@ def save_random_weights(path, seed=0, gain=1):
 def model_path(tmp_path_factory):
     """Path of a small network with random weights that is sure of a third of each photo."""
     return save_random_weights(tmp_path_factory.mktemp("weights") / "random.pdparams", 3, gain=20)
+
+
+def make_batch(height, width):
+    """Two drawn portraits as a network's batch (2, 3, height, width)."""
+    images = [draw_portrait(np.random.default_rng(seed))[0] for seed in range(2)]
+    return to_batch([resize(image, height, width) for image in images])
 
 
 def lively(model, seed=0):

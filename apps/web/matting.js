@@ -54,7 +54,7 @@ export function matting(image, answer) {
   confine(known, near(coarse, MIXED, 1 - MIXED, RIM, true), coarse.data);
   const alpha = solve(work, known, coarse);
   withoutStrays(alpha, person, smooth);
-  withoutHaze(alpha, guidedUpsample(answer, work));
+  withoutHaze(alpha, () => guidedUpsample(answer, work));
   return asProbability(carry(alpha, work, image));
 }
 
@@ -147,14 +147,20 @@ function withoutStrays({ width, data }, person, smooth) {
   }
 }
 
-/** Take the opacity of another probability where a wide part is half transparent, in place. */
-function withoutHaze({ width, height, data }, solid) {
+/**
+ * Take another opacity where a wide part is half transparent, in place: matting.haze.
+ *
+ * @param other function that gives the other probability, which most photos do not need
+ */
+function withoutHaze({ width, height, data }, other) {
   const fromHalf = picture(width, height, 1);
   for (let i = 0; i < data.length; i++) fromHalf.data[i] = Math.abs(data[i] - 0.5);
   const core = near(fromHalf, 0.5 - MIXED, 1, HAZE, false);
+  if (!core.includes(1)) return;
   const wide = near(picture(width, height, 1, Float32Array.from(core)), 1, 1, HAZE, true);
   const radius = Math.max(1, round(HAZE * Math.max(width, height)));
-  const weight = boxMean(picture(width, height, 1, Float32Array.from(wide)), ((2 * radius + 1) >> 2)).data;
+  const weight = boxMean(picture(width, height, 1, Float32Array.from(wide)), (2 * radius + 1) >> 2).data;
+  const solid = other();
   for (let i = 0; i < data.length; i++) {
     if (weight[i]) data[i] += weight[i] * (matte(solid.data[i]) - data[i]);
   }

@@ -3,21 +3,14 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import draw_portrait, lively
+from conftest import lively, make_batch
 
 import export
 from models import PortraitNet, PortraitNetLarge, PortraitNetLite, count_parameters, join
 from models.large import WIDTH
 from models.weights import load_model, save_atomically
 from portraitnet.backends import BACKENDS, load
-from portraitnet.geometry import resize
-from portraitnet.predictor import to_batch
 from training.checkpoints import open_predictor
-
-
-def make_batch(height, width):
-    images = [draw_portrait(np.random.default_rng(seed))[0] for seed in range(2)]
-    return to_batch([resize(image, height, width) for image in images])
 
 
 @pytest.fixture(scope="module")

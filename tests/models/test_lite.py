@@ -3,20 +3,13 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import draw_portrait, lively
+from conftest import lively, make_batch
 
 import export
 from models import PortraitNetLite, count_macs, count_parameters
 from models.weights import load_model, save_atomically
 from portraitnet.backends import BACKENDS, load
-from portraitnet.geometry import resize
-from portraitnet.predictor import to_batch
 from training.checkpoints import open_predictor, runner
-
-
-def make_batch(height, width):
-    images = [draw_portrait(np.random.default_rng(seed))[0] for seed in range(2)]
-    return to_batch([resize(image, height, width) for image in images])
 
 
 @pytest.fixture(scope="module")
