@@ -172,7 +172,7 @@ def evaluate(
     def probabilities(images):
         nonlocal seconds
         began = time.perf_counter()
-        answers = predictor.run([predictor.prepare(image) for image in images])
+        answers = predictor.run([predictor.prepare(image) for image in images], images)
         restored = [predictor.restore(*each) for each in zip(answers, images)]
         seconds += time.perf_counter() - began
         for answer, image in zip(answers, images):

@@ -102,7 +102,7 @@ def modes(image: Image, predictor: Predictor) -> Image:
 def upsampling(image: Image, predictor: Predictor) -> Image:
     """Hair in a photo, in the network's answer, after guided upsampling and in the solved alpha."""
     rows, columns = (slice(start, start + DETAIL) for start in DETAIL_CORNER)
-    answer = predictor.run([predictor.prepare(image)])[0]
+    answer = predictor.run([predictor.prepare(image)], [image])[0]
     pictures = {
         "photo": image,
         "mask, bilinear upsampling": resize(answer, *image.shape[:2]),

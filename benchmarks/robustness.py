@@ -24,6 +24,7 @@ from portraitnet.cli import make_parser
 from portraitnet.files import write_json
 from portraitnet.geometry import letterbox_box, resize
 from portraitnet.images import Image, Mask, mask_of, read_image
+from portraitnet.postprocess import largest_region
 from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 from transforms.color import jpeg, noise
@@ -119,10 +120,9 @@ def score_person_free(predictor: Predictor, paths: Sequence[str | Path]) -> dict
     """
     fractions, blobs = [], []
     for path in tqdm(paths, desc="person-free"):
-        person = mask_of(predictor.probability(read_image(path)))
-        areas = cv2.connectedComponentsWithStats(person)[2][1:, cv2.CC_STAT_AREA]
-        fractions.append(float(person.mean()))
-        blobs.append(bool(areas.max(initial=0) > BLOB_FRACTION * person.size))
+        probability = predictor.probability(read_image(path))
+        fractions.append(float(mask_of(probability).mean()))
+        blobs.append(largest_region(probability) > BLOB_FRACTION)
     worst = sorted(zip(fractions, map(str, paths)), reverse=True)[:10]
     return {"pixels": float(np.mean(fractions)), "photos": float(np.mean(blobs)), "worst": worst}
 

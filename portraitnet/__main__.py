@@ -242,7 +242,8 @@ def predict(tasks, predictor, args, read=read, write=write):
         return image, layers, predictor.prepare(image)
 
     def network(prepared):
-        return predictor.run([network_input for *_, network_input in prepared])
+        images, _, inputs = zip(*prepared)
+        return predictor.run(inputs, images)
 
     def finish(task, prepared, answer):
         image, layers, _ = prepared

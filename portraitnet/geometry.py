@@ -42,7 +42,7 @@ def limited(picture: np.ndarray, side: float) -> np.ndarray:
 
 
 @lru_cache(1024)  # a video's frames and a data set's photos ask for a few again and again
-def input_shape(height: int, width: int, size: int) -> tuple[int, int]:
+def input_shape(height: int, width: int, size: float) -> tuple[int, int]:
     """The shape of the network input: nearly the photo's proportions, without padding.
 
     Both sides are multiples of 32 (the encoder halves five times) and their product is about

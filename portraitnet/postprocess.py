@@ -38,6 +38,13 @@ def drop_doubtful(probability: Probability) -> Probability:
     return probability * sure[labels]
 
 
+def largest_region(probability: Probability) -> float:
+    """The largest connected region over THRESHOLD, as a fraction of the picture."""
+    person = (probability > THRESHOLD).astype(np.uint8)
+    areas = cv2.connectedComponentsWithStats(person)[2][1:, cv2.CC_STAT_AREA]
+    return float(areas.max(initial=0) / person.size)
+
+
 GUIDE_SIDE = 112  # longer side at which the guided filter is fitted, pixels
 GUIDE_RADIUS = 0.025  # of its window, as a fraction of the longer side
 GUIDE_EPSILON = 1.25e-3  # variance of a colour (0..1 squared) below which a window counts as flat

@@ -15,11 +15,14 @@ from portraitnet.backends import AUTO, Network, RunBatch, choose, load
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, Probability
 from portraitnet.matting import METHODS
-from portraitnet.postprocess import drop_doubtful, guided_upsample
+from portraitnet.postprocess import drop_doubtful, guided_upsample, largest_region
 
 MEAN = (103.94, 116.78, 123.68)  # BGR, 0..255; source: official code
 SCALE = 0.017
 TOLERANCE = 1e-3  # largest rounding error of a probability outside 0..1
+# A photo whose largest region of person is under this fraction is looked at a second time, with an
+# input whose sides are CLOSER times as long: the networks learned from people who fill the picture.
+SMALL, CLOSER = 0.15, 1.7
 
 
 class Predictor:
@@ -27,13 +30,15 @@ class Predictor:
 
     Most programs need only `probability` and `probabilities`. These are `prepare`, `run` and
     `restore` in a row; a pipeline may call the three apart, in any thread. The network input is a
-    rectangle of nearly the photo's proportions, without padding.
+    rectangle of nearly the photo's proportions, without padding. Photos with small people are
+    looked at a second time, with a larger input.
 
     Args:
         model_path: model file, or a name in `backends.MODELS`; None for the default one.
         backend: name in `backends.BACKENDS`, or "auto" for the fastest that is installed.
-        refine: remove doubtful regions (`drop_doubtful`) and let the mask follow the photo's edges
-            (`guided_upsample`). Without it the network's answer is resized bilinearly.
+        refine: look twice for small people (`run`), remove doubtful regions (`drop_doubtful`) and
+            let the mask follow the photo's edges (`guided_upsample`). Without it the network's
+            first answer is resized bilinearly.
         size: input size: the input's area is about size x size pixels; None for the size that
             belongs to the name or the file.
         threads: number of threads of the network; None for the runtime's choice.
@@ -92,7 +97,7 @@ class Predictor:
 
     def probabilities(self, images: list[Image]) -> list[Probability]:
         """As `probability`, for a list of images of any sizes."""
-        probabilities = self.run([self.prepare(image) for image in images])
+        probabilities = self.run([self.prepare(image) for image in images], images)
         return [self.restore(*each) for each in zip(probabilities, images)]
 
     def alpha(self, image: Image, matting: str = "fast") -> Probability:
@@ -110,23 +115,49 @@ class Predictor:
         Raises:
             ValueError: `matting` is no method's name.
         """
-        return self.restore_alpha(self.run([self.prepare(image)])[0], image, matting)
+        return self.restore_alpha(self.run([self.prepare(image)], [image])[0], image, matting)
 
     def prepare(self, image: Image) -> Image:
         """Image (H, W, 3) uint8 BGR -> network input (h, w, 3) uint8 BGR."""
         return resize(image, *input_shape(*image.shape[:2], self.size))
 
-    def run(self, inputs: list[Image]) -> list[Probability]:
-        """List of network inputs -> list of (h, w) float32 probabilities; one pass a shape."""
+    def run(self, inputs: list[Image], images: Sequence[Image] = ()) -> list[Probability]:
+        """The network's answers.
+
+        Args:
+            inputs: list of (h, w, 3) uint8 BGR, of `prepare`; those of one shape run in one pass.
+            images: their photos (H, W, 3), of which those with small people, or with none, are
+                looked at closer; empty to look once, as at a video's frames.
+
+        Returns:
+            List of (h, w) float32 0..1, as large as the input or, after a second look, larger.
+        """
         probabilities = [None] * len(inputs)
         for shape in {network_input.shape for network_input in inputs}:
             indices = [i for i, network_input in enumerate(inputs) if network_input.shape == shape]
-            batch = to_batch([inputs[i] for i in indices])
-            answers = self.run_batch(batch)
-            check_answers(answers, batch)
-            for i, probability in zip(indices, answers):
+            for i, probability in zip(indices, self.answers([inputs[i] for i in indices])):
                 probabilities[i] = probability
+        if self.refine:
+            for i, image in enumerate(images):
+                if largest_region(drop_doubtful(probabilities[i])) < SMALL:
+                    probabilities[i] = self.look_closer(image, probabilities[i])
         return probabilities
+
+    def look_closer(self, image: Image, probability: Probability) -> Probability:
+        """The larger of a photo's first probability (h, w) and of one from a larger input.
+
+        The first look may know a large person of whom the closer one sees only parts.
+        """
+        closer = resize(image, *input_shape(*image.shape[:2], CLOSER * self.size))
+        (found,) = self.answers([closer])
+        return np.maximum(cv2.resize(probability, found.shape[::-1]), found)
+
+    def answers(self, inputs: list[Image]) -> list[Probability]:
+        """List of inputs of one shape -> list of (h, w) float32."""
+        batch = to_batch(inputs)
+        found = self.run_batch(batch)
+        check_answers(found, batch)
+        return list(found)
 
     def restore(self, probability: Probability, image: Image) -> Probability:
         """The network's answer (h, w) float32 -> the probability of the image (H, W) float32."""

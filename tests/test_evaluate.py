@@ -20,7 +20,7 @@ class ColorPredictor:
     def prepare(self, image):
         return image
 
-    def run(self, inputs):
+    def run(self, inputs, images=()):
         return [self.probability(image) for image in inputs]
 
     def restore(self, probability, image):

@@ -25,10 +25,10 @@ from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
-from portraitnet import effects, geometry, images, matting, postprocess
+from portraitnet import effects, geometry, images, matting, postprocess, predictor
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import mask_of, read_image, read_mask
-from portraitnet.predictor import MEAN, SCALE, Predictor, to_batch
+from portraitnet.predictor import MEAN, SCALE, SMALL, Predictor, to_batch
 
 NODE = shutil.which("node")
 METADATA = {"size": SIZE, "mean": MEAN, "scale": SCALE, "channel_order": "BGR"}
@@ -312,6 +312,7 @@ def test_the_lock_file_fits_package_json():
         ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", postprocess, ["SOLID", "LARGE_AREA"]),
         ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
+        ("worker.js", predictor, ["SMALL", "CLOSER"]),
         ("matting.js", matting, ["WORK_SIDE", "SMOOTH_SIDE", "PERSON", "BACKGROUND"]),
         ("matting.js", matting, ["INSIDE", "OUTSIDE", "MIXED", "RIM", "HAZE", "MIN_WISP"]),
         ("matting.js", matting, ["CARRY_EPSILON", "TILE"]),
@@ -362,11 +363,11 @@ def run_node(folder, script):
 
 REGIONS = """
 import { readFileSync } from "node:fs";
-import { dropDoubtful } from "FOLDER/effects.js";
+import { dropDoubtful, largestRegion } from "FOLDER/effects.js";
 const data = new Float32Array(new Uint8Array(readFileSync("regions")).buffer);
 for (let at = 0; at < data.length; at += 40 * 60) {
   const probability = { width: 60, height: 40, channels: 1, data: data.subarray(at, at + 40 * 60) };
-  console.log(JSON.stringify([...dropDoubtful(probability).data]));
+  console.log(JSON.stringify([largestRegion(probability), ...dropDoubtful(probability).data]));
 }
 """
 
@@ -385,7 +386,8 @@ def test_the_same_regions_are_dropped_as_in_python(tmp_path):
     assert not expected[0].any() and expected[1].any() and sum(dropped) > 10, (
         "the test would check nothing"
     )
-    assert np.allclose(found, np.reshape(expected, (30, -1)), atol=1e-7)
+    largest = [[postprocess.largest_region(plane)] for plane in given]
+    assert np.allclose(found, np.hstack([largest, np.reshape(expected, (30, -1))]), atol=1e-7)
 
 
 GUIDED = """
@@ -642,12 +644,16 @@ def choose(page, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [512, 300])
-def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path, width):
-    image = read_image(EXAMPLE)[:, :width]
+@pytest.mark.parametrize(("width", "wall"), [(512, 0), (300, 0), (512, 500)])
+def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path, width, wall):
+    """As it is, cut, and beside a wall so wide that the person is small."""
+    image = cv2.copyMakeBorder(
+        read_image(EXAMPLE)[:, :width], wall, 0, wall, wall, cv2.BORDER_CONSTANT, value=(150,) * 3
+    )
+    height, width = image.shape[:2]
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     open_example(page, tmp_path / "photo.png")
-    assert page.inner_text("#status") == f"photo.png, {width} × 512 pixels"
+    assert page.inner_text("#status") == f"photo.png, {width} × {height} pixels"
     assert re.fullmatch(
         r"The person covers \d+\.\d % of the photo\. Network \S+ ms, in total \S+ ms\.",
         page.text_content("#times"),
@@ -658,6 +664,7 @@ def test_a_photo_gets_pythons_mask_in_the_browser(page, tmp_path, width):
     mask = read_mask(tmp_path / "mask.png")
     expected = mask_of(Predictor().probability(image))
     assert (mask & expected).sum() / (mask | expected).sum() >= 0.995
+    assert not wall or expected.mean() < SMALL, "it was looked at closer"
 
 
 @pytest.mark.slow

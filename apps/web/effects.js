@@ -68,6 +68,16 @@ export function dropDoubtful({ width, height, data }) {
   return result;
 }
 
+/** The largest region over THRESHOLD, as a fraction of the picture: postprocess.largest_region. */
+export function largestRegion(probability) {
+  let largest = 0;
+  for (const runs of regionsOf(probability, THRESHOLD, 1)) {
+    const area = runs.reduce((sum, [start, end]) => sum + end - start, 0);
+    largest = Math.max(largest, area);
+  }
+  return largest / probability.data.length;
+}
+
 /** Opacity at the size of `small`, 0..1. */
 function smallMatte(probability, { width, height }) {
   return resize(probability, width, height).data.map(matte);

@@ -4,7 +4,7 @@
 import "./site.js";
 import { BACKGROUNDS } from "./backgrounds.js";
 import { makeMender } from "./brush.js";
-import { dropDoubtful, EFFECTS } from "./effects.js";
+import { dropDoubtful, EFFECTS, largestRegion } from "./effects.js";
 import { measure } from "./frames.js";
 import { matting } from "./matting.js";
 import {
@@ -29,6 +29,9 @@ const PROGRAMS = {
 const IMAGE_COLOR_SIDE = 1024; // longer side at which colours are estimated, pixels: effects.py
 const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
 
+// A photo whose largest region is under SMALL is looked at closer: predictor.py.
+const SMALL = 0.15;
+const CLOSER = 1.7;
 const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
 
 let ort;
@@ -202,6 +205,18 @@ async function timed(networkInput, model) {
   return { probability: await run(networkInput, model), network: performance.now() - start };
 }
 
+/** As `timed`, of a photo; people who are small are looked at closer: Predictor.run. */
+async function find(image, model) {
+  const { size } = networks[model];
+  const first = await timed(prepare(image, { size }), model);
+  if (largestRegion(dropDoubtful(first.probability)) >= SMALL) return first;
+  const closer = await timed(prepare(image, { size: CLOSER * size }), model);
+  const { width, height, data } = closer.probability;
+  const seen = resize(first.probability, width, height).data;
+  for (let i = 0; i < data.length; i++) data[i] = Math.max(data[i], seen[i]);
+  return { probability: closer.probability, network: first.network + closer.network };
+}
+
 const canvases = {}; // one for "image", one for "input", because a change of size costs time
 
 /** Pixels of a white canvas of this size on which `draw` has drawn. */
@@ -232,7 +247,7 @@ async function open({ bitmap, model, photo }) {
   } finally {
     bitmap.close();
   }
-  const { probability: small, network } = await timed(prepare(image, networks[model]), model);
+  const { probability: small, network } = await find(image, model);
   const answer = dropDoubtful(small);
   const probability = guidedUpsample(answer, image);
   opened = { photo, image, answer, small: shrink(image, IMAGE_COLOR_SIDE), fast: { probability } };

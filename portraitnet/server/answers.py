@@ -102,7 +102,7 @@ def open_answers(
         args, form = parse_parameters(request.mode, parameters)
         image, layers = decode(request.photo, request.name, max_pixels)
         used = predictor if args.refine else unrefined
-        (found,) = used.run([used.prepare(image)])
+        (found,) = used.run([used.prepare(image)], [image])
         probability, options = restore(used, found, image, layers, args)
         if request.background is not None:
             background = decode_image(request.background, "background", max_pixels)

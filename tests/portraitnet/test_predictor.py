@@ -103,3 +103,42 @@ def test_to_batch_by_hand():
     assert batch[0, :, 1, 2] == pytest.approx([-1.76698, 0.19074, 2.23244], abs=1e-5)
     assert batch[1, :, 0, 0] == pytest.approx([-1.76698, -1.98526, -2.10256], abs=1e-5)
     assert np.array_equal(to_batch(np.stack(images)), batch)
+
+
+@pytest.mark.parametrize(("side", "closer"), [(20, True), (0, True), (38, True), (40, False)])
+def test_small_people_are_looked_at_closer(side, closer):
+    """Bright is person. 38 of 100 pixels are .1444 of the photo's area, 40 are .16."""
+    shapes = []
+
+    def bright(batch):
+        shapes.append(batch.shape[2:])
+        # The first look is surer of the left half, the second one of the right half.
+        level = np.linspace(1, 0.9, batch.shape[3]) if len(shapes) == 1 else 0.95
+        return np.float32((batch[:, 1] > 1) * level)
+
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[30 : 30 + side, 30 : 30 + side] = 255
+    predictor = Predictor.of(bright, size=320)
+    (answer,) = predictor.run([predictor.prepare(image)], [image])
+    assert shapes == ([(320, 320), (544, 544)] if closer else [(320, 320)])
+    assert answer.shape == shapes[-1]
+    if closer and side == 38:
+        assert answer[200, [200, 360]] == pytest.approx([1 - 0.1 * 200 / 544, 0.95], abs=1e-3)
+    shapes.clear()
+    predictor.run([predictor.prepare(image)])
+    Predictor.of(bright, size=320, refine=False).probability(image)
+    assert shapes == [(320, 320)] * 2, "neither a video's frame nor an unrefined photo"
+
+
+@pytest.mark.skipif(not MODEL_PATH.exists(), reason="no trained weights in weights/")
+def test_a_small_person_is_found():
+    """The astronaut, far away: a fifth as wide as a picture of plain ground."""
+    astronaut = cv2.resize(read_image(ROOT / "examples" / "astronaut.png"), (130, 130))
+    mask = open_predictor().probability(astronaut) > 0.5
+    image = np.full((600, 650, 3), astronaut.mean((0, 1)), np.uint8)
+    image[300:430, 250:380] = astronaut
+    found = {}
+    for refine in (False, True):
+        person = open_predictor(refine=refine).probability(image)[300:430, 250:380] > 0.5
+        found[refine] = (person & mask).sum() / (person | mask).sum()
+    assert found[True] > 0.75 and found[False] < 0.5, found
