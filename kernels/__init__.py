@@ -24,7 +24,6 @@ from paddle.autograd import PyLayer
 import losses
 from kernels.build import BuildError, load_operators
 from models import D_block, InvertedResidual, PortraitNet
-from models.large import PortraitNetLarge
 from models.lite import Conv, PixelHead, PortraitNetLite
 from models.mobilenetv2 import ConvBN
 from models.portraitnet import Upsample
@@ -120,7 +119,7 @@ def _obstacle(model, half):
         return "the fused kernels need float32 parameters"
     if half and not has_bfloat16():
         return "this processor has no AVX512-BF16"
-    if half and isinstance(model, PortraitNetLite | PortraitNetLarge):
+    if half and isinstance(model, PortraitNetLite):
         return "the kernels of PortraitNetLite compute in float32"
     if _operators is None:
         try:
@@ -197,10 +196,6 @@ def _replace_forwards(model, half, threads):
     def replace(layer, function, **settings):
         layer.forward = types.MethodType(functools.partial(function, **settings), layer)
 
-    if isinstance(model, PortraitNetLarge):
-        for name in model.PARTS:
-            _replace_forwards(getattr(model, name), half, threads)
-        return
     if isinstance(model, PortraitNetLite):
         for layer in model.sublayers():
             if isinstance(layer, Conv):

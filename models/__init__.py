@@ -1,6 +1,5 @@
 """PortraitNet and its encoder."""
 
-from models.large import PortraitNetLarge
 from models.lite import PortraitNetLite
 from models.mobilenetv2 import InvertedResidual, MobileNetV2
 from models.portraitnet import D_block, PortraitNet, count_macs, count_parameters
@@ -10,7 +9,6 @@ __all__ = [
     "InvertedResidual",
     "MobileNetV2",
     "PortraitNet",
-    "PortraitNetLarge",
     "PortraitNetLite",
     "count_macs",
     "count_parameters",

@@ -14,7 +14,6 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from numpy.typing import NDArray
 
-from models.large import PortraitNetLarge
 from models.lite import (
     SKIP_BLOCKS,
     Conv,
@@ -100,10 +99,8 @@ class Graph:
 
     Every operation returns a node of the format (a name, a number, an object), which is the input
     `x` of later operations. Shapes are (N, C, H, W) here, whatever the format's order is. `name` is
-    the name of the output, after `scope`.
+    the name of the output.
     """
-
-    scope = ""  # of the part of PortraitNetLarge that is being written
 
     def convolution(self, x, weight, bias, name, stride=1, groups=1, activation="", late=False):
         """A convolution with an activation, padded by half the kernel.
@@ -171,14 +168,6 @@ class Graph:
         Raises:
             ValueError: the network has not two classes.
         """
-        if isinstance(model, PortraitNetLarge):
-            parts = []
-            for name in model.PARTS:
-                self.scope = f"{name}."
-                part = getattr(model, name)
-                parts.append(self.logits(part, batch, scale / len(model.PARTS)))
-            self.scope = ""
-            return self.sum(self.sum(*parts[:2], "mean.two"), parts[2], "mean")
         head = [None if value is None else scale * value for value in fold_softmax(model.mask_head)]
         if isinstance(model, PortraitNetLite):
             x = self.convolution(self.lite_features(model, batch), *head, "head")

@@ -36,12 +36,11 @@ class OnnxGraph(Graph):
         array = np.ascontiguousarray(value, dtype)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self.weights:
-            self.weights[key] = numpy_helper.from_array(array, self.scope + name)
+            self.weights[key] = numpy_helper.from_array(array, name)
         return self.weights[key].name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes) -> str:
         """A node of the operator `kind`."""
-        name = self.scope + name
         self.nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 

@@ -7,7 +7,6 @@ import numpy as np
 import paddle
 
 from models.imagenet import encoder_state
-from models.large import PortraitNetLarge
 from models.lite import PortraitNetLite
 from models.mobilenetv2 import STAGES
 from models.portraitnet import PortraitNet
@@ -26,8 +25,8 @@ LITE_PERSON = WEIGHTS / "selfie_person.pdparams"  # a whole PortraitNetLite (mod
 def load_model(path: str | Path) -> PortraitNet:
     """The PortraitNet of a `.pdparams` file, in evaluation mode.
 
-    The kind and the width follow from the file: PortraitNetLarge has three networks,
-    PortraitNetLite another head, and the last stage of PortraitNet's encoder 320 * width channels.
+    The kind and the width follow from the file: PortraitNetLite has another head, and the last
+    stage of PortraitNet's encoder 320 * width channels.
 
     Args:
         path: file that train.py wrote.
@@ -36,9 +35,7 @@ def load_model(path: str | Path) -> PortraitNet:
         FileNotFoundError, ValueError: one sentence on what is wrong with the file.
     """
     state = read_state(path)
-    if "wide.mask_head.weight" in state:
-        model = PortraitNetLarge()
-    elif "mask_head.conv.weight" in state:
+    if "mask_head.conv.weight" in state:
         model = PortraitNetLite()
     else:
         model = PortraitNet(width=width_of(state, path))

@@ -19,7 +19,7 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +45,9 @@ MODELS = {  # name -> stem of its files in WEIGHTS
     "lite": "portraitnet_lite",
     "large": "portraitnet_large",
 }
+# stem of a bundled file -> stems of those whose answers are averaged with its own: one network is
+# often right where another one is wrong
+TOGETHER = {"portraitnet_large": ("portraitnet", "portraitnet_lite")}
 DEFAULT = "full"
 NAMES = f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"  # for sentences
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
@@ -145,7 +148,7 @@ def is_installed(backend: str) -> bool:
 def load(
     model_path: str | Path, backend: str, size: int | None = None, threads: int | None = None
 ) -> Network:
-    """Load a model.
+    """Load a model, and those that answer together with it (TOGETHER).
 
     Args:
         model_path, backend: a Choice's path and backend.
@@ -156,9 +159,27 @@ def load(
         OSError, ValueError: no such file; not to be read; damaged; not of this network.
         ImportError: the backend's package is not installed.
     """
-    check_model_file(model_path, backend)
-    network = BACKENDS[backend].load(Path(model_path), threads)
-    return network._replace(size=size or network.size)
+    model_path, ending = Path(model_path), BACKENDS[backend].ending
+    paths = [model_path]
+    if model_path.parent == WEIGHTS:
+        others = TOGETHER.get(model_path.name.removesuffix(ending), ())
+        paths += [WEIGHTS / (stem + ending) for stem in others]
+    for path in paths:
+        check_model_file(path, backend)
+    networks = [BACKENDS[backend].load(path, threads) for path in paths]
+
+    def run_batch(batch):
+        return mean_answer([network.run_batch(batch) for network in networks])
+
+    return Network(run_batch, size or networks[0].size)
+
+
+def mean_answer(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The mean of several networks' answers, as logits; arrays of one shape, 0..1 each."""
+    if len(answers) == 1:
+        return answers[0]
+    sure = np.clip(answers, 1e-4, 1 - 1e-4)
+    return (1 / (1 + np.exp(-np.log(sure / (1 - sure)).mean(axis=0)))).astype(np.float32)
 
 
 def check_model_file(model_path: str | Path, backend: str) -> None:

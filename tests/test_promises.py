@@ -27,7 +27,7 @@ BENCHMARKS = [
     if path.stem not in ("table", "torch_portraitnet")  # no command; needs PyTorch
 ]
 COMMANDS = [*SCRIPTS, *APPS, *BENCHMARKS, "data.composites"]
-COMMANDS += ["models.movenet", "models.selfie", "models.join", "models.widen"]
+COMMANDS += ["models.movenet", "models.selfie", "models.widen"]
 LAUNCHER = ["-m", "paddle.distributed.launch"]
 
 

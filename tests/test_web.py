@@ -25,7 +25,7 @@ from apps.video import smoothing
 from apps.web import __main__ as web
 from benchmarks import web_speed
 from benchmarks.web_speed import CHROMIUM, COUNT, EXAMPLE, FLAGS, write_clip
-from portraitnet import effects, geometry, images, matting, postprocess, predictor
+from portraitnet import backends, effects, geometry, images, matting, postprocess, predictor
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import mask_of, read_image, read_mask
 from portraitnet.predictor import MEAN, SCALE, SMALL, Predictor, to_batch
@@ -388,6 +388,26 @@ def test_the_same_regions_are_dropped_as_in_python(tmp_path):
     )
     largest = [[postprocess.largest_region(plane)] for plane in given]
     assert np.allclose(found, np.hstack([largest, np.reshape(expected, (30, -1))]), atol=1e-7)
+
+
+MEAN = """
+import { readFileSync } from "node:fs";
+import { meanAnswer } from "FOLDER/effects.js";
+const data = new Float32Array(new Uint8Array(readFileSync("answers")).buffer);
+const answers = [0, 1, 2].map((i) => ({ data: data.slice(100 * i, 100 * i + 100) }));
+const alone = [...meanAnswer(answers.slice(2)).data];
+console.log(JSON.stringify([[...meanAnswer(answers).data], alone]));
+"""
+
+
+def test_networks_answer_together_as_in_python(tmp_path):
+    answers = np.random.default_rng(0).random((3, 100), np.float32)
+    answers[:, :3] = [[0, 1, 0.5], [0, 1, 1], [0.5, 1, 0]]
+    (tmp_path / "answers").write_bytes(answers.tobytes())
+    mean, alone = json.loads(run_node(tmp_path, MEAN))
+    difference = np.abs(np.subtract(mean, backends.mean_answer(answers)))
+    assert difference.max() < 2e-5, "float32 has 1 - 1e-4 roughly"
+    assert np.allclose(alone, answers[2]) and np.ptp(mean) > 0.9
 
 
 GUIDED = """

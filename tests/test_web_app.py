@@ -200,7 +200,7 @@ def test_the_large_network_is_offered_for_photos(browser):  # noqa: F811
     page.on("request", lambda request: requested.append(request.url))
     page.goto(f"http://127.0.0.1:{server.server_port}/")
     open_example(page)
-    title = "A larger network for photos and videos: 17.8 MB, downloaded once"
+    title = "A larger network for photos and videos: 12.8 MB, downloaded once"
     assert page.get_attribute("#large", "title") == title
     before = page.evaluate("result.toDataURL()")
     assert not [url for url in requested if "large" in url], "nobody has asked for it"

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portraitnet.backends import mean_answer
 from portraitnet.geometry import resize
 from portraitnet.images import Image, Probability
 from portraitnet.predictor import Predictor
@@ -102,14 +103,6 @@ def load_teacher(path: str | Path, refine: bool = False) -> MediaPipeSelfie | Pr
     if Path(path).suffix == ".tflite":
         return MediaPipeSelfie(path)
     return open_predictor(path, refine=refine)
-
-
-def mean_answer(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The mean of several networks' answers, as logits; (h, w) float32 0..1 each."""
-    if len(answers) == 1:
-        return answers[0]
-    sure = np.clip(answers, 1e-4, 1 - 1e-4)
-    return (1 / (1 + np.exp(-np.log(sure / (1 - sure)).mean(axis=0)))).astype(np.float32)
 
 
 class Teacher:

@@ -127,10 +127,13 @@ def networks_of(model: Path) -> dict[str, Path]:
     """The networks that the page offers: name -> ONNX file, with its metadata beside it as .json.
 
     Args:
-        model: the ONNX file of "full".
+        model: the ONNX file of "full"; "large" is offered beside the bundled one alone, because
+            both answer together.
     """
     networks = {"full": model, "lite": LITE_PATH}
-    return networks | ({"large": LARGE_PATH} if LARGE_PATH.is_file() else {})
+    if model == MODEL_PATH and LARGE_PATH.is_file():
+        networks["large"] = LARGE_PATH
+    return networks
 
 
 def content(address: str, files: dict[str, Path]) -> bytes:

@@ -4,7 +4,7 @@
 import "./site.js";
 import { BACKGROUNDS } from "./backgrounds.js";
 import { makeMender } from "./brush.js";
-import { dropDoubtful, EFFECTS, largestRegion } from "./effects.js";
+import { dropDoubtful, EFFECTS, largestRegion, meanAnswer } from "./effects.js";
 import { measure } from "./frames.js";
 import { matting } from "./matting.js";
 import {
@@ -32,6 +32,7 @@ const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
 // A photo whose largest region is under SMALL is looked at closer: predictor.py.
 const SMALL = 0.15;
 const CLOSER = 1.7;
+const TOGETHER = { large: ["full", "lite"] }; // whose answers are averaged with a network's own: backends.py
 const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
 
 let ort;
@@ -167,7 +168,7 @@ function testInput(size) {
 async function judge(model, metadata, test, found) {
   const options = { executionProviders: ["wasm"] };
   const session = await ort.InferenceSession.create(model, options);
-  const expected = await run(test, "full", { session, metadata });
+  const expected = await answerOf(test, { session, metadata });
   await session.release();
   let sum = 0;
   for (let i = 0; i < found.data.length; i++) sum += Math.abs(found.data[i] - expected.data[i]);
@@ -181,15 +182,25 @@ async function downloadLarge() {
   downloaded.large = await fetchNetwork("networks/large");
 }
 
-/** Make sure that a downloaded network can run. */
-async function prepareNetwork({ model: name }) {
-  if (networks[name]) return;
-  networks[name] = await makeNetwork(downloaded[name].model, downloaded[name].metadata);
-  delete downloaded[name];
+const together = (model) => [model, ...(TOGETHER[model] ?? [])];
+
+/** Make sure that a downloaded network, and those that answer with it, can run. */
+async function prepareNetwork({ model }) {
+  for (const name of together(model)) {
+    if (networks[name]) continue;
+    networks[name] = await makeNetwork(downloaded[name].model, downloaded[name].metadata);
+    delete downloaded[name];
+  }
 }
 
 /** The probability of a network input: a picture of one channel, 0..1, of the same size. */
-async function run(networkInput, model, { session, metadata } = networks[model]) {
+async function run(networkInput, model) {
+  const answers = [];
+  for (const name of together(model)) answers.push(await answerOf(networkInput, networks[name]));
+  return meanAnswer(answers);
+}
+
+async function answerOf(networkInput, { session, metadata }) {
   const { input, output } = metadata;
   const { width, height } = networkInput;
   const batch = new ort.Tensor("float32", toBatch(networkInput, metadata), [1, 3, height, width]);

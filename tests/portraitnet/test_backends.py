@@ -8,10 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_portrait, save_random_weights
+from conftest import draw_portrait, make_batch, save_random_weights
 
 from portraitnet import backends
-from portraitnet.backends import BACKENDS, Backend, check_size, choose, is_installed, load
+from portraitnet.backends import (
+    BACKENDS,
+    Backend,
+    check_size,
+    choose,
+    is_installed,
+    load,
+    mean_answer,
+)
 from portraitnet.files import add_sha256
 from training.checkpoints import open_predictor
 
@@ -166,6 +174,35 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
     assert choose("lite") == (other, "inference"), "there is no ONNX file"
     with pytest.raises(ValueError, match="light is neither .*: give full, lite or large, or a"):
         choose("light")
+
+
+def test_the_mean_of_several_answers_is_that_of_their_logits():
+    sure, doubtful = np.full((4, 4), 0.9, np.float32), np.full((4, 4), 0.5, np.float32)
+    assert np.allclose(mean_answer([sure, doubtful]), 0.75, atol=1e-6)  # odds 9 and 1: 3
+    assert mean_answer([sure]) is sure
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_large_answers_together_with_full_and_lite(backend):
+    pytest.importorskip(BACKENDS[backend].package)
+    path, folder = choose("large", "onnx").path, choose("full", "onnx").path.parent
+    batch = make_batch(64, 96)
+    full, lite = (load(choose(name, "onnx").path, backend) for name in ("full", "lite"))
+    alone, large = BACKENDS[backend].load(path, None), load(path, backend)
+    answers = [network.run_batch(batch) for network in (alone, full, lite)]
+    found = large.run_batch(batch)
+    assert np.abs(found - mean_answer(answers)).max() < 1e-6 < np.abs(found - answers[0]).max()
+    assert large.size == alone.size == 256 and path.stat().st_size < 13e6 and path.parent == folder
+
+
+def test_a_file_named_as_large_elsewhere_answers_alone(folder, tmp_path, monkeypatch):
+    path = shutil.copy(folder / "portraitnet.onnx", tmp_path / "portraitnet_large.onnx")
+    batch = make_batch(64, 96)
+    expected = load(folder / "portraitnet.onnx", "onnx").run_batch(batch)
+    assert np.array_equal(load(path, "onnx").run_batch(batch), expected)
+    monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no model file .*/portraitnet\.onnx: check"):
+        load(path, "onnx")
 
 
 def test_a_file_the_backend_does_not_run_is_refused():

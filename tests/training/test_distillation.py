@@ -9,7 +9,7 @@ from conftest import draw_data_root
 import train
 from data.lists import Pair
 from models.weights import read_state
-from training.distillation import ISNet, MediaPipeSelfie, Teacher, load_teacher, mean_answer
+from training.distillation import ISNet, MediaPipeSelfie, Teacher, load_teacher
 
 SMALL = "--width 0.25 --size 64 --epoch 1 --batch_size 4 --log_iter 1".split()
 
@@ -35,12 +35,6 @@ def test_targets_are_the_mean_of_mask_and_answer(weight):
     assert not targets[2].any(), "the teacher invented somebody"
     assert (masks == given).all()
     assert Teacher([Half()], weight, pairs, None).distilled == [True] * 3
-
-
-def test_of_several_teachers_the_mean_of_the_logits_counts():
-    sure, doubtful = np.full((4, 4), 0.9, np.float32), np.full((4, 4), 0.5, np.float32)
-    assert np.allclose(mean_answer([sure, doubtful]), 0.75, atol=1e-6)  # odds 9 and 1: 3
-    assert mean_answer([sure]) is sure
 
 
 def test_training_aims_at_what_the_teacher_says(tmp_path, model_path):
