@@ -5,8 +5,9 @@
 //   const session = await ort.InferenceSession.create('portraitnet.onnx');
 //   document.body.append(await cutOut(ort, session, document.querySelector('img')));
 //
-// The short file has neither the refinement nor the clean colours of apps/web: the mask's edges do
-// not follow the photo's, and mixed pixels of hair keep the old background's colour.
+// The short file has neither the second look, the refinement nor the clean colours of apps/web: small
+// people may be missed, the mask's edges do not follow the photo's, and mixed pixels of hair keep the
+// old background's colour.
 
 const MEAN = [103.94, 116.78, 123.68]; // of B, G, R in 0..255
 const SCALE = 0.017;

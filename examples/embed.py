@@ -1,8 +1,9 @@
 """PortraitNet in your own program: needs weights/portraitnet.onnx, this file and the packages
 onnxruntime, numpy and OpenCV. Example: `python examples/embed.py photo.jpg cutout.png`
 
-The short file has neither the refinement nor the clean colours of `portraitnet`: the mask's edges
-do not follow the photo's, and mixed pixels of hair keep the old background's colour.
+The short file has neither the second look, the refinement nor the clean colours of `portraitnet`:
+small people may be missed, the mask's edges do not follow the photo's, and mixed pixels of hair
+keep the old background's colour.
 """
 
 import os

@@ -6,10 +6,11 @@
 # Groups that depend on the instruction sets have amx, avx512 or avx2 in their names, so that another
 # processor's figures stay. The end writes the documents' tables; read the words around them then.
 #
-# Needs EG1800/, Picsart/, People/, Picsart_test/, Street/ and backgrounds/ (docs/data.md), photos/
-# (any photos of people), clips/ (videos of one person), room.jpg, MediaPipe's models in mediapipe/
-# (benchmarks/infer_speed.py says from where), `python export.py` for the exports, and a Python with
-# PyTorch, PYTHON_WITH_TORCH. Nothing else should run meanwhile. Time: some hours.
+# Needs EG1800/, Picsart/, People/, Picsart_test/, Street/ and backgrounds/ (docs/data.md), Whole_val/
+# (recipes/lite.sh makes it), photos/ (any photos of people), clips/ (videos of one person),
+# room.jpg, MediaPipe's models in mediapipe/ (benchmarks/infer_speed.py says from where), `python
+# export.py` for the exports, and a Python with PyTorch, PYTHON_WITH_TORCH. Nothing else should run
+# meanwhile. Time: some hours.
 # By hand: matting_time (Predictor.alpha on three portraits), contours (check.py prints them),
 # losses (the means of three seeds of benchmarks.ablation), page_switch (the page of 2026-11-24).
 set -euo pipefail
@@ -40,20 +41,21 @@ scores() {  # group, then flags of evaluate.py
 lists=(EG1800/ Picsart/ People/) selfie=mediapipe/selfie_segmentation.tflite
 
 # Scores.
-for network in full lite; do
+for network in full lite large; do
     scores ${network}_val --model_path $network --split val --data_root "${lists[@]}"
     scores ${network}_val_degraded --model_path $network --degrade --split val \
         --data_root "${lists[@]}"
+    scores ${network}_whole --model_path $network --split val --data_root Whole_val/
     scores ${network}_test --model_path $network --split test --data_root EG1800/
     scores ${network}_held_out --model_path $network --split test --data_root Picsart_test/ Street/
+    figures ${network}_robustness python -m benchmarks.robustness --model_path $network \
+        --split val --data_root EG1800/ --backgrounds backgrounds/
 done
 scores full_val_bilinear --model_path full --no-refine --split val --data_root "${lists[@]}"
 figures "peers_eg1800 peers_picsart peers_people" python -m benchmarks.peers --model_path full \
     --mediapipe $selfie --split val --data_root "${lists[@]}"
 figures "peers_test peers_picsart_test peers_street" python -m benchmarks.peers --model_path full \
     --mediapipe $selfie --split test --data_root EG1800/ Picsart_test/ Street/
-figures robustness python -m benchmarks.robustness --split val --data_root EG1800/ \
-    --backgrounds backgrounds/
 figures parity python -m benchmarks.export_parity
 figures "flicker_frames - - flicker_smoothed" python -m benchmarks.video_quality clips/*
 figures hard_videos python -m benchmarks.hard_videos clips/lp_s18_woman_room.mp4 \
@@ -70,6 +72,8 @@ figures backend_choice_$instructions python -m benchmarks.backend_choice
 figures page_phone_$instructions python -m benchmarks.web_speed --phone 4
 figures video python -m benchmarks.video_speed
 figures matting python -m benchmarks.matting --data_root EG1800/ --backgrounds backgrounds/
+figures matting_large python -m benchmarks.matting --data_root EG1800/ --backgrounds backgrounds/ \
+    --model_path large
 figures upsampling python -m benchmarks.refine_quality --data_root EG1800/
 figures server python -m benchmarks.server_load photos/ --seconds 11
 figures page python -m benchmarks.web_speed --threads 1 2 --rounds 3 --seconds 3
