@@ -101,7 +101,8 @@ def choose(
         photos: number of photos to be run; None for many, such as a video's frames.
 
     Raises:
-        ValueError: unknown backend, name or format, or the backend does not run such a file.
+        ValueError: unknown backend, name or format, or the backend does not run such a file, or
+            has none of that name.
     """
     if backend not in (AUTO, *BACKENDS):
         names = ", ".join([AUTO, *BACKENDS])
@@ -113,8 +114,14 @@ def choose(
     installed = [name for name in names if is_installed(name)] or names
     if str(model_path or DEFAULT) in MODELS:
         stem = MODELS[str(model_path or DEFAULT)]
-        paths = {name: WEIGHTS / (stem + BACKENDS[name].ending) for name in installed}
+        paths = {name: WEIGHTS / (stem + BACKENDS[name].ending) for name in BACKENDS}
         name = next((name for name in installed if paths[name].exists()), installed[0])
+        others = [name for name in BACKENDS if paths[name].exists()]
+        if backend != AUTO and others and name not in others:
+            raise ValueError(
+                f"{model_path or DEFAULT} has no file for the backend {backend}, {paths[name]}: "
+                f"choose {' or '.join(others)}, or make the file with export.py."
+            )
         return Choice(paths[name], name)
 
     model_path = Path(model_path)

@@ -373,6 +373,14 @@ def _read_grey(path):
         picture = picture.max(axis=2)
     if picture.dtype == np.uint16 and picture.max() > 255:
         picture = picture >> 8
+    if picture.dtype not in (np.uint8, np.uint16):  # TIFF holds real numbers too, mostly 0..1
+        low, high = float(picture.min()), float(picture.max())
+        if not (low >= 0 and high <= 255):  # or not a number
+            raise ValueError(
+                f"{path} holds values from {low:g} to {high:g}, not from 0 to 1 or to 255: save the "
+                "mask as a PNG of 8 bits."
+            )
+        picture = np.rint(picture * (255 if picture.dtype.kind == "f" and high <= 1 else 1))
     return picture.astype(np.uint8)
 
 

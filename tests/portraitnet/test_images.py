@@ -253,6 +253,24 @@ def test_empty_and_full_masks(tmp_path):
     assert images.read_mask(save(tmp_path / "f.png", OPAQUE)).min() == 1
 
 
+@pytest.mark.parametrize("top", [1, 255])
+def test_masks_of_real_numbers(tmp_path, top):
+    alpha = np.linspace(0, 1, 60, dtype=np.float32).reshape(6, 10)
+    path = tmp_path / "soft.tif"
+    cv2.imwrite(str(path), top * alpha)
+    assert np.abs(images.read_alpha(path) - alpha).max() <= 0.5 / 255 + 1e-6
+    assert np.array_equal(images.read_mask(path), alpha > 127.5 / 255)
+
+
+@pytest.mark.parametrize("value", [-0.5, 256, np.nan, np.inf])
+def test_a_mask_of_impossible_numbers_is_refused(tmp_path, value):
+    picture = np.full((6, 10), 0.5, np.float32)
+    picture[2, 3] = value
+    cv2.imwrite(str(tmp_path / "soft.tif"), picture)
+    with pytest.raises(ValueError, match=r"soft.tif holds values from .*: save the mask as a PNG"):
+        images.read_alpha(tmp_path / "soft.tif")
+
+
 def test_a_mask_of_other_values_is_refused(tmp_path):
     with pytest.raises(ValueError, match="largest value is 7; save it as 0/1 or 0/255"):
         images.read_mask(save(tmp_path / "m.png", MASK * 7))
