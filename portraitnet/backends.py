@@ -168,7 +168,7 @@ def load(
     """
     model_path, ending = Path(model_path), BACKENDS[backend].ending
     paths = [model_path]
-    if model_path.parent == WEIGHTS:
+    if model_path.resolve().parent == WEIGHTS.resolve():
         others = TOGETHER.get(model_path.name.removesuffix(ending), ())
         paths += [WEIGHTS / (stem + ending) for stem in others]
     for path in paths:

@@ -377,8 +377,8 @@ def _read_grey(path):
         low, high = float(picture.min()), float(picture.max())
         if not (low >= 0 and high <= 255):  # or not a number
             raise ValueError(
-                f"{path} holds values from {low:g} to {high:g}, not from 0 to 1 or to 255: save the "
-                "mask as a PNG of 8 bits."
+                f"{path} holds values from {low:g} to {high:g}, not from 0 to 1 or to 255: save "
+                "the mask as a PNG of 8 bits."
             )
         picture = np.rint(picture * (255 if picture.dtype.kind == "f" and high <= 1 else 1))
     return picture.astype(np.uint8)

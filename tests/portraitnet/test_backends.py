@@ -172,7 +172,7 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
     other.touch()
     monkeypatch.setattr(backends, "WEIGHTS", tmp_path)
     assert choose("lite") == (other, "inference"), "there is no ONNX file"
-    with pytest.raises(ValueError, match=r"lite has no file for .* paddle, .*: choose inference, or"):
+    with pytest.raises(ValueError, match=r"lite has no file .* paddle, .*: choose inference, or"):
         choose("lite", "paddle")
     with pytest.raises(ValueError, match="light is neither .*: give full, lite or large, or a"):
         choose("light")
