@@ -131,7 +131,7 @@ def networks_of(model: Path) -> dict[str, Path]:
             both answer together.
     """
     networks = {"full": model, "lite": LITE_PATH}
-    if model == MODEL_PATH and LARGE_PATH.is_file():
+    if model.resolve() == MODEL_PATH.resolve() and LARGE_PATH.is_file():
         networks["large"] = LARGE_PATH
     return networks
 
