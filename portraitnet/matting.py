@@ -210,7 +210,6 @@ def closed_form(
     image: Image,
     alpha: Probability,
     unknown: NDArray[np.bool_],
-    prior: Probability | None = None,
     epsilon: float = EPSILON,
     iterations: int = ITERATIONS,
     tolerance: float = TOLERANCE,
@@ -221,8 +220,6 @@ def closed_form(
         image: (H, W, 3) uint8 BGR.
         alpha: (H, W) float32 0..1: the known opacities, and a first guess of the unknown ones.
         unknown: (H, W) bool, the pixels to solve.
-        prior: (H, W) float32, how strongly each unknown pixel is drawn to the first guess, beside
-            the windows' pull, whose strength is 0 to 9; None for not at all.
         epsilon: variance of a colour (0..1 squared) below which a window counts as flat.
         iterations: of conjugate gradients, at most.
         tolerance: mean change of alpha in an iteration at which they end.
@@ -240,18 +237,16 @@ def closed_form(
         return solved
     coefficients, neighbours, pixels = laplacian(image, unknown, epsilon)
     values = solved.ravel()[pixels]
-    pull = np.float32(0) if prior is None else prior[unknown].astype(np.float32)
-    target = pull * values[:count]
 
     def product(vector):
-        total = pull * vector[:count]
+        total = np.zeros(count, np.float32)
         for row, indices in zip(coefficients, neighbours):
             total += row * vector.take(indices)
         return total
 
     # Known pixels take part in `product` with their own values in the first residual alone.
-    residual = target - product(values)
-    scale = 1 / (coefficients[NEIGHBOURS.index((0, 0))] + pull + np.float32(1e-6))
+    residual = -product(values)
+    scale = 1 / (coefficients[NEIGHBOURS.index((0, 0))] + np.float32(1e-6))
     direction = np.zeros_like(values)
     direction[:count] = scale * residual
     energy = float(residual @ direction[:count])
