@@ -127,7 +127,7 @@ class Predictor:
         Args:
             inputs: list of (h, w, 3) uint8 BGR, of `prepare`; those of one shape run in one pass.
             images: their photos (H, W, 3), of which those with small people, or with none, are
-                looked at closer; empty to look once, as at a video's frames.
+                looked at closer; empty to look once, as at a camera's frames.
 
         Returns:
             List of (h, w) float32 0..1, as large as the input or, after a second look, larger.

@@ -17,6 +17,7 @@ from apps.video.smoothing import Smoother
 from apps.video.writing import open_writer
 from portraitnet import effects
 from portraitnet.images import write_image
+from portraitnet.predictor import Predictor
 from training.checkpoints import open_predictor
 
 pytest.importorskip("av")
@@ -47,11 +48,7 @@ def test_a_video_gets_its_result_beside_it(model_path, clip, tmp_path, capsys):
     assert run(model_path, mine, "--mode", "mask", "--no-smooth") == 0
     predictor = open_predictor(model_path)
     images = [image for _, image in read_video(mine)]
-    probabilities = predictor.run([predictor.prepare(image) for image in images])
-    expected = [
-        255 * effects.mask_of(predictor.restore(probability, image))
-        for probability, image in zip(probabilities, images)
-    ]
+    expected = [255 * effects.mask_of(each) for each in predictor.probabilities(images)]
     result = tmp_path / "mine_mask.mp4"
     written = [image for _, image in read_video(result)]
     assert len(written) == len(expected) == 7
@@ -89,10 +86,25 @@ def test_smoothing_follows_the_order_of_the_frames(model_path, clip):
     found = process_frames(frames, predictor, lambda frame, probability: probability)
     for frame, (given, result) in zip(frames, found, strict=True):
         network_input = predictor.prepare(frame.image)
-        smoothed = smoother(network_input, predictor.run([network_input])[0])
+        smoothed = smoother(network_input, predictor.run([network_input], [frame.image])[0])
         assert given is frame
         expected = predictor.restore(smoothed, frame.image)
         assert np.allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("look_closer", [True, False])
+def test_small_people_of_a_file_are_looked_at_closer(look_closer):
+    """A bright square, a tenth of the frame, is a person that only a large input shows."""
+
+    def bright(batch):
+        return np.float32((batch[:, 1] > 1) & (batch.shape[2] > 64))
+
+    predictor = Predictor.of(bright, size=64)
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[30:60, 30:60] = 255
+    frames = [Frame(index / 10, image, "mask", None) for index in range(3)]
+    found = process_frames(frames, predictor, lambda _, p: p[45, 45], look_closer=look_closer)
+    assert [value > 0.5 for _, value in found] == [look_closer] * 3
 
 
 def test_a_background_is_a_color_or_a_photo_cut_to_fill(tmp_path):

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from conftest import draw_portrait
@@ -55,6 +56,21 @@ def test_nothing_remains_after_a_cut():
     for _ in range(5):
         smoother(image, mask)
     assert smoother(other, np.zeros_like(mask)).max() < 0.5
+
+
+def test_a_second_look_does_not_interrupt_the_smoothing():
+    """Its answers are larger than the input; frames before and after it have those of one look."""
+    image, mask = portrait()
+    smoother = Smoother()
+    for side in (SIZE, 109, SIZE):
+        answer = cv2.resize(mask, (side, side))
+        for _ in range(5):
+            smoother(image, answer)
+        flickering = 0.3 * answer
+        smoothed = smoother(image, np.where(answer > 0.5, answer - flickering, answer))
+        assert smoothed.shape == (side, side)
+        expected = answer - FLOOR * flickering
+        assert np.abs(smoothed - expected)[answer == 1].mean() < 0.05
 
 
 def test_a_person_who_leaves_a_flat_scene_leaves_no_ghost():

@@ -121,6 +121,27 @@ def test_a_video_keeps_its_frames_times_and_sound(page, tmp_path, name, sound, e
         assert heard is None
 
 
+def test_a_small_person_in_a_video_is_found(page, tmp_path):  # noqa: F811
+    astronaut = cv2.resize(read_image(EXAMPLE)[:, :, ::-1], (130, 130))
+    frame = np.full((600, 650, 3), astronaut.mean((0, 1)), np.uint8)
+    frame[300:430, 250:380] = astronaut
+    with av.open(str(tmp_path / "far.mp4"), "w") as container:
+        video = container.add_stream("libx264", rate=RATE)
+        video.width, video.height, video.pix_fmt = 650, 600, "yuv420p"
+        for _ in range(5):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode())
+    choose(page, "replace")
+    page.click("#color")
+    page.keyboard.press("Escape")
+    result, _ = make_video(page, tmp_path / "far.mp4", tmp_path)
+    for shown in read_result(result)[0]:
+        person = np.abs(shown.astype(int) - SCREEN).max(axis=2) > 40
+        assert person[300:430, 250:380].mean() > 0.4
+        person[290:440, 240:390] = False
+        assert not person.any()
+
+
 def test_a_turned_video_with_odd_sizes_stands_upright(page, tmp_path):  # noqa: F811
     turn = cv2.ROTATE_90_COUNTERCLOCKWISE
     write_video(tmp_path / "a.mp4", seconds=0.4, size=(242, 322), turn=turn)

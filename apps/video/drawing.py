@@ -143,6 +143,7 @@ def process_frames(
     predictor: Predictor,
     finish: Callable[[Frame, Probability], Result],
     smooth: bool = True,
+    look_closer: bool = True,
     depth: int = 4,
 ) -> Iterator[tuple[Frame, Result]]:
     """Run the network on frames and finish each frame; reading, network and finishing overlap.
@@ -152,6 +153,7 @@ def process_frames(
         predictor: network.
         finish: function of a frame and its (H, W) probability; two threads call this function.
         smooth: whether the masks are smoothed over time.
+        look_closer: whether frames with small people are looked at twice, as photos are.
         depth: number of frames that each of the three stages may be ahead of the next one.
 
     Yields:
@@ -159,15 +161,18 @@ def process_frames(
     """
     smoother = Smoother() if smooth else None
 
-    def network(inputs):
-        for network_input, probability in zip(inputs, predictor.run(inputs)):
+    def network(prepared):
+        inputs, images = map(list, zip(*prepared))
+        for network_input, probability in zip(
+            inputs, predictor.run(inputs, images if look_closer else ())
+        ):
             yield smoother(network_input, probability) if smoother else probability
 
     def end(frame, _, probability):
         return finish(frame, predictor.restore(probability, frame.image))
 
     def prepare(frame):
-        return predictor.prepare(frame.image)
+        return predictor.prepare(frame.image), frame.image
 
     for frame, result, error, _ in outcomes(frames, prepare, network, end, depth=depth):
         if error is not None:  # a video with a missing frame would be wrong: end here
@@ -176,12 +181,18 @@ def process_frames(
 
 
 def draw_frames(
-    frames: Iterable[Frame], predictor: Predictor, blur: float, smooth: bool = True, depth: int = 4
+    frames: Iterable[Frame],
+    predictor: Predictor,
+    blur: float,
+    smooth: bool = True,
+    look_closer: bool = True,
+    depth: int = 4,
 ) -> Iterator[Picture]:
     """Apply each frame's effect; see `draw` for `blur`, `process_frames` for the other Args."""
 
     def finish(frame, probability):
         return draw(frame, probability, blur), float(mask_of(probability).mean())
 
-    for frame, (picture, fraction) in process_frames(frames, predictor, finish, smooth, depth):
+    finished = process_frames(frames, predictor, finish, smooth, look_closer, depth)
+    for frame, (picture, fraction) in finished:
         yield Picture(frame.seconds, picture, fraction)

@@ -110,7 +110,7 @@ def live(
             show = stack.enter_context(virtual_camera(read().shape, rate))
         else:
             show = stack.enter_context(window(len(backgrounds)))
-        drawn = draw_frames(frames(), predictor, blur, smooth, depth=2)
+        drawn = draw_frames(frames(), predictor, blur, smooth, look_closer=False, depth=2)
         for _, picture, _ in stack.enter_context(closing(drawn)):
             look = show(picture, look)
             if look is None:

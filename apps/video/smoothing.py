@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from portraitnet.geometry import resize
 from portraitnet.images import Image, Probability
 
 FLOOR = 0.1  # weight of the new mask where nothing in the frame has changed
@@ -33,13 +34,16 @@ class Smoother:
 
         Args:
             network_input: (h, w, 3) uint8 BGR, the frame as `Predictor.prepare` returns it.
-            probability: (h, w) float32 0..1, the network's probability of this input.
+            probability: float32 0..1, the network's probability of this input: as large as the
+                input or, after a second look (`Predictor.run`), larger.
 
         Returns:
-            (h, w) float32, 0..1.
+            float32, 0..1, of the probability's size.
         """
-        luma = cv2.cvtColor(network_input, cv2.COLOR_BGR2GRAY)
-        if self.luma is not None and self.luma.shape == luma.shape:
+        shape = probability.shape
+        luma = cv2.cvtColor(resize(network_input, *shape), cv2.COLOR_BGR2GRAY)
+        if self.luma is not None:
+            self.luma, self.probability = (resize(p, *shape) for p in (self.luma, self.probability))
             moved_luma, moved = self._moved(luma)
             change = cv2.blur(cv2.absdiff(_soft(luma), _soft(moved_luma)), WINDOW)
             weight = _ramp(change.astype(np.float32), NOISE, CHANGED)

@@ -100,8 +100,8 @@ function framesOf(stream) {
 function drawNext(nextFrame) {
   const drawn = nextFrame().then(async (bitmap) => {
     const time = performance.now();
-    const mirror = $("mirror").checked;
-    return { time, ...(await ask("frame", { bitmap, mirror, look: look(), model: chosen("model") })) };
+    const settings = { mirror: $("mirror").checked, look: look(), model: chosen("model") };
+    return { time, ...(await ask("frame", { bitmap, ...settings, lookCloser: false })) };
   });
   drawn.catch(() => {}); // otherwise the browser reports an error when the camera is turned off
   return drawn;

@@ -1,6 +1,6 @@
 // Temporal smoothing of a camera's masks: as apps/video/smoothing.py, without the optical flow.
 
-import { boxMean, luma, picture } from "./pixels.js";
+import { boxMean, luma, picture, resize } from "./pixels.js";
 
 export const FLOOR = 0.1; // these five: apps/video/smoothing.py
 export const NOISE = 2;
@@ -19,7 +19,9 @@ export function makeSmoother() {
   let last = null;
   return (networkInput, probability) => {
     const grey = boxMean(luma(networkInput), 1);
-    if (last && last.width === grey.width && last.height === grey.height) {
+    if (last) {
+      // A second look at small people is larger.
+      [lastLuma, last] = [lastLuma, last].map((plane) => resize(plane, grey.width, grey.height));
       const changes = changesOf(grey, lastLuma, probability, last);
       const mixed = picture(grey.width, grey.height, 1);
       mix(last.data, changes.data, boxMean(changes, 2).data, mixed.data);

@@ -63,7 +63,8 @@ const opaque = (look) => (look.mode === "cutout" ? { mode: "replace", background
 export async function convert(file, settings, progress, signal) {
   const { model } = settings;
   const draw = async (bitmap) => {
-    const drawn = await ask("frame", { bitmap, mirror: false, look: opaque(settings.look), model });
+    const look = opaque(settings.look);
+    const drawn = await ask("frame", { bitmap, mirror: false, look, lookCloser: true, model });
     show(drawn);
     return drawn;
   };

@@ -210,22 +210,23 @@ async function answerOf(networkInput, { session, metadata }) {
 
 const shrink = (image, side) => resize(image, ...limitedSize(image, side));
 
-/** The probability of a network input, and the network's time in milliseconds. */
+/** A network input, its probability, and the network's time in milliseconds. */
 async function timed(networkInput, model) {
   const start = performance.now();
-  return { probability: await run(networkInput, model), network: performance.now() - start };
+  const probability = await run(networkInput, model);
+  return { networkInput, probability, network: performance.now() - start };
 }
 
-/** As `timed`, of a photo; people who are small are looked at closer: Predictor.run. */
-async function find(image, model) {
+/** As `timed`, of a picture of any size; small people are looked at closer: Predictor.run. */
+async function find(image, model, lookCloser = true) {
   const { size } = networks[model];
   const first = await timed(prepare(image, { size }), model);
-  if (largestRegion(dropDoubtful(first.probability)) >= SMALL) return first;
+  if (!lookCloser || largestRegion(dropDoubtful(first.probability)) >= SMALL) return first;
   const closer = await timed(prepare(image, { size: CLOSER * size }), model);
   const { width, height, data } = closer.probability;
   const seen = resize(first.probability, width, height).data;
   for (let i = 0; i < data.length; i++) data[i] = Math.max(data[i], seen[i]);
-  return { probability: closer.probability, network: first.network + closer.network };
+  return { ...closer, network: first.network + closer.network };
 }
 
 const canvases = {}; // one for "image", one for "input", because a change of size costs time
@@ -349,21 +350,20 @@ async function pixelsOf(bitmap, { width, height }, mirror) {
  * One frame of a camera or a video with an effect; `network` and `total` are times in milliseconds.
  *
  * @param bitmap ImageBitmap or VideoFrame
+ * @param lookCloser whether small people are looked at closer, as in photos; a camera has no time
  */
-async function frame({ bitmap, mirror, look, model }) {
+async function frame({ bitmap, mirror, look, lookCloser, model }) {
   await prepareNetwork({ model });
   const start = performance.now();
   const size = { width: bitmap.displayWidth ?? bitmap.width, height: bitmap.displayHeight ?? bitmap.height };
   const image = await pixelsOf(bitmap, size, mirror);
-  const networkInput = prepare(image, networks[model]);
   bitmap.close();
-  const answer = await timed(networkInput, model);
-  const smoothed = smooth(networkInput, answer.probability);
+  const { networkInput, probability: answer, network } = await find(image, model, lookCloser);
+  const smoothed = smooth(networkInput, answer);
   if (reused?.width !== image.width || reused.height !== image.height) {
     reused = picture(image.width, image.height, 1);
   }
   const probability = guidedUpsample(dropDoubtful(smoothed), image, networkInput, reused);
   const small = shrink(networkInput, CAMERA_COLOR_SIDE);
-  const { network } = answer;
   return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
 }

@@ -127,7 +127,7 @@ def test_small_people_are_looked_at_closer(side, closer):
     shapes.clear()
     predictor.run([predictor.prepare(image)])
     Predictor.of(bright, size=320, refine=False).probability(image)
-    assert shapes == [(320, 320)] * 2, "neither a video's frame nor an unrefined photo"
+    assert shapes == [(320, 320)] * 2, "neither a camera's frame nor an unrefined photo"
 
 
 @pytest.mark.skipif(not MODEL_PATH.exists(), reason="no trained weights in weights/")
