@@ -177,7 +177,8 @@ def methods(model_path, mediapipe):
             answer,
             lambda image, found: eroded_and_feathered(image, guided_upsample(found, image)),
         ),
-        "hair": (answer, lambda image, found: matting(image, full_size(found, image))),
+        "hair": (answer, lambda image, found: predictor.restore_alpha(found, image, "hair")),
+        "hair, one look": (answer, lambda image, found: matting(image, full_size(found, image))),
     }
     if mediapipe:
 

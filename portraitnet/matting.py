@@ -21,7 +21,7 @@ WORK_SIDE = 1280  # longer side at which opacities are solved, pixels; 1.2 megap
 SMOOTH_SIDE = 256  # longer side at which a probability has forgotten the photo's texture, pixels
 # Sure of person or background is what the network is, this far from where it is not. Where it
 # doubts, as in hair, the unknown band is wide by itself. Distances: fractions of the longer side.
-PERSON, BACKGROUND = 0.8, 0.2  # probabilities
+PERSON, BACKGROUND = 0.8, 0.3  # probabilities
 INSIDE, OUTSIDE = 0.0075, 0.01
 # The second solution is confined to what the first, at half the size, left mixed, and its rim.
 MIXED = 0.1  # alpha

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portraitnet.backends import AUTO, Network, RunBatch, choose, load
+from portraitnet.backends import AUTO, Network, RunBatch, choose, load, mean_answer
 from portraitnet.geometry import SIZE, input_shape, resize
 from portraitnet.images import Image, Probability
 from portraitnet.matting import METHODS
@@ -23,6 +23,7 @@ TOLERANCE = 1e-3  # largest rounding error of a probability outside 0..1
 # A photo whose largest region of person is under this fraction is looked at a second time, with an
 # input whose sides are CLOSER times as long: the networks learned from people who fill the picture.
 SMALL, CLOSER = 0.15, 1.7
+HAIR_SIZE = 384  # input size at which hair is looked at, beside the first look
 
 
 class Predictor:
@@ -169,9 +170,22 @@ class Predictor:
         """A network input's probability (h, w) float32 -> the image's alpha, (H, W) float32."""
         if matting not in METHODS:
             raise ValueError(f"There is no matting {matting}: give {', '.join(METHODS)}.")
+        if self.refine and matting == "hair":
+            probability = self.look_at_hair(image, probability)
         if self.refine:
             probability = drop_doubtful(probability)
         return METHODS[matting](image, probability)
+
+    def look_at_hair(self, image: Image, probability: Probability) -> Probability:
+        """The mean of a first probability (h, w) and of one from a larger input, as logits.
+
+        A larger input shows more of the hair, but less surely that a large person is one.
+        """
+        if probability.shape != input_shape(*image.shape[:2], self.size):
+            return probability  # a second look that `run` took
+        closer = resize(image, *input_shape(*image.shape[:2], HAIR_SIZE))
+        (found,) = self.answers([closer])
+        return mean_answer([cv2.resize(probability, found.shape[::-1]), found])
 
 
 def check_answers(answers, batch):

@@ -312,7 +312,7 @@ def test_the_lock_file_fits_package_json():
         ("effects.js", effects, ["FAR", "NEAR", "PURITY", "BLUR_SIGMA"]),
         ("effects.js", postprocess, ["SOLID", "LARGE_AREA"]),
         ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
-        ("worker.js", predictor, ["SMALL", "CLOSER"]),
+        ("worker.js", predictor, ["SMALL", "CLOSER", "HAIR_SIZE"]),
         ("matting.js", matting, ["WORK_SIDE", "SMOOTH_SIDE", "PERSON", "BACKGROUND"]),
         ("matting.js", matting, ["INSIDE", "OUTSIDE", "MIXED", "RIM", "HAZE", "MIN_WISP"]),
         ("matting.js", matting, ["CARRY_EPSILON", "TILE"]),

@@ -21,7 +21,7 @@ import { at, bytes, indices, room, wasm } from "./wasm.js";
 export const WORK_SIDE = 1280; // these sixteen: portraitnet/matting.py
 export const SMOOTH_SIDE = 256;
 export const PERSON = 0.8;
-export const BACKGROUND = 0.2;
+export const BACKGROUND = 0.3;
 export const INSIDE = 0.0075;
 export const OUTSIDE = 0.01;
 export const MIXED = 0.1;

@@ -32,6 +32,7 @@ const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
 // A photo whose largest region is under SMALL is looked at closer: predictor.py.
 const SMALL = 0.15;
 const CLOSER = 1.7;
+const HAIR_SIZE = 384; // input size at which hair is looked at, beside the first look: predictor.py
 const TOGETHER = { large: ["full", "lite"] }; // whose answers are averaged with a network's own: backends.py
 const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
 
@@ -39,7 +40,7 @@ let ort;
 let providers; // what runs the networks: a backend, or several in the order of preference
 const networks = {}; // "full" and, once wanted, "lite" and "large" -> { session, metadata, size }
 const downloaded = {}; // "lite", "large" -> { model, metadata } before the session is made
-let opened = null; // { photo, image, small, answer, fast, hair }; the last two { probability, mend }
+let opened = null; // { photo, image, model, small, answer, fast, hair }; the last two { probability, mend }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
@@ -229,6 +230,17 @@ async function find(image, model, lookCloser = true) {
   return { ...closer, network: first.network + closer.network };
 }
 
+/**
+ * What hair is solved from: the mean of a first probability and of one from a larger input, as
+ * logits. Predictor.look_at_hair.
+ */
+async function lookAtHair(image, first, model) {
+  const [width, height] = inputShape(image, networks[model].size);
+  if (first.width !== width || first.height !== height) return first; // `find` took a second look
+  const { probability } = await timed(prepare(image, { size: HAIR_SIZE }), model);
+  return meanAnswer([probability, resize(first, probability.width, probability.height)]);
+}
+
 const canvases = {}; // one for "image", one for "input", because a change of size costs time
 
 /** Pixels of a white canvas of this size on which `draw` has drawn. */
@@ -259,10 +271,9 @@ async function open({ bitmap, model, photo }) {
   } finally {
     bitmap.close();
   }
-  const { probability: small, network } = await find(image, model);
-  const answer = dropDoubtful(small);
-  const probability = guidedUpsample(answer, image);
-  opened = { photo, image, answer, small: shrink(image, IMAGE_COLOR_SIDE), fast: { probability } };
+  const { probability: answer, network } = await find(image, model);
+  const probability = guidedUpsample(dropDoubtful(answer), image);
+  opened = { photo, image, model, answer, small: shrink(image, IMAGE_COLOR_SIDE), fast: { probability } };
   const personFraction = fractionAbove(probability, THRESHOLD);
   return { personFraction, width, height, network, total: performance.now() - start };
 }
@@ -310,10 +321,13 @@ function paint({ image, probability, small }, { mode, ...options }) {
  * personFraction, person }, the last as frames.measure returns it. null if another photo is open.
  * With `look.hair` the opacity is solved hair by hair, once for a photo.
  */
-function draw({ photo, look, strokes }) {
+async function draw({ photo, look, strokes }) {
   if (opened.photo !== photo) return null;
-  const { image, small, answer } = opened;
-  if (look.hair) opened.hair ??= { probability: matting(image, answer) };
+  const { image, model, small, answer } = opened;
+  if (look.hair && !opened.hair) {
+    const seen = dropDoubtful(await lookAtHair(image, answer, model));
+    opened.hair = { probability: matting(image, seen) };
+  }
   const found = look.hair ? opened.hair : opened.fast;
   const { probability } = found;
   if (strokes.length) found.mend ??= makeMender(image, probability);

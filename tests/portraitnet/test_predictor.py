@@ -40,9 +40,34 @@ def test_alpha_by_each_method(model_path):
     answer = drop_doubtful(predictor.run([predictor.prepare(image)])[0])
     enlarged = cv2.resize(answer, image.shape[1::-1])
     assert np.array_equal(predictor.alpha(image, "none"), matte(enlarged))
-    assert np.array_equal(predictor.alpha(image, "hair"), matting(image, enlarged))
     with pytest.raises(ValueError, match="no matting curls: give none, fast, hair"):
         predictor.alpha(image, "curls")
+
+
+@pytest.mark.parametrize("side", [96, 20])
+def test_hair_is_solved_from_two_looks(side):
+    """Bright is person, the less surely the larger the input; small people have two looks anyway."""
+    shapes = []
+
+    def bright(batch):
+        shapes.append(batch.shape[2:])
+        return np.float32((batch[:, 1] > 1) * 128 / batch.shape[2])
+
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[10 : 10 + side, 20 : 20 + side] = 255
+    predictor = Predictor.of(bright, size=128)
+    alpha = predictor.alpha(image, "hair")
+    assert shapes == [(128, 128), (384, 384) if side == 96 else (224, 224)]
+    first = cv2.resize(np.float32(image[:, :, 0] > 127), shapes[1][::-1])
+    if side == 96:
+        solid = first == 1
+        # log-odds of 0.9999, where `mean_answer` ends, and of 1/3
+        mean = 1 / (1 + np.exp(-(np.log(9999) - np.log(2)) / 2))
+        seen = predictor.look_at_hair(image, predictor.answers([image])[0])
+        assert seen[solid].mean() == pytest.approx(mean, abs=0.01)
+        first = np.where(solid, mean, 0)
+    enlarged = cv2.resize(drop_doubtful(np.float32(first)), image.shape[1::-1])
+    assert np.abs(alpha - matting(image, enlarged)).mean() < 0.01
 
 
 @pytest.mark.parametrize("refine", [True, False])
