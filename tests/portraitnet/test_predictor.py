@@ -46,7 +46,7 @@ def test_alpha_by_each_method(model_path):
 
 @pytest.mark.parametrize("side", [96, 20])
 def test_hair_is_solved_from_two_looks(side):
-    """Bright is person, the less surely the larger the input; small people have two looks anyway."""
+    """Bright is person, less surely in a larger input; small people have two looks anyway."""
     shapes = []
 
     def bright(batch):
