@@ -123,7 +123,7 @@ def add_result_flags(group):
     add("--blur", type=float_range(), help=f"{blur} (default: {BLUR:g})")
     matting = (
         "opacity of hair. none: the network's answer, enlarged; fast: edges as in the photo; hair:"
-        " single strands by closed-form matting, 0.1 to 1.2 seconds more for each photo"
+        " single strands by closed-form matting, 0.2 to 1.6 seconds more for each photo"
     )
     add("--matting", choices=METHODS, help=f"{matting} (default: {MATTING})")
     add("--save_mask", action="store_true", help="also write the 0/255 mask: photo_mask.png")

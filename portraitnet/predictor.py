@@ -108,7 +108,7 @@ class Predictor:
             image: (H, W, 3) uint8 BGR, any size.
             matting: "none": the network's answer, enlarged; "fast": guided upsampling, as
                 `probability`; "hair": closed-form matting, which finds single strands and takes
-                0.1 to 1.2 seconds more.
+                0.2 to 1.6 seconds more.
 
         Returns:
             (H, W) float32, 0..1.
