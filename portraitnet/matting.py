@@ -28,6 +28,7 @@ MIXED = 0.1  # alpha
 RIM = 0.004  # fraction of the longer side
 # Wider half transparent parts than twice this fraction of the longer side are no hair.
 HAZE = 0.015
+WHOLE = 0.9  # alpha under which a hole in the person and its rim are
 MIN_WISP = 0.05  # alpha above which a strand still connects to the person
 CARRY_EPSILON = 1e-4  # variance of a colour (0..1 squared) below which alpha is not sharpened
 TILE = 256  # side of the squares in which alpha is brought to the photo's size, pixels
@@ -109,9 +110,13 @@ def without_strays(
     connected[labels[person]] = True
     connected[0] = True
     alpha = alpha * connected[labels]
-    _, labels, found, _ = cv2.connectedComponentsWithStats((alpha < 0.5).astype(np.uint8))
-    believed = np.bincount(labels.ravel(), (probability > 0.5).ravel(), minlength=len(found))
-    hole = believed == found[:, cv2.CC_STAT_AREA]  # the network saw the person all over it
+    _, labels, found, _ = cv2.connectedComponentsWithStats((alpha < WHOLE).astype(np.uint8))
+    believed, background = (
+        np.bincount(labels.ravel(), where.ravel(), minlength=len(found))
+        for where in (probability > 0.5, alpha < 0.5)
+    )
+    # The network saw the person all over it. Between strands it did not: a gap there stays.
+    hole = (believed == found[:, cv2.CC_STAT_AREA]) & (background > 0)
     hole[0] = False
     return np.where(hole[labels], 1, alpha).astype(np.float32)
 

@@ -314,7 +314,7 @@ def test_the_lock_file_fits_package_json():
         ("effects.js", postprocess, ["MIN_PERSON_AREA", "MIN_PERSON_MEAN"]),
         ("worker.js", predictor, ["SMALL", "CLOSER", "HAIR_SIZE"]),
         ("matting.js", matting, ["WORK_SIDE", "SMOOTH_SIDE", "PERSON", "BACKGROUND"]),
-        ("matting.js", matting, ["INSIDE", "OUTSIDE", "MIXED", "RIM", "HAZE", "MIN_WISP"]),
+        ("matting.js", matting, ["INSIDE", "OUTSIDE", "MIXED", "RIM", "HAZE", "WHOLE", "MIN_WISP"]),
         ("matting.js", matting, ["CARRY_EPSILON", "TILE"]),
         ("matting.js", matting, ["EPSILON", "ITERATIONS", "TOLERANCE"]),
         ("smoothing.js", smoothing, ["FLOOR", "NOISE", "CHANGED", "DOUBT", "MOVED"]),

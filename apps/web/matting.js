@@ -27,6 +27,7 @@ export const OUTSIDE = 0.01;
 export const MIXED = 0.1;
 export const RIM = 0.004;
 export const HAZE = 0.015;
+export const WHOLE = 0.9;
 export const MIN_WISP = 0.05;
 export const CARRY_EPSILON = 1e-4;
 export const TILE = 256;
@@ -142,8 +143,9 @@ function withoutStrays({ width, data }, person, smooth) {
     if (!connected) for (const [start, end] of runs) data.fill(0, start, end);
   }
   const believed = ([start, end]) => smooth.data.subarray(start, end).every((value) => value > 0.5);
-  for (const runs of regionsOf({ width, data }, 0.5 - 2 ** -25, -1)) {
-    if (runs.every(believed)) for (const [start, end] of runs) data.fill(1, start, end);
+  const open = ([start, end]) => data.subarray(start, end).some((value) => value < 0.5);
+  for (const runs of regionsOf({ width, data }, Math.fround(WHOLE) - 2 ** -24, -1)) {
+    if (runs.every(believed) && runs.some(open)) for (const [start, end] of runs) data.fill(1, start, end);
   }
 }
 
