@@ -6,9 +6,11 @@
 # Time: on one core with AVX512-BF16, shared with other work: 86 minutes (42 epochs of the first
 # training, after which the next may start; all 180 would take 10 hours), 29 minutes, 51 minutes (21
 # epochs of 52, after which the next may start), 86 minutes, 23 minutes (4 of 20 epochs, on a
-# processor with AMX), 77, 110, 53 and 60; then 16, 58, 16, 83, 15, 29, 14, 83, 50, 39, 15 and 14.
-# Reaches: a person IoU of 97.38 % on EG1800's validation list, 95.50 % on Picsart's and 95.78 % on
-# People's, with the guided upsampling of 2026-11-28 (weights/README.md has the scores of today's).
+# processor with AMX), 77, 110, 53 and 60; then 16, 58, 16, 83, 15, 29, 14, 83, 50, 39, 15 and 14;
+# then 78 and 22 with AVX2 alone.
+# Reached on 2026-11-28, before the last two trainings and with that day's guided upsampling: a
+# person IoU of 97.38 % on EG1800's validation list, 95.50 % on Picsart's and 95.78 % on People's
+# (weights/README.md has the scores of today's).
 #
 # The trainings of 2026-11-24 to 2026-11-28 ran with other flags; since then
 # - flags were renamed (CHANGELOG.md has the table);
@@ -173,6 +175,7 @@ python train.py "${whole[@]}" --scale 0.8 1.3 --negative_prob 0.15 \
     --pretrained portraits.pdparams --epoch 4 --lr 0.0005 --seed 1111 --output whole1
 python train.py "${whole[@]}" --scale 0.7 1.3 --negative_prob 0.25 \
     --pretrained whole1/model_1.pdparams --epoch 1 --lr 0.0003 --seed 1515 --output whole2
-mean shipped.pdparams 0.5 portraits.pdparams 0.25 whole1/model_3.pdparams 0.25 whole2/model_0.pdparams
+mean shipped.pdparams 0.5 portraits.pdparams 0.25 whole1/model_3.pdparams \
+    0.25 whole2/model_0.pdparams
 python evaluate.py --model_path shipped.pdparams --split val \
     --data_root EG1800/ Picsart/ People/ Whole_val/

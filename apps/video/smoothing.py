@@ -42,7 +42,7 @@ class Smoother:
         """
         shape = probability.shape
         luma = cv2.cvtColor(resize(network_input, *shape), cv2.COLOR_BGR2GRAY)
-        if self.luma is not None:
+        if self.luma is not None:  # the last frame may have had another number of looks
             self.luma, self.probability = (resize(p, *shape) for p in (self.luma, self.probability))
             moved_luma, moved = self._moved(luma)
             change = cv2.blur(cv2.absdiff(_soft(luma), _soft(moved_luma)), WINDOW)

@@ -1,4 +1,4 @@
-// Temporal smoothing of a camera's masks: as apps/video/smoothing.py, without the optical flow.
+// Temporal smoothing of a camera's or a video's masks: as apps/video/smoothing.py, without the optical flow.
 
 import { boxMean, luma, picture, resize } from "./pixels.js";
 
@@ -20,7 +20,7 @@ export function makeSmoother() {
   return (networkInput, probability) => {
     const grey = boxMean(luma(networkInput), 1);
     if (last) {
-      // A second look at small people is larger.
+      // The last frame may have had another number of looks.
       [lastLuma, last] = [lastLuma, last].map((plane) => resize(plane, grey.width, grey.height));
       const changes = changesOf(grey, lastLuma, probability, last);
       const mixed = picture(grey.width, grey.height, 1);
