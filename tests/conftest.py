@@ -9,7 +9,8 @@ import pytest
 
 from data.alignment import inside_distance
 from portraitnet.geometry import resize
-from portraitnet.predictor import to_batch
+from portraitnet.images import read_image
+from portraitnet.predictor import Predictor, to_batch
 
 # Flags of a training of seconds on `data_root`.
 SMALL_TRAINING = "--width 0.25 --size 64 --batch_size 4 --log_iter 2".split()
@@ -196,3 +197,16 @@ def lively(model, seed=0):
             tensor.set_value(rng.uniform(-0.5, 0.5, tensor.shape).astype("float32"))
     model.eval()
     return model
+
+
+def far_person(side=60):
+    """The astronaut far away before plain ground: a photo of 600x650 pixels and the mask, bool."""
+    photo = read_image(Path(__file__).parents[1] / "examples" / "astronaut.png")
+    person = Predictor().probability(photo)
+    photo, person = (resize(each, side, side) for each in (photo, person))
+    image, mask = np.full((600, 650, 3), (180, 170, 160), np.uint8), np.zeros((600, 650), bool)
+    place = slice(300, 300 + side), slice(250, 250 + side)
+    weight = person[:, :, None]
+    image[place] = np.rint(weight * photo + (1 - weight) * image[place])
+    mask[place] = person > 0.5
+    return image, mask

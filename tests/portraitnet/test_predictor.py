@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import draw_portrait
+from conftest import draw_portrait, far_person
 
 from portraitnet.effects import matte
 from portraitnet.geometry import input_shape
@@ -157,13 +157,9 @@ def test_small_people_are_looked_at_closer(side, closer):
 
 @pytest.mark.skipif(not MODEL_PATH.exists(), reason="no trained weights in weights/")
 def test_a_small_person_is_found():
-    """The astronaut, far away: a fifth as wide as a picture of plain ground."""
-    astronaut = cv2.resize(read_image(ROOT / "examples" / "astronaut.png"), (130, 130))
-    mask = open_predictor().probability(astronaut) > 0.5
-    image = np.full((600, 650, 3), astronaut.mean((0, 1)), np.uint8)
-    image[300:430, 250:380] = astronaut
+    image, mask = far_person()
     found = {}
     for refine in (False, True):
-        person = open_predictor(refine=refine).probability(image)[300:430, 250:380] > 0.5
+        person = open_predictor(refine=refine).probability(image) > 0.5
         found[refine] = (person & mask).sum() / (person | mask).sum()
-    assert found[True] > 0.75 and found[False] < 0.5, found
+    assert found[True] > max(0.9, found[False] + 0.04), found
