@@ -118,9 +118,9 @@ class Predictor:
         """
         return self.restore_alpha(self.run([self.prepare(image)], [image])[0], image, matting)
 
-    def prepare(self, image: Image) -> Image:
-        """Image (H, W, 3) uint8 BGR -> network input (h, w, 3) uint8 BGR."""
-        return resize(image, *input_shape(*image.shape[:2], self.size))
+    def prepare(self, image: Image, size: float | None = None) -> Image:
+        """Image (H, W, 3) uint8 BGR -> network input (h, w, 3) uint8 BGR, of `size` if given."""
+        return resize(image, *input_shape(*image.shape[:2], size or self.size))
 
     def run(self, inputs: list[Image], images: Sequence[Image] = ()) -> list[Probability]:
         """The network's answers.
@@ -149,8 +149,7 @@ class Predictor:
 
         The first look may know a large person of whom the closer one sees only parts.
         """
-        closer = resize(image, *input_shape(*image.shape[:2], CLOSER * self.size))
-        (found,) = self.answers([closer])
+        (found,) = self.answers([self.prepare(image, CLOSER * self.size)])
         return np.maximum(cv2.resize(probability, found.shape[::-1]), found)
 
     def answers(self, inputs: list[Image]) -> list[Probability]:
@@ -183,8 +182,7 @@ class Predictor:
         """
         if probability.shape != input_shape(*image.shape[:2], self.size):
             return probability  # a second look that `run` took
-        closer = resize(image, *input_shape(*image.shape[:2], HAIR_SIZE))
-        (found,) = self.answers([closer])
+        (found,) = self.answers([self.prepare(image, HAIR_SIZE)])
         return mean_answer([cv2.resize(probability, found.shape[::-1]), found])
 
 

@@ -155,6 +155,8 @@ def test_strays_go_and_denied_holes_close():
     found = without_strays(alpha, person, probability)
     assert found[4, 15] == 0 and found[4, 4] == found[3, 4] == 1 and found[7, 4] == 0
     assert found[0, 0] == 1 and (found[1:3, 6:8] == np.float32(0.6)).all()
+    alpha[0, 5] = 0.7
+    assert without_strays(alpha, person, probability)[0, 5] == np.float32(0.7)
 
 
 def test_a_wide_half_transparent_part_gets_another_opacity_and_a_strand_keeps_its_own():
