@@ -7,6 +7,7 @@ orientation of AVIF and of pictures with an alpha channel, HEIC, and the transpa
 import io
 import re
 import struct
+import zlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,27 @@ def _tiff_size(data, order):
     return (sides[256], sides[257]) if len(sides) == 2 else None
 
 
+def _is_damaged_png(data):
+    """Whether a PNG ends before its last chunk, or a chunk that is needed has another sum.
+
+    libpng would write a line of its own for these. Source: PNG specification, 5.3 and 5.4.
+    """
+    if not data.startswith(b"\x89PNG"):
+        return False
+    place = 8
+    while len(data) >= place + 12:
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 8 + length
+        if kind[:1].isupper():  # needed
+            sum_of_chunk = zlib.crc32(memoryview(data)[place + 4 : end])
+            if data[end : end + 4] != struct.pack(">I", sum_of_chunk):
+                return True
+        if kind == b"IEND":
+            return False
+        place = end + 4
+    return True
+
+
 def is_picture(data: bytes) -> bool:
     """Whether a file that begins with these bytes, 16 at least, is a picture, whatever its name.
 
@@ -126,8 +148,9 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
             f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or "
             "raise the limit (--max_pixels of predict.py and of the server)."
         )
+    readable = size and not _is_damaged_png(data)
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if size else None
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if readable else None
     except cv2.error as error:
         # OpenCV refuses 2**30 pixels and more: a small file may claim a size beyond any memory.
         reason = "has too many pixels for OpenCV" if "PIXELS" in str(error) else "cannot be decoded"

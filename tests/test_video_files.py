@@ -588,6 +588,31 @@ def test_encoded_sound_keeps_its_channels(tmp_path, suffix, given, kept):
         assert container.streams.audio[0].codec_context.layout.name == kept
 
 
+@pytest.mark.parametrize("codec, given", [("pcm_s16le", "9 channels"), ("libopus", "ambisonic 1")])
+def test_sound_without_left_and_right_keeps_its_first_channel(tmp_path, codec, given):
+    """FFmpeg mixes neither; the first channel of a sphere is what one microphone hears."""
+    source, notices = tmp_path / "a.mkv", []
+    with av.open(str(source), "w") as output:
+        options = {"mapping_family": "2"} if codec == "libopus" else {}
+        sound = output.add_stream(codec, rate=48000, layout=given, options=options)
+        picture = output.add_stream("libx264", 10, width=64, height=48, pix_fmt="yuv420p")
+        wave = np.rint(8000 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 48000)).astype(np.int16)
+        samples = np.zeros((48000, sound.codec_context.layout.nb_channels), np.int16)
+        samples[:, 0] = wave
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), "s16", given)
+        frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+        output.mux(picture.encode(av.VideoFrame.from_ndarray(pictures(1)[0], "bgr24")))
+        for stream, last in ((sound, frame), (sound, None), (picture, None)):
+            output.mux(stream.encode(last))
+    with open_writer(tmp_path / "b.mp4", (48, 64, 3), RATE, source, notices) as write_frame:
+        write_frame(0, pictures(1)[0])
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        kept = np.concatenate([each.to_ndarray()[0] for each in container.decode(audio=0)])
+        assert container.streams.audio[0].codec_context.layout.name == "mono"
+    assert kept[4800:43200].std() == pytest.approx(8000 / 2**15 / 2**0.5, rel=0.1)
+    assert "first of" in notices[0] and "left and right" in notices[0]
+
+
 def combs(images):
     """Mean difference of neighbouring rows; large where two fields show two times."""
     return np.mean([np.abs(np.diff(image.astype(int), axis=0)).mean() for image in images])

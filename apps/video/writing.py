@@ -1,6 +1,7 @@
 """Videos to disk, written with PyAV, else with the program ffmpeg, else with OpenCV."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ SOUND_CODECS = {  # suffix -> sound codecs that are copied; other sound is encod
 }
 # Number of channels up to which a layout takes a sound; both encoders keep the order of these.
 LAYOUTS = ((1, "mono"), (2, "stereo"), (6, "5.1"), (8, "7.1"))
+# Layouts that FFmpeg cannot mix: single microphones, and a sphere, whose first channel is its sum.
+UNPLACED = re.compile(r"\d+ channels|ambisonic .*")
 ENCODERS = {"aac": "aac", "opus": "libopus"}
 
 
@@ -166,6 +169,18 @@ def _label(track):
     return f" ({', '.join(words)})" if words else ""
 
 
+def _first_channel(track, frames):
+    """The first channel of a track's decoded frames, as frames of one channel."""
+    graph = av.filter.Graph()
+    source, choice = graph.add_abuffer(template=track), graph.add("pan", "mono|c0=c0")
+    source.link_to(choice)
+    choice.link_to(graph.add("abuffersink"))
+    graph.configure()
+    for frame in frames:
+        graph.push(frame)
+        yield graph.pull()  # the filter keeps no frame back
+
+
 class _AvWriter:
     def __init__(self, path, shape, rate, source, notices):
         codec, pixels, options = CODECS[path.suffix.lower()]
@@ -226,9 +241,16 @@ class _AvWriter:
                 return
             channels = track.codec_context.layout.nb_channels
             layout = next((name for limit, name in LAYOUTS if channels <= limit), "stereo")
+            frames = decode(source, track, [])
+            if UNPLACED.fullmatch(track.codec_context.layout.name):
+                layout, frames = "mono", _first_channel(track, frames)
+                notices.append(
+                    f"{path}: the result keeps the first of {channels} sound channels: the file "
+                    "does not say which of them are left and right."
+                )
             encoder = ENCODERS[self.sound_codecs[0]]
             stream = self.output.add_stream(encoder, rate=48000, layout=layout)
-            for frame in decode(source, track, []):
+            for frame in frames:
                 yield from stream.encode(frame)
             yield from stream.encode()
 

@@ -457,12 +457,30 @@ def test_samples_of_32_bits_are_named(dtype, channels):
         images.decode_image(data, "a.tif")
 
 
-@pytest.mark.parametrize("kind", ["JPEG2000", "TIFF", "HEIF", "AVIF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG2000", "TIFF", "HEIF", "AVIF", "WEBP", "PNG"])
 def test_a_file_cut_short_is_one_line(kind, capfd):
     data = saved_by_pillow(kind)
     with pytest.raises(ValueError) as refused:
         images.decode_image(data[: len(data) // 2], "a")
     assert "\n" not in str(refused.value) and capfd.readouterr().err == ""
+
+
+def test_a_png_with_another_bit_is_one_line(capfd):
+    """libpng would write a line of its own past the error."""
+    data = bytearray(saved_by_pillow("PNG"))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ValueError, match="a is not a readable picture"):
+        images.decode_image(bytes(data), "a")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_png_whose_text_has_another_bit_is_read():
+    text = PIL.PngImagePlugin.PngInfo()
+    text.add_text("Author", "nobody")
+    written = io.BytesIO()
+    PIL.Image.new("RGB", (7, 5), "red").save(written, "PNG", pnginfo=text)
+    data = written.getvalue().replace(b"nobody", b"nobodx")
+    assert images.decode_image(data, "a").shape == (5, 7, 3)
 
 
 @pytest.mark.parametrize("classes", [(0, 1, 255), (0, 15, 255), (0, 1, 2, 20, 255), (1, 255)])
