@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-options="-O3 -msimd128 -mbulk-memory -mnontrapping-fptoint -ffast-math -nostdlib -Wall -Wextra"
+options="-O3 -msimd128 -mbulk-memory -mnontrapping-fptoint -ffast-math -nostdlib -ffreestanding -Wall -Wextra"
 linking="-Wl,--no-entry,--strip-all,--export=__heap_base"
 clang --target=wasm32 $options $linking -o program.wasm pixels.c matting.c
 {

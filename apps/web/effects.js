@@ -14,7 +14,6 @@ import {
   picture,
   regionsOf,
   resize,
-  stretchedRows,
   THRESHOLD,
   writePlaces,
 } from "./pixels.js";
@@ -148,12 +147,10 @@ export function cutOut(image, probability, { small }) {
 
 /** The person in front of `background`: [red, green, blue], or RGBA pixels of the image's size. */
 export function replace(image, probability, { background, small }) {
-  const length = 4 * image.width;
-  if (background.length > 3) {
-    return personColors(image, probability, small, (y) => background.subarray(y * length, (y + 1) * length));
-  }
-  const row = Uint8ClampedArray.from({ length }, (_, i) => background[i % 4] ?? 255);
-  return personColors(image, probability, small, () => row);
+  const { width, height } = image;
+  if (background.length > 3) return personColors(image, probability, small, picture(width, height, 4, background));
+  const row = Uint8ClampedArray.from({ length: 4 * width }, (_, i) => background[i % 4] ?? 255);
+  return personColors(image, probability, small, picture(width, 1, 4, row));
 }
 
 /**
@@ -168,10 +165,7 @@ export function blur(image, probability, { blur: strength, small }) {
   // Three box means approximate a Gaussian; a box mean of radius r has the variance r (r + 1) / 3.
   const radius = Math.max(1, Math.round(Math.sqrt(sigma * sigma + 0.25) - 0.5));
   const smooth = (plane) => boxMean(boxMean(boxMean(plane, radius), radius), radius);
-  const behind = weightedMean(tiny, weights, smooth);
-
-  const rows = stretchedRows(behind, image.width, image.height);
-  return personColors(image, probability, small, () => rows.next().value);
+  return personColors(image, probability, small, weightedMean(tiny, weights, smooth));
 }
 
 /** The person in colour in front of a grey background. */
@@ -192,16 +186,11 @@ export const EFFECTS = { overlay, mask, cutout: cutOut, replace, blur, grey }; /
 /** Weighted mean of RGBA colours in the window of `smooth`; one weight per pixel. */
 function weightedMean(colors, weights, smooth) {
   const { width, height, data } = colors;
-  const weighted = picture(width, height, 4); // the fourth channel is the sum of the weights
-  const sums = weighted.data;
-  for (let i = 0, to = 0; to < data.length; i++, to += 4) {
-    const weight = weights[i] + 1e-4; // the plain mean where every weight is 0
-    sums[to] = weight * data[to];
-    sums[to + 1] = weight * data[to + 1];
-    sums[to + 2] = weight * data[to + 2];
-    sums[to + 3] = weight;
-  }
-  const result = smooth(weighted);
+  const [values, factors] = room(data.length, weights.length);
+  values.set(data);
+  factors.set(weights);
+  wasm.weigh(at(values), at(factors), weights.length);
+  const result = smooth(picture(width, height, 4, values.slice()));
   for (let to = 0; to < data.length; to += 4) {
     const inverse = 1 / result.data[to + 3];
     result.data[to] *= inverse;
@@ -214,20 +203,18 @@ function weightedMean(colors, weights, smooth) {
 // A table, because powers are slow.
 const PURE = Float32Array.from({ length: 256 }, (_, value) => (value / 255) ** PURITY);
 const pure = (alpha) => PURE[Math.round(255 * alpha)];
-const clip = (value) => Math.min(255, Math.max(0, value));
-const unmix = (mixed, alpha, person, behind) =>
-  clip(person + alpha * (mixed - alpha * person - (1 - alpha) * behind));
 
 /**
  * The person's own colours in pixels that mix person and background: effects.person_colors.
  *
- * @param scene null, or a function of y: the row of RGBA values to put behind the person
+ * @param scene null, or the picture to put behind the person: as wide as the image, and its rows are
+ *   repeated, or smaller, and it is stretched
  * @returns RGBA Uint8ClampedArray, equal to the image in unmixed pixels of the person
  */
 export function personColors(image, probability, small, scene = null) {
   const alpha = smallMatte(probability, small);
   const near = alpha.map(pure);
-  const far = alpha.map((value) => pure(1 - value));
+  const distant = alpha.map((value) => pure(1 - value));
   let person = small;
   let behind = small;
   let guess;
@@ -235,21 +222,27 @@ export function personColors(image, probability, small, scene = null) {
     const radius = Math.max(1, Math.round(fraction * Math.max(small.width, small.height)));
     const mean = (plane) => boxMean(plane, radius);
     guess = weightedMean(person, near, mean);
-    behind = weightedMean(behind, far, mean);
-    person = picture(small.width, small.height, 4);
-    unmixAll(person.data, small.data, alpha, guess.data, behind.data);
+    behind = weightedMean(behind, distant, mean);
+    person = unmixed(small, alpha, guess, behind);
   }
 
   const { width, height } = image;
   const length = small.data.length;
   const lines = Math.min(height, Math.max(1, Math.floor(PIECE / (4 * width)))); // of a piece
   const area = lines * width;
-  const [pixels, values, back, own, other, columns, rows] = room(
-    area, area, area, length, length, PLACE * width, PLACE * lines,
+  const isWide = scene?.width === width;
+  const [pixels, values, back, own, other, columns, rows, far, farColumns, farRows] = room(
+    area, area, width, length, length, PLACE * width, PLACE * lines,
+    isWide ? 0 : (scene?.data.length ?? 0), PLACE * width, PLACE * height,
   );
   own.set(guess.data);
   other.set(behind.data);
   writePlaces(columns, neighbours(small.width, width));
+  if (scene && !isWide) {
+    far.set(scene.data);
+    writePlaces(farColumns, neighbours(scene.width, width));
+    writePlaces(farRows, neighbours(scene.height, height));
+  }
   const { first, second, fraction } = neighbours(small.height, height);
   const result = new Uint8ClampedArray(image.data.length);
   for (let y = 0; y < height; y += lines) {
@@ -263,16 +256,30 @@ export function personColors(image, probability, small, scene = null) {
       at(pixels), at(values), width, end - y, CLEAR, SOLID, at(own), at(other), small.width, at(columns), at(rows),
     );
     if (scene) {
-      for (let line = y; line < end; line++) bytes(back).set(scene(line), 4 * (line - y) * width);
-      wasm.in_front(at(pixels), at(values), at(back), to - from, CLEAR, SOLID);
+      for (let line = y; line < end; line++) {
+        if (isWide) {
+          const from = 4 * width * (line % scene.height);
+          if (line === y || scene.height > 1) bytes(back).set(scene.data.subarray(from, from + 4 * width));
+        } else {
+          const place = at(farRows) + 4 * PLACE * line;
+          wasm.stretch(at(far), scene.width, at(farColumns), place, width, 1, at(back));
+        }
+        const start = 4 * (line - y) * width; // pixels and probabilities have four bytes each
+        wasm.in_front(at(pixels) + start, at(values) + start, at(back), width, CLEAR, SOLID);
+      }
     }
     result.set(bytes(pixels).subarray(0, 4 * (to - from)), 4 * from);
   }
   return result;
 }
 
-function unmixAll(result, mixed, alpha, person, behind) {
-  for (let i = 0; i < result.length; i++) {
-    result[i] = unmix(mixed[i], alpha[i >> 2], person[i], behind[i]);
-  }
+/** The person's colours in a mixture, from a guess of them and the colours behind. */
+function unmixed({ width, height, data }, alpha, guess, behind) {
+  const [mixed, opacity, person, other] = room(data.length, alpha.length, data.length, data.length);
+  mixed.set(data);
+  opacity.set(alpha);
+  person.set(guess.data);
+  other.set(behind.data);
+  wasm.unmix(at(mixed), at(opacity), at(person), at(other), alpha.length);
+  return picture(width, height, 4, person.slice());
 }

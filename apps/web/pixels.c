@@ -6,10 +6,13 @@
 // Pictures are rows from the top with interleaved channels; pixels.js owns the memory and explains
 // the arguments. Nothing is checked here.
 
+#include <wasm_simd128.h>
+
 #define EXPORT(name) __attribute__((export_name(#name)))
 #define MOMENTS 13  // r g b p, rp gp bp, rr rg rb gg gb bb
 
 typedef float Pixel __attribute__((vector_size(16)));  // red, green, blue and a fourth
+typedef float Four __attribute__((vector_size(16), aligned(4)));
 typedef unsigned char Bytes __attribute__((vector_size(4)));
 
 // The old pixels that a new one covers, and the weights of the first, the last and the others.
@@ -44,9 +47,9 @@ static float larger(float a, float b) { return a > b ? a : b; }
 // picture, `sums` for a row.
 EXPORT(box_mean)
 void box_mean(const float *from, int width, int height, int channels, int radius, float *passed,
-              double *sums, float *to) {
+              float *sums, float *to) {
   int length = width * channels;
-  double weight = 1.0 / (2 * radius + 1);
+  float weight = 1.0f / (2 * radius + 1);
   for (int i = 0; i < length; i++) sums[i] = 0;
   for (int k = -radius; k <= radius; k++) {
     const float *row = from + reflected(k, height) * length;
@@ -58,7 +61,7 @@ void box_mean(const float *from, int width, int height, int channels, int radius
     float *result = passed + y * length;
     for (int i = 0; i < length; i++) {
       result[i] = sums[i] * weight;
-      sums[i] += (double)next[i] - last[i];
+      sums[i] += next[i] - last[i];
     }
   }
   for (int y = 0; y < height; y++) {
@@ -74,7 +77,7 @@ void box_mean(const float *from, int width, int height, int channels, int radius
       const float *last = row + reflected(x - radius, width) * channels;
       for (int c = 0; c < channels; c++) {
         result[x * channels + c] = sums[c] * weight;
-        sums[c] += (double)next[c] - last[c];
+        sums[c] += next[c] - last[c];
       }
     }
   }
@@ -84,7 +87,7 @@ void box_mean(const float *from, int width, int height, int channels, int radius
 // 0..255; `moments`, `passed` and `means` have room for MOMENTS channels, `fit` gets four.
 EXPORT(color_fit)
 void color_fit(const float *guide, const float *odds, int width, int height, int radius,
-               float epsilon, float *moments, float *passed, float *means, double *sums, float *fit) {
+               float epsilon, float *moments, float *passed, float *means, float *sums, float *fit) {
   int size = width * height;
   for (int i = 0; i < size; i++) {
     float r = guide[4 * i] / 255, g = guide[4 * i + 1] / 255, b = guide[4 * i + 2] / 255;
@@ -155,48 +158,67 @@ void apply_fit(const float *fit, const float *low, const float *high, const floa
     float *result = refined + y * width, *plain = coarse + y * width;
     for (int x = 0; x < width; x++) {
       int i = columns[x].first;
-      float along = columns[x].along;
-      plain[x] = result[x] = middle[i] + along * (middle[i + 1] - middle[i]);
-      if (flat[i] && flat[i + 1]) continue;
-      Pixel colors;
-      if (stride == width) {
-        colors = pixel(upper + 4 * x);
-      } else {
-        int a = 4 * imageColumns[x].first, b = 4 * imageColumns[x].second;
-        float u = imageColumns[x].along, v = imageRows[y].along;
-        colors = between(pixel(upper + a), pixel(upper + b), pixel(lower + a), pixel(lower + b), u, v);
+      plain[x] = result[x] = middle[i] + columns[x].along * (middle[i + 1] - middle[i]);
+    }
+    for (int x = 0; x < width;) {
+      int i = columns[x].first;
+      if (flat[i] && flat[i + 1]) {
+        while (x < width && columns[x].first == i) x++;
+        continue;
       }
-      const Pixel *left = (const Pixel *)row + i;
-      Pixel terms = (left[0] + along * (left[1] - left[0])) * colors;
-      float value = (terms[0] + terms[1] + terms[2] + terms[3]) / 255;
-      value = larger(value, lows[i] + along * (lows[i + 1] - lows[i]));
-      result[x] = smaller(value, highs[i] + along * (highs[i + 1] - highs[i]));
+      for (; x < width && columns[x].first == i; x++) {
+        float along = columns[x].along;
+        Pixel colors;
+        if (stride == width) {
+          colors = pixel(upper + 4 * x);
+        } else {
+          int a = 4 * imageColumns[x].first, b = 4 * imageColumns[x].second;
+          float u = imageColumns[x].along, v = imageRows[y].along;
+          colors = between(pixel(upper + a), pixel(upper + b), pixel(lower + a), pixel(lower + b), u, v);
+        }
+        const Pixel *left = (const Pixel *)row + i;
+        Pixel terms = (left[0] + along * (left[1] - left[0])) * colors;
+        float value = (terms[0] + terms[1] + terms[2] + terms[3]) / 255;
+        value = larger(value, lows[i] + along * (lows[i + 1] - lows[i]));
+        result[x] = smaller(value, highs[i] + along * (highs[i + 1] - highs[i]));
+      }
     }
   }
 }
 
 #define CHUNK 32  // pixels that are looked at together
 
-// The least (sign 1) or greatest (sign -1) value of a disc around each pixel of the chunks that are
-// marked by at least `level`. Both pictures have a margin of `radius` pixels; `reach` is the disc's
-// half width in each row.
-static void extreme(const float *from, int width, int height, int radius, const int *reach,
-                    const unsigned char *marks, int level, float sign, float *to) {
+// The least or the greatest value of a disc around each pixel of the chunks that are marked by at least
+// `level`. Both pictures have a margin of `radius` pixels; `reach` is the disc's half width in each row.
+static inline __attribute__((always_inline)) void extreme(
+    const float *from, int width, int height, int radius, const int *reach, const unsigned char *marks,
+    int level, int least, float *to) {
   int stride = width + 2 * radius, chunks = (width + CHUNK - 1) / CHUNK;
   for (int y = 0; y < height; y++) {
     for (int k = 0; k < chunks; k++) {
       if (marks[y * chunks + k] < level) continue;
-      int at = (y + radius) * stride + radius + k * CHUNK;
-      int length = (k + 1) * CHUNK < width ? CHUNK : width - k * CHUNK;
-      float best[CHUNK];
-      for (int x = 0; x < length; x++) best[x] = sign * from[at + x];
-      for (int v = -radius; v <= radius; v++) {
-        for (int u = -reach[v + radius]; u <= reach[v + radius]; u++) {
-          const float *other = from + at + v * stride + u;
-          for (int x = 0; x < length; x++) best[x] = smaller(best[x], sign * other[x]);
+      int at = (y + radius) * stride + radius;
+      int x = at + k * CHUNK, end = at + ((k + 1) * CHUNK < width ? (k + 1) * CHUNK : width);
+      for (; x + 4 <= end; x += 4) {
+        v128_t best = wasm_v128_load(from + x);
+        for (int v = -radius; v <= radius; v++) {
+          for (int u = -reach[v + radius]; u <= reach[v + radius]; u++) {
+            v128_t other = wasm_v128_load(from + x + v * stride + u);
+            best = least ? wasm_f32x4_pmin(best, other) : wasm_f32x4_pmax(best, other);
+          }
         }
+        wasm_v128_store(to + x, best);
       }
-      for (int x = 0; x < length; x++) to[at + x] = sign * best[x];
+      for (; x < end; x++) {
+        float best = from[x];
+        for (int v = -radius; v <= radius; v++) {
+          for (int u = -reach[v + radius]; u <= reach[v + radius]; u++) {
+            float other = from[x + v * stride + u];
+            best = least ? smaller(best, other) : larger(best, other);
+          }
+        }
+        to[x] = best;
+      }
     }
   }
 }
@@ -212,9 +234,7 @@ void without_spikes(float *refined, const float *coarse, int width, int height, 
   for (int i = 0; i < size; i++) padded[i] = 2, eroded[i] = -2;  // beyond every probability
   for (int i = 0; i < height * chunks; i++) marks[i] = 0;
   for (int y = 0; y < height; y++) {
-    for (int i = y * width, x = 0; x < width; x++, i++) {
-      padded[(y + radius) * stride + radius + x] = refined[i];
-    }
+    __builtin_memcpy(padded + (y + radius) * stride + radius, refined + y * width, 4 * width);
     // 2: the filter has raised a pixel in it; 1: one near it.
     for (int k = 0; k < chunks; k++) {
       int raised = 0, end = (k + 1) * CHUNK < width ? (k + 1) * CHUNK : width;
@@ -231,12 +251,15 @@ void without_spikes(float *refined, const float *coarse, int width, int height, 
     }
   }
   extreme(padded, width, height, radius, reach, marks, 1, 1, eroded);
-  extreme(eroded, width, height, radius, reach, marks, 2, -1, padded);
+  extreme(eroded, width, height, radius, reach, marks, 2, 0, padded);
   for (int y = 0; y < height; y++) {
-    for (int i = y * width, x = 0; x < width; x++, i++) {
-      if (marks[y * chunks + x / CHUNK] < 2) continue;
-      float opened = padded[(y + radius) * stride + radius + x];
-      refined[i] = smaller(refined[i], larger(larger(opened, coarse[i]), threshold));
+    const float *opened = padded + (y + radius) * stride + radius;
+    for (int k = 0; k < chunks; k++) {
+      if (marks[y * chunks + k] < 2) continue;
+      int end = (k + 1) * CHUNK < width ? (k + 1) * CHUNK : width;
+      for (int x = k * CHUNK, i = y * width + x; x < end; x++, i++) {
+        refined[i] = smaller(refined[i], larger(larger(opened[x], coarse[i]), threshold));
+      }
     }
   }
 }
@@ -312,16 +335,127 @@ void own_colors(unsigned char *pixels, const float *probability, int width, int 
   }
 }
 
+// A small picture stretched bilinearly to rows of `width` pixels, in bytes.
+EXPORT(stretch)
+void stretch(const Pixel *small, int length, const Place *columns, const Place *rows, int width, int height,
+             unsigned char *to) {
+  for (int y = 0; y < height; y++) {
+    int above = length * rows[y].first, below = length * rows[y].second;
+    float v = rows[y].along;
+    for (int x = 0; x < width; x++, to += 4) {
+      int a = columns[x].first, b = columns[x].second;
+      Pixel color = between(small[above + a], small[above + b], small[below + a], small[below + b], columns[x].along, v);
+      v128_t whole = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest((v128_t)color));
+      whole = wasm_i16x8_narrow_i32x4(whole, whole);
+      whole = wasm_u8x16_narrow_i16x8(whole, whole);
+      wasm_v128_store32_lane(to, whole, 0);
+    }
+  }
+}
+
 // Pixels in front of others, in place.
 EXPORT(in_front)
 void in_front(unsigned char *pixels, const float *probability, const unsigned char *behind, int length,
               float clear, float solid) {
   for (int i = 0; i < length; i++) {
-    if (probability[i] >= solid) continue;
-    float alpha = opacity(probability[i], clear, solid);
-    for (int c = 4 * i; c < 4 * i + 3; c++) {
-      if (probability[i] <= clear) pixels[c] = behind[c];
-      else pixels[c] = (int)(behind[c] + alpha * ((float)pixels[c] - behind[c]) + 0.5f);
+    if (i + 4 <= length) {  // four at a time where they are all of one kind
+      Four values = *(const Four *)(probability + i);
+      int person = wasm_i32x4_all_true((v128_t)(values >= solid));
+      int other = wasm_i32x4_all_true((v128_t)(values <= clear));
+      if (other) *(Four *)(pixels + 4 * i) = *(const Four *)(behind + 4 * i);
+      if (person || other) {
+        i += 3;
+        continue;
+      }
     }
+    float alpha = opacity(probability[i], clear, solid);
+    Pixel back = pixel(behind + 4 * i);
+    Pixel mixed = back + alpha * (pixel(pixels + 4 * i) - back) + 0.5f;
+    for (int c = 0; c < 3; c++) pixels[4 * i + c] = (int)mixed[c];
+  }
+}
+
+static int root(int *region, int run) {
+  while (region[run] != run) run = region[run] = region[region[run]];
+  return run;
+}
+
+// The runs of pixels above a level, or of the other ones, in each row, and the region of each: the
+// 8-connected runs whose `region`, the number of one of them, is the same. Returns their number.
+EXPORT(regions)
+int regions(const float *values, int width, int height, float level, int above, int *starts, int *ends,
+            int *region) {
+  int count = 0, earlier = 0, row = 0;  // runs; the first of the row above that may touch; of this row
+  for (int y = 0; y < height; y++) {
+    earlier = row;
+    row = count;
+    int begin = y * width, end = begin + width;
+    for (int i = begin; i < end;) {
+      while (i < end && (values[i] > level) != above) i++;
+      if (i == end) break;
+      int start = i;
+      while (i < end && (values[i] > level) == above) i++;
+      starts[count] = start;
+      ends[count] = i;
+      region[count] = count;
+      while (earlier < row && ends[earlier] < start - width) earlier++;
+      for (int k = earlier; k < row && starts[k] <= i - width; k++) {
+        region[root(region, k)] = root(region, count);
+      }
+      count++;
+    }
+  }
+  for (int k = 0; k < count; k++) region[k] = root(region, k);
+  return count;
+}
+
+// Colours times a weight; the weight is the fourth value. Never 0: the plain mean where all are.
+EXPORT(weigh)
+void weigh(Pixel *colors, const float *weights, int size) {
+  for (int i = 0; i < size; i++) {
+    float weight = weights[i] + 1e-4f;
+    colors[i] *= weight;
+    colors[i][3] = weight;
+  }
+}
+
+// Colours of a mixture whose two parts are known: effects.unmix.
+EXPORT(unmix)
+void unmix(const Pixel *mixed, const float *alpha, Pixel *person, const Pixel *behind, int size) {
+  for (int i = 0; i < size; i++) {
+    Pixel color = person[i] + alpha[i] * (mixed[i] - alpha[i] * person[i] - (1 - alpha[i]) * behind[i]);
+    for (int c = 0; c < 4; c++) person[i][c] = larger(0, smaller(255, color[c]));
+  }
+}
+
+// Luma of RGBA in whole numbers, rounded as in OpenCV.
+EXPORT(luma)
+void luma(const float *colors, int size, float *to) {
+  for (int i = 0; i < size; i++) {
+    int red = colors[4 * i], green = colors[4 * i + 1], blue = colors[4 * i + 2];
+    to[i] = (4899 * red + 9617 * green + 1868 * blue + 8192) >> 14;
+  }
+}
+
+// How luma and probability differ from the last ones, two values a pixel.
+EXPORT(changes)
+void changes(const float *luma, const float *last, const float *values, const float *lastValues, int size,
+             float *to) {
+  for (int i = 0; i < size; i++) {
+    to[2 * i] = luma[i] < last[i] ? last[i] - luma[i] : luma[i] - last[i];
+    to[2 * i + 1] = values[i] - lastValues[i];
+  }
+}
+
+// The last probability and a fraction of its change: Smoother in apps/video/smoothing.py. `around` is
+// the mean of the changes near a pixel.
+EXPORT(follow)
+void follow(const float *last, const float *changes, const float *around, int size, float floor,
+            float noise, float changed, float doubt, float moved, float *to) {
+  for (int i = 0; i < size; i++) {
+    float change = (around[2 * i] - noise) / (changed - noise);
+    float difference = around[2 * i + 1] < 0 ? -around[2 * i + 1] : around[2 * i + 1];
+    float most = larger(change, (difference - doubt) / (moved - doubt));
+    to[i] = last[i] + larger(floor, smaller(1, floor + (1 - floor) * most)) * changes[2 * i + 1];
   }
 }

@@ -223,16 +223,6 @@ function stretchRow4(narrow, { first, second, fraction }, wide, to) {
   }
 }
 
-/** Yields the rows of a picture stretched to (width, height), all in one reused array. */
-export function* stretchedRows(source, width, height) {
-  const write = stretcher(source, width, height);
-  const row = new Float32Array(width * source.channels);
-  for (let y = 0; y < height; y++) {
-    write(y, row, 0);
-    yield row;
-  }
-}
-
 /** Bilinear resampling in both directions. */
 export function interpolate(source, width, height, result = picture(width, height, source.channels)) {
   if (width === source.width && height === source.height) {
@@ -288,7 +278,7 @@ export function toBatch(networkInput, { mean, scale, channel_order: order }) {
 /** Mean in a square window of side 2 * radius + 1, reflected at the border; any number of channels. */
 export function boxMean({ width, height, channels, data }, radius) {
   const length = data.length;
-  const [from, passed, sums, to] = room(length, length, 2 * width * channels, length);
+  const [from, passed, sums, to] = room(length, length, width * channels, length);
   from.set(data);
   wasm.box_mean(at(from), width, height, channels, radius, at(passed), at(sums), at(to));
   return picture(width, height, channels, to.slice());
@@ -296,11 +286,11 @@ export function boxMean({ width, height, channels, data }, radius) {
 
 /** Luma of an RGBA picture, 0..255, rounded as in OpenCV. */
 export function luma({ width, height, data }) {
-  const result = picture(width, height, 1);
-  for (let i = 0, from = 0; i < result.data.length; i++, from += 4) {
-    result.data[i] = (4899 * data[from] + 9617 * data[from + 1] + 1868 * data[from + 2] + 8192) >> 14;
-  }
-  return result;
+  const size = width * height;
+  const [colors, values] = room(4 * size, size);
+  colors.set(data);
+  wasm.luma(at(colors), size, at(values));
+  return picture(width, height, 1, values.slice());
 }
 
 /**
@@ -327,10 +317,10 @@ export function guidedUpsample(
   const small = smallGuide(guide === image ? applied : guide, size);
   const odds = squaredOdds(interpolate(probability, small.width, small.height));
   const radius = Math.max(1, round(GUIDE_RADIUS * Math.max(small.width, small.height)));
-  const fit = { radius, epsilon: GUIDE_EPSILON, still: STILL };
+  const spike = Math.max(1, round(SPIKE * Math.max(appliedWidth, appliedHeight)));
+  const fit = { radius, epsilon: GUIDE_EPSILON, still: STILL, spike };
   const places = placesOf(small, appliedWidth, appliedHeight);
   const { refined, coarse } = applyFit(small, odds, fit, applied, places);
-  withoutSpikes(refined, coarse);
   withoutSpecks(refined, coarse);
   return interpolate(refined, image.width, image.height, result);
 }
@@ -356,19 +346,24 @@ function squaredOdds({ width, height, data }) {
  * @param fit.radius of the windows, pixels of `guide`
  * @param fit.epsilon variance of a colour (0..1 squared) below which a window counts as flat
  * @param fit.still difference of neighbouring probabilities that is too small to spend time on
+ * @param fit.spike radius of a disc, pixels of the result: a part of the mask in which it has no room
+ *   is taken out, postprocess.without_spikes; 0 for none
  * @param image RGBA in bytes, shrunk bilinearly to the size of the result if it is larger
  * @param places the result's columns and rows in `guide`, as `neighbours` gives them
  * @returns `refined`, and `coarse`, the probability without the fit: pictures of one channel
  */
-export function applyFit(guide, odds, { radius, epsilon, still }, image, [columns, rows]) {
+export function applyFit(guide, odds, { radius, epsilon, still, spike = 0 }, image, [columns, rows]) {
   const { width: w, height: h } = guide;
   const [width, height] = [columns.first.length, rows.first.length];
   const [few, many] = [w * h, width * height];
+  const disc = spike ? discReach(spike) : [];
+  const padded = spike ? (width + 2 * spike) * (height + 2 * spike) : 0;
   const [colors, given, low, high, moments, passed, means, sums, fit, row, ...rest] = room(
-    4 * few, few, few, few, MOMENTS * few, MOMENTS * few, MOMENTS * few, 2 * MOMENTS * w, 4 * few, 8 * (w + 1),
+    4 * few, few, few, few, MOMENTS * few, MOMENTS * few, MOMENTS * few, MOMENTS * w, 4 * few, 8 * (w + 1),
     image.width * image.height, many, many, PLACE * width, PLACE * height, PLACE * width, PLACE * height,
+    padded, padded, padded / 4, disc.length,
   );
-  const [pixels, refined, coarse, xs, ys, imageXs, imageYs] = rest;
+  const [pixels, refined, coarse, xs, ys, imageXs, imageYs, first, second, marks, reach] = rest;
   colors.set(guide.data);
   given.set(odds.data);
   const { low: lows, high: highs } = extremes(odds);
@@ -386,28 +381,16 @@ export function applyFit(guide, odds, { radius, epsilon, still }, image, [column
     at(fit), at(low), at(high), at(given), w, at(xs), at(ys), at(pixels), image.width, at(imageXs),
     at(imageYs), width, height, still, at(row), at(refined), at(coarse),
   );
+  if (spike) {
+    indices(reach).set(disc);
+    wasm.without_spikes(
+      at(refined), at(coarse), width, height, spike, at(reach), THRESHOLD, at(first), at(second), at(marks),
+    );
+  }
   return {
     refined: picture(width, height, 1, refined.slice()),
     coarse: picture(width, height, 1, coarse.slice()),
   };
-}
-
-/** Take thin spikes out of the mask, in place: postprocess.without_spikes. */
-function withoutSpikes(refined, coarse) {
-  const { width, height, data } = refined;
-  const radius = Math.max(1, round(SPIKE * Math.max(width, height)));
-  const disc = discReach(radius);
-  const padded = (width + 2 * radius) * (height + 2 * radius);
-  const [values, without, first, second, marks, reach] = room(
-    data.length, data.length, padded, padded, padded / 4, disc.length,
-  );
-  values.set(data);
-  without.set(coarse.data);
-  indices(reach).set(disc);
-  wasm.without_spikes(
-    at(values), at(without), width, height, radius, at(reach), THRESHOLD, at(first), at(second), at(marks),
-  );
-  data.set(values);
 }
 
 /** Half width of OpenCV's elliptic structuring element in each of its rows. */
@@ -438,56 +421,21 @@ function withoutSpecks(refined, coarse) {
  * than maxArea. Each is a list of runs [start, end) of indices; a run lies in one row.
  */
 export function regionsOf({ width, data }, level, sign, maxArea = Infinity) {
-  const { starts, ends, parents } = runsOf(data.length);
-  const inside = sign > 0;
-  let count = 0; // of the runs
-  let above = 0; // first run of the row above that may touch the next run
-  let row = 0; // first run of this row
-  for (let from = 0; from < data.length; from += width) {
-    const to = from + width;
-    [above, row] = [row, count];
-    for (let i = from; i < to; i++) {
-      // Two loops for each side: one that compares with `inside` takes twice as long.
-      if (inside) while (i < to && data[i] <= level) i++;
-      else while (i < to && data[i] > level) i++;
-      if (i === to) break;
-      const start = i;
-      if (inside) while (i < to && data[i] > level) i++;
-      else while (i < to && data[i] <= level) i++;
-      [starts[count], ends[count], parents[count]] = [start, i, count];
-      while (above < row && ends[above] < start - width) above++;
-      for (let k = above; k < row && starts[k] <= i - width; k++) {
-        parents[rootOf(parents, k)] = rootOf(parents, count);
-      }
-      count++;
-    }
-  }
+  const height = data.length / width;
+  const most = height * ((width + 1) >> 1); // every second pixel starts a run
+  const arrays = room(data.length, most, most, most);
+  const [starts, ends, region] = arrays.slice(1).map(indices);
+  arrays[0].set(data);
+  const count = wasm.regions(at(arrays[0]), width, height, level, sign > 0, at(starts), at(ends), at(region));
   const areas = new Float64Array(count);
-  for (let run = 0; run < count; run++) areas[rootOf(parents, run)] += ends[run] - starts[run];
+  for (let run = 0; run < count; run++) areas[region[run]] += ends[run] - starts[run];
   const regions = new Map();
   for (let run = 0; run < count; run++) {
-    const root = rootOf(parents, run);
-    if (areas[root] >= maxArea) continue;
-    if (!regions.has(root)) regions.set(root, []);
-    regions.get(root).push([starts[run], ends[run]]);
+    if (areas[region[run]] >= maxArea) continue;
+    if (!regions.has(region[run])) regions.set(region[run], []);
+    regions.get(region[run]).push([starts[run], ends[run]]);
   }
   return regions.values();
-}
-
-function rootOf(parents, run) {
-  while (parents[run] !== run) run = parents[run] = parents[parents[run]];
-  return run;
-}
-
-let runs = { pixels: 0 };
-
-/** Reused buffers for all runs of a picture of so many pixels: at most every second one starts one. */
-function runsOf(pixels) {
-  if (runs.pixels < pixels) {
-    const [starts, ends, parents] = [0, 1, 2].map(() => new Int32Array(pixels));
-    runs = { pixels, starts, ends, parents };
-  }
-  return runs;
 }
 
 /** Minimum and maximum of the 3x3 pixels around each pixel: first along rows, then along columns. */

@@ -1,6 +1,7 @@
 // Temporal smoothing of a camera's or a video's masks: as apps/video/smoothing.py, without the optical flow.
 
 import { boxMean, luma, picture, resize } from "./pixels.js";
+import { at, room, wasm } from "./wasm.js";
 
 export const FLOOR = 0.1; // these five: apps/video/smoothing.py
 export const NOISE = 2;
@@ -23,8 +24,7 @@ export function makeSmoother() {
       // The last frame may have had another number of looks.
       [lastLuma, last] = [lastLuma, last].map((plane) => resize(plane, grey.width, grey.height));
       const changes = changesOf(grey, lastLuma, probability, last);
-      const mixed = picture(grey.width, grey.height, 1);
-      mix(last.data, changes.data, boxMean(changes, 2).data, mixed.data);
+      const mixed = follow(last, changes, boxMean(changes, 2));
       probability = mixed;
     }
     lastLuma = grey;
@@ -33,26 +33,25 @@ export function makeSmoother() {
   };
 }
 
-// These loops are functions of their own: in a closure they take several times as long.
-
 /** Changes of luma and of probability, a picture of two channels. */
 function changesOf(grey, lastGrey, probability, last) {
-  const result = picture(grey.width, grey.height, 2);
-  const { data } = result;
-  const [luma, lastLuma, values, lastValues] = [grey.data, lastGrey.data, probability.data, last.data];
-  for (let i = 0; i < luma.length; i++) {
-    data[2 * i] = Math.abs(luma[i] - lastLuma[i]);
-    data[2 * i + 1] = values[i] - lastValues[i];
-  }
-  return result;
+  const { width, height, data } = grey;
+  const size = data.length;
+  const [luma, lastLuma, values, lastValues, result] = room(size, size, size, size, 2 * size);
+  luma.set(data);
+  lastLuma.set(lastGrey.data);
+  values.set(probability.data);
+  lastValues.set(last.data);
+  wasm.changes(at(luma), at(lastLuma), at(values), at(lastValues), size, at(result));
+  return picture(width, height, 2, result.slice());
 }
 
-function mix(last, changes, around, result) {
-  for (let i = 0; i < last.length; i++) {
-    const change = (around[2 * i] - NOISE) / (CHANGED - NOISE);
-    const move = (Math.abs(around[2 * i + 1]) - DOUBT) / (MOVED - DOUBT);
-    const most = change > move ? change : move;
-    const weight = most <= 0 ? FLOOR : most >= 1 ? 1 : FLOOR + (1 - FLOOR) * most;
-    result[i] = last[i] + weight * changes[2 * i + 1];
-  }
+function follow({ width, height, data }, changes, around) {
+  const size = data.length;
+  const [last, changed, means, result] = room(size, 2 * size, 2 * size, size);
+  last.set(data);
+  changed.set(changes.data);
+  means.set(around.data);
+  wasm.follow(at(last), at(changed), at(means), size, FLOOR, NOISE, CHANGED, DOUBT, MOVED, at(result));
+  return picture(width, height, 1, result.slice());
 }
