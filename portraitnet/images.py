@@ -31,6 +31,11 @@ THRESHOLD = 0.5  # a pixel is person where its probability is above
 SUFFIXES = tuple(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .avif .heic .heif .jp2".split()
 )
+# Endings of photos that nothing here reads: raw files of cameras, and formats of other programs.
+UNREAD_SUFFIXES = tuple(
+    """.3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mrw .nef .nrw .orf .pef .raf .rw2 .rwl .sr2
+    .srf .srw .x3f .exr .hdr .jxl .jxr .psd .tga""".split()
+)
 OPAQUE = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".jp2")  # OpenCV writes these without alpha
 JPEG_START = b"\xff\xd8"
 TIFF_STARTS = (b"II", b"MM")  # and no other picture
@@ -94,14 +99,36 @@ def _webp_size(data):
 
 
 def _tiff_size(data, order):
+    tags = _tiff_tags(data, order)
+    return (tags[256], tags[257]) if {256, 257} <= tags.keys() else None
+
+
+def _tiff_tags(data, order):
+    """Kind (254), width (256) and length (257) of a TIFF's first picture, those that it has."""
     (directory,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, directory)
-    sides = {}
+    tags = {}
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
-        if tag in (256, 257):  # width and length, SHORT or LONG
-            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
-    return (sides[256], sides[257]) if len(sides) == 2 else None
+        if tag in (254, 256, 257):  # SHORT or LONG
+            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)
+    return tags
+
+
+def _begins_with_preview(data):
+    """Whether the first picture of a TIFF is a preview of another, as in raw files of cameras.
+
+    Source: TIFF 6.0, NewSubfileType; Canon's raw files have CR after the header instead.
+    """
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return False
+    if data[8:10] == b"CR":
+        return True
+    try:
+        tags = _tiff_tags(data, "<" if data.startswith(b"I") else ">")
+    except struct.error:
+        return False
+    return bool(tags.get(254, 0) & 1)
 
 
 def _is_damaged_png(data):
@@ -147,6 +174,11 @@ def _decode(data, flags, path, max_pixels=MAX_PIXELS):
         raise ValueError(
             f"{path} has {width}x{height} pixels, over the limit of {max_pixels:,}: shrink it, or "
             "raise the limit (--max_pixels of predict.py and of the server)."
+        )
+    if _begins_with_preview(data):
+        raise ValueError(
+            f"{path} begins with a small preview of the photo, as raw files of cameras do: save "
+            "the photo as a JPEG or PNG."
         )
     readable = size and not _is_damaged_png(data)
     try:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from portraitnet.cli import sentence
-from portraitnet.images import SUFFIXES, is_picture
+from portraitnet.images import SUFFIXES, UNREAD_SUFFIXES, is_picture
 
 PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
 # Endings of pictures, videos, sound, documents and data, by which a path is a file's.
-FILE_SUFFIXES = SUFFIXES + tuple(
-    """.svg .svgz .ppm .pgm .pbm .pnm .pam .pfm .jxl .j2k .exr .hdr .tga .ico .pcx .dds .psd .dng
+FILE_SUFFIXES = (
+    SUFFIXES
+    + UNREAD_SUFFIXES
+    + tuple(
+        """.svg .svgz .ppm .pgm .pbm .pnm .pam .pfm .j2k .ico .pcx .dds
     .eps .ps .ai .mp4 .m4v .mov .mkv .webm .avi .wmv .flv .mpg .mpeg .ts .3gp .ogv .mp3 .m4a .wav
     .ogg .opus .flac .pdf .doc .docx .odt .ppt .pptx .xls .xlsx .txt .html .htm .md .csv .json .xml
     .zip .npy .npz""".split()
+    )
 )
 
 
@@ -57,7 +61,7 @@ def find_photos(
 
     Returns:
         list of (path, relative path of its result's folder below --output), and a failure for each
-        folder that cannot be read.
+        folder and each photo of a format that cannot be read.
     """
     found, unread, results = {}, [], tuple(results)
     for path in paths:
@@ -83,7 +87,10 @@ def _photos_in(folder, unread):
             path = Path(place, name)
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in SUFFIXES or _has_picture(path, unread):
+            suffix = path.suffix.lower()
+            if suffix in UNREAD_SUFFIXES:  # no photo: a JPEG of its name beside it is one
+                unread.append(Failure(path, f"{suffix} files are not read; save it as a JPEG"))
+            elif suffix in SUFFIXES or _has_picture(path, unread):
                 yield path
 
 

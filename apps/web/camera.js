@@ -12,6 +12,7 @@ import { Problem } from "./strings.js";
 export { canRecord };
 
 const ERRORS = ["NotAllowedError", "NotFoundError", "NotReadableError"]; // with their own sentence
+const AHEAD = 3; // frames in work while one is shown: read, in the network, in its effect
 const SLOW = 8; // frames/s; below, a smaller size is suggested
 const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
 
@@ -110,15 +111,15 @@ function drawNext(nextFrame) {
 async function runCamera(stream) {
   await ask("start");
   const nextFrame = framesOf(stream);
-  let next = drawNext(nextFrame);
+  const next = Array.from({ length: AHEAD }, () => drawNext(nextFrame));
   let frames = 0;
   let since = performance.now();
   let spent = { network: 0, total: 0 };
   while (camera.stream === stream) {
     try {
-      const drawn = await next;
+      const drawn = await next.shift();
       if (camera.stream !== stream) break;
-      next = drawNext(nextFrame); // the worker computes this frame while the last one is shown
+      next.push(drawNext(nextFrame));
       show(drawn);
       await camera.recording?.add(drawn);
       if ($("figure").hidden) {

@@ -1,7 +1,7 @@
 // Shared by all parts of the page: its elements, its messages, and the worker.
 
 import { write } from "./language.js";
-import { Problem } from "./strings.js";
+import { connect } from "./messages.js";
 
 export const $ = (id) => document.getElementById(id);
 export const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
@@ -43,22 +43,7 @@ export function showProgress(done) {
   $("busy").setAttribute("aria-valuenow", Math.round(100 * done));
 }
 
-const worker = new Worker("worker.js", { type: "module" });
-const waiting = new Map();
-let last = 0;
+const send = connect("worker.js", showProgress, () => warn("no_worker"));
 
 /** Send a command to the worker and await its result; a bitmap in `values` is transferred. */
-export function ask(name, values = {}) {
-  const transfer = values.bitmap ? [values.bitmap] : [];
-  worker.postMessage({ id: ++last, name, ...values }, transfer);
-  return new Promise((resolve, reject) => waiting.set(last, { resolve, reject }));
-}
-
-worker.onmessage = ({ data: { id, result, error, progress } }) => {
-  if (progress !== undefined) return showProgress(progress);
-  const { resolve, reject } = waiting.get(id);
-  waiting.delete(id);
-  if (error === undefined) resolve(result);
-  else reject(error.key ? new Problem(error.key, error.values) : new Error(error.message));
-};
-worker.onerror = () => warn("no_worker");
+export const ask = (name, values = {}) => send(name, values, values.bitmap ? [values.bitmap] : []);

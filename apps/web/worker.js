@@ -1,12 +1,12 @@
-// The heavy work, in a thread of its own: network, postprocessing and effects.
-// The page sends { id, name, ...values } and receives { id, result } or { id, error }, in order.
+// The pictures, in a thread of their own: postprocessing and effects; network.js has the networks.
+// The page sends commands, as messages.js explains them.
 
-import "./site.js";
 import { BACKGROUNDS } from "./backgrounds.js";
 import { makeMender } from "./brush.js";
 import { dropDoubtful, EFFECTS, largestRegion, meanAnswer } from "./effects.js";
 import { measure } from "./frames.js";
 import { matting } from "./matting.js";
+import { answer, connect, tell } from "./messages.js";
 import {
   guidedUpsample,
   inputShape,
@@ -16,16 +16,10 @@ import {
   prepare,
   resize,
   THRESHOLD,
-  toBatch,
 } from "./pixels.js";
 import { makeSmoother } from "./smoothing.js";
 import { Problem } from "./strings.js";
 
-const RUNTIME = new URL("./runtime/", import.meta.url).href;
-const PROGRAMS = {
-  wasm: { module: "ort.wasm.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
-  webgpu: { module: "ort.jspi.min.mjs", binary: "ort-wasm-simd-threaded.jspi.wasm" },
-};
 const IMAGE_COLOR_SIDE = 1024; // longer side at which colours are estimated, pixels: effects.py
 const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
 
@@ -33,197 +27,51 @@ const CAMERA_COLOR_SIDE = 96; // the same for a camera: smaller, to be faster
 const SMALL = 0.15;
 const CLOSER = 1.7;
 const HAIR_SIZE = 384; // input size at which hair is looked at, beside the first look: predictor.py
-const TOGETHER = { large: ["full", "lite"] }; // whose answers are averaged with a network's own: backends.py
-const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
-
-let ort;
-let providers; // what runs the networks: a backend, or several in the order of preference
-const networks = {}; // "full" and, once wanted, "lite" and "large" -> { session, metadata, size }
-const downloaded = {}; // "lite", "large" -> { model, metadata } before the session is made
+const network = connect("network.js", tell, () => {});
+const sizes = {}; // of the inputs of the networks that can run
 let opened = null; // { photo, image, model, small, answer, fast, hair }; the last two { probability, mend }
 let own = null; // the visitor's background, a bitmap
 let background = null; // { name, image }: the last background, at the size of its image
 let smooth = null;
 let reused = null; // the probability of the last camera frame: its memory serves the next one
 
-const commands = { load, open, draw, background: openBackground, start, frame, begin: prepareNetwork };
-let turn = Promise.resolve();
+const commands = { load, begin, open, draw, background: openBackground, start, frame };
+let begun = Promise.resolve(); // the last command that is no frame has ended
+let ended = begun; // every command has
 
 self.onmessage = ({ data: { id, name, ...values } }) => {
-  if (name === "download") answer(id, downloadLarge); // meanwhile the other commands go on
-  else turn = turn.then(() => answer(id, () => commands[name](values)));
+  if (name === "download") return answer(id, () => network("download")); // the other commands go on
+  // Frames overlap: one is drawn while the network looks at the next. The others wait for all before.
+  const done = (name === "frame" ? begun : ended).then(() => answer(id, () => commands[name](values)));
+  ended = Promise.all([ended, done]);
+  if (name !== "frame") begun = ended;
 };
 
-async function answer(id, command) {
-  try {
-    const result = await command();
-    self.postMessage({ id, result }, result?.pixels ? [result.pixels.buffer] : []);
-  } catch (error) {
-    const { key, values, message } = error;
-    self.postMessage({ id, error: { key, values, message } });
-  }
+/** Fetch the networks that a page needs; returns what runs them: { backend, threads }. */
+async function load(values) {
+  const found = await network("load", values);
+  await begin({ model: "full" });
+  return found;
 }
 
-/** Fetch model and runtime; `progress` messages report the received fraction, 0..1. */
-async function load({ threads, backend: wanted }) {
-  const backend = wanted ?? ((await hasGraphicsCard()) ? "webgpu" : "wasm");
-  if (!PROGRAMS[backend]) throw new Problem("no_backend", { name: backend });
-  const [{ model, metadata }, lite, binary] = await Promise.all([
-    fetchNetwork("networks/full"),
-    fetchNetwork("networks/lite"),
-    fetchPacked(RUNTIME + PROGRAMS[backend].binary),
-  ]);
-  downloaded.lite = lite;
-  try {
-    return await begin(model, metadata, binary, backend, threads);
-  } catch (error) {
-    if (backend === "wasm" || wanted) throw error;
-    console.warn("WebGPU failed, the processor is used instead:", error);
-  }
-  return begin(model, metadata, await fetchPacked(RUNTIME + PROGRAMS.wasm.binary), "wasm", threads);
-}
-
-async function fetchNetwork(address) {
-  const [description, model] = await Promise.all([
-    fetchFile(`${address}.json`),
-    fetchPacked(`${address}.onnx`),
-  ]);
-  return { model, metadata: await description.json() };
-}
-
-async function hasGraphicsCard() {
-  if (!WebAssembly.Suspending) return false; // the runtime needs this to wait for the GPU
-  const adapter = await navigator.gpu?.requestAdapter();
-  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
-}
-
-async function fetchFile(address) {
-  const response = await fetch(address);
-  if (!response.ok) throw new Problem("not_sent", { address });
-  return response;
-}
-
-/** Put a large file where sw.js keeps it, so that it is not sent twice. */
-async function keep(address, response) {
-  const cache = await self.caches?.open(`page ${self.SITE.version}`);
-  await cache?.put(address, response);
-}
-
-let expected = { total: 0, done: 0 }; // bytes of compressed files
-
-/** Fetch a large file; the server has it compressed by gzip, under the same name with .gz. */
-async function fetchPacked(address) {
-  const response = await fetchFile(`${address}.gz`);
-  keep(`${address}.gz`, response.clone()).catch(() => {}); // a private window may refuse
-  expected.total += Number(response.headers.get("Content-Length"));
-  const parts = [];
-  for (const reader = response.body.getReader(); ; ) {
-    const { value } = await reader.read();
-    if (!value) break;
-    parts.push(value);
-    expected.done += value.length;
-    self.postMessage({ progress: Math.min(1, expected.done / (expected.total || Infinity)) });
-  }
-  const blob = new Blob(parts);
-  const [first, second] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
-  if (first !== 0x1f || second !== 0x8b) return blob.arrayBuffer(); // some hosts send it uncompressed
-  return new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-}
-
-async function begin(model, metadata, binary, backend, threads) {
-  ort = await import(RUNTIME + PROGRAMS[backend].module);
-  if (!self.crossOriginIsolated) threads = 1;
-  threads ??= Math.min(4, navigator.hardwareConcurrency);
-  Object.assign(ort.env.wasm, { wasmPaths: RUNTIME, wasmBinary: binary, numThreads: threads });
-  providers = [backend];
-  networks.full = await makeNetwork(model, metadata);
-  ort.env.wasm.wasmBinary = undefined; // compiled: its memory can be freed
-  const test = testInput(networks.full.size);
-  const found = await run(test, "full"); // the first run is slow: do it now
-  if (backend === "webgpu") await judge(model, metadata, test, found);
-  return { backend, threads };
-}
-
-async function makeNetwork(model, metadata) {
-  const session = await ort.InferenceSession.create(model, { executionProviders: providers });
-  return { session, metadata, size: metadata.size };
-}
-
-/** A head and shoulders, plain: enough for the network to see a person. */
-function testInput(size) {
-  const canvas = new OffscreenCanvas(size, size);
-  const context = canvas.getContext("2d");
-  const fill = (color, draw) => {
-    context.fillStyle = color;
-    context.beginPath();
-    draw();
-    context.fill();
-  };
-  fill("rgb(150 165 175)", () => context.rect(0, 0, size, size));
-  fill("rgb(45 60 95)", () => context.ellipse(size / 2, size, size * 0.36, size * 0.36, 0, 0, 7));
-  fill("rgb(205 160 135)", () => context.ellipse(size / 2, size * 0.42, size * 0.16, size * 0.21, 0, 0, 7));
-  return ofImageData(context.getImageData(0, 0, size, size));
-}
-
-/** A graphics card that computes something else than the processor is not used. */
-async function judge(model, metadata, test, found) {
-  const options = { executionProviders: ["wasm"] };
-  const session = await ort.InferenceSession.create(model, options);
-  const expected = await answerOf(test, { session, metadata });
-  await session.release();
-  let sum = 0;
-  for (let i = 0; i < found.data.length; i++) sum += Math.abs(found.data[i] - expected.data[i]);
-  const difference = sum / found.data.length;
-  if (!(difference < AGREED)) throw new Error(`difference ${difference}`); // or NaN
-}
-
-/** Fetch the large network; `progress` messages as in `load`. */
-async function downloadLarge() {
-  expected = { total: 0, done: 0 };
-  downloaded.large = await fetchNetwork("networks/large");
-}
-
-const together = (model) => [model, ...(TOGETHER[model] ?? [])];
-
-/** Make sure that a downloaded network, and those that answer with it, can run. */
-async function prepareNetwork({ model }) {
-  for (const name of together(model)) {
-    if (networks[name]) continue;
-    networks[name] = await makeNetwork(downloaded[name].model, downloaded[name].metadata);
-    delete downloaded[name];
-  }
-}
-
-/** The probability of a network input: a picture of one channel, 0..1, of the same size. */
-async function run(networkInput, model) {
-  const answers = [];
-  for (const name of together(model)) answers.push(await answerOf(networkInput, networks[name]));
-  return meanAnswer(answers);
-}
-
-async function answerOf(networkInput, { session, metadata }) {
-  const { input, output } = metadata;
-  const { width, height } = networkInput;
-  const batch = new ort.Tensor("float32", toBatch(networkInput, metadata), [1, 3, height, width]);
-  const answer = await session.run({ [input]: batch });
-  return picture(width, height, 1, await answer[output].getData());
+/** Make sure that a network that has been fetched can run. */
+async function begin({ model }) {
+  sizes[model] ??= await network("begin", { model });
 }
 
 const shrink = (image, side) => resize(image, ...limitedSize(image, side));
 
-/** A network input, its probability, and the network's time in milliseconds. */
-async function timed(networkInput, model) {
-  const start = performance.now();
-  const probability = await run(networkInput, model);
-  return { networkInput, probability, network: performance.now() - start };
+/** The network input of a size, its probability, and the network's time in milliseconds. */
+async function see(image, size, model) {
+  const networkInput = prepare(image, { size });
+  return { networkInput, ...(await network("run", { networkInput, model })) };
 }
 
-/** As `timed`, of a picture of any size; small people are looked at closer: Predictor.run. */
+/** As `see`, at the network's own size; small people are looked at closer: Predictor.run. */
 async function find(image, model, lookCloser = true) {
-  const { size } = networks[model];
-  const first = await timed(prepare(image, { size }), model);
+  const first = await see(image, sizes[model], model);
   if (!lookCloser || largestRegion(dropDoubtful(first.probability)) >= SMALL) return first;
-  const closer = await timed(prepare(image, { size: CLOSER * size }), model);
+  const closer = await see(image, CLOSER * sizes[model], model);
   const { width, height, data } = closer.probability;
   const seen = resize(first.probability, width, height).data;
   for (let i = 0; i < data.length; i++) data[i] = Math.max(data[i], seen[i]);
@@ -235,9 +83,9 @@ async function find(image, model, lookCloser = true) {
  * logits. Predictor.look_at_hair.
  */
 async function lookAtHair(image, first, model) {
-  const [width, height] = inputShape(image, networks[model].size);
+  const [width, height] = inputShape(image, sizes[model]);
   if (first.width !== width || first.height !== height) return first; // `find` took a second look
-  const { probability } = await timed(prepare(image, { size: HAIR_SIZE }), model);
+  const { probability } = await see(image, HAIR_SIZE, model);
   return meanAnswer([probability, resize(first, probability.width, probability.height)]);
 }
 
@@ -260,7 +108,7 @@ function read(width, height, draw, name = "image") {
 
 /** Find the person in a photo, which gets the name `photo`. */
 async function open({ bitmap, model, photo }) {
-  await prepareNetwork({ model });
+  await begin({ model });
   const { width, height } = bitmap;
   const start = performance.now();
   let image;
@@ -271,11 +119,11 @@ async function open({ bitmap, model, photo }) {
   } finally {
     bitmap.close();
   }
-  const { probability: answer, network } = await find(image, model);
+  const { probability: answer, network: spent } = await find(image, model);
   const probability = guidedUpsample(dropDoubtful(answer), image);
   opened = { photo, image, model, answer, small: shrink(image, IMAGE_COLOR_SIDE), fast: { probability } };
   const personFraction = fractionAbove(probability, THRESHOLD);
-  return { personFraction, width, height, network, total: performance.now() - start };
+  return { personFraction, width, height, network: spent, total: performance.now() - start };
 }
 
 function fractionAbove({ data }, level) {
@@ -360,24 +208,33 @@ async function pixelsOf(bitmap, { width, height }, mirror) {
   return picture(width, height, 4, data);
 }
 
+let drawn = Promise.resolve(); // the last frame: the next one's mask is mixed with its mask
+
 /**
  * One frame of a camera or a video with an effect; `network` and `total` are times in milliseconds.
  *
- * @param bitmap ImageBitmap or VideoFrame
- * @param lookCloser whether small people are looked at closer, as in photos; a camera has no time
+ * @param values.bitmap ImageBitmap or VideoFrame
+ * @param values.lookCloser whether small people are looked at closer, as in photos; a camera has no time
  */
-async function frame({ bitmap, mirror, look, lookCloser, model }) {
-  await prepareNetwork({ model });
+function frame(values) {
+  const before = drawn.catch(() => {}); // a frame that fails does not stop the next one
+  drawn = drawFrame(values, before);
+  return drawn;
+}
+
+async function drawFrame({ bitmap, mirror, look, lookCloser, model }, before) {
+  await begin({ model });
   const start = performance.now();
   const size = { width: bitmap.displayWidth ?? bitmap.width, height: bitmap.displayHeight ?? bitmap.height };
   const image = await pixelsOf(bitmap, size, mirror);
   bitmap.close();
-  const { networkInput, probability: answer, network } = await find(image, model, lookCloser);
+  const { networkInput, probability: answer, network: spent } = await find(image, model, lookCloser);
+  await before;
   const smoothed = smooth(networkInput, answer);
   if (reused?.width !== image.width || reused.height !== image.height) {
     reused = picture(image.width, image.height, 1);
   }
   const probability = guidedUpsample(dropDoubtful(smoothed), image, networkInput, reused);
   const small = shrink(networkInput, CAMERA_COLOR_SIDE);
-  return { ...paint({ image, probability, small }, look), network, total: performance.now() - start };
+  return { ...paint({ image, probability, small }, look), network: spent, total: performance.now() - start };
 }

@@ -465,6 +465,15 @@ def test_a_file_cut_short_is_one_line(kind, capfd):
     assert "\n" not in str(refused.value) and capfd.readouterr().err == ""
 
 
+def test_a_raw_file_is_not_read_as_its_preview():
+    written = io.BytesIO()
+    PIL.Image.new("RGB", (16, 12), "red").save(written, "TIFF", tiffinfo={254: 1})
+    canon = b"II*\0\x10\0\0\0CR\2\0" + bytes(100)
+    for data in (written.getvalue(), canon):
+        with pytest.raises(ValueError, match="a.dng begins with a small preview"):
+            images.decode_image(data, "a.dng")
+
+
 def test_a_png_with_another_bit_is_one_line(capfd):
     """libpng would write a line of its own past the error."""
     data = bytearray(saved_by_pillow("PNG"))

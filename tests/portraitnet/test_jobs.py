@@ -41,6 +41,16 @@ def test_a_picture_without_a_pictures_name_is_found_by_its_content(tmp_path):
     assert [path.name for path, _ in found] == ["IMG_0001", "photo.backup"] and unread == []
 
 
+def test_a_raw_file_is_named_and_the_jpeg_beside_it_is_the_photo(tmp_path):
+    touch(tmp_path / "a.CR2", tmp_path / "a.jpg", tmp_path / "b.jxl")
+    found, unread = find_photos([tmp_path])
+    assert [path.name for path, _ in found] == ["a.jpg"]
+    assert sorted(str(each) for each in unread) == [
+        f"{tmp_path}/a.CR2: .cr2 files are not read; save it as a JPEG.",
+        f"{tmp_path}/b.jxl: .jxl files are not read; save it as a JPEG.",
+    ]
+
+
 def test_results_of_earlier_runs_are_skipped_beside_their_photo_only(tmp_path):
     names = ["a.png", "a_blur.png", "a_mask.jpg", "my_blur.png", "a_tree.png", "_blur.png"]
     touch(*(tmp_path / name for name in names))
