@@ -18,7 +18,7 @@ self.addEventListener("install", (event) => event.waitUntil(install()));
 
 async function install() {
   const cache = await caches.open(CACHE);
-  const kept = (await cache.keys()).map(({ url }) => url); // by worker.js: the large ones
+  const kept = (await cache.keys()).map(({ url }) => url); // by network.js: the large ones
   const missing = files.filter((address) => isNeeded(address) && !kept.includes(new URL(address, location).href));
   // The server is asked whether a file has changed; most are in the browser's own cache.
   await cache.addAll(missing.map((address) => new Request(address, { cache: "no-cache" })));
