@@ -45,9 +45,9 @@ MODELS = {  # name -> stem of its files in WEIGHTS
     "lite": "portraitnet_lite",
     "large": "portraitnet_large",
 }
-# stem of a bundled file -> stems of those whose answers are averaged with its own: one network is
-# often right where another one is wrong
-TOGETHER = {"portraitnet_large": ("portraitnet", "portraitnet_lite")}
+# stem of a bundled file -> stems of those whose answers are averaged with its own, and how often
+# each counts: one network is often right where another one is wrong
+TOGETHER = {"portraitnet_large": {"portraitnet": 2, "portraitnet_lite": 1}}
 DEFAULT = "full"
 NAMES = f"{', '.join(list(MODELS)[:-1])} or {list(MODELS)[-1]}"  # for sentences
 MODEL_HELP = f"{', '.join(MODELS)}, or what train.py or export.py wrote"
@@ -166,27 +166,35 @@ def load(
         OSError, ValueError: no such file; not to be read; damaged; not of this network.
         ImportError: the backend's package is not installed.
     """
-    model_path, ending = Path(model_path), BACKENDS[backend].ending
-    paths = [model_path]
+    model_path, ending, others = Path(model_path), BACKENDS[backend].ending, {}
     if model_path.resolve().parent == WEIGHTS.resolve():
-        others = TOGETHER.get(model_path.name.removesuffix(ending), ())
-        paths += [WEIGHTS / (stem + ending) for stem in others]
+        others = TOGETHER.get(model_path.name.removesuffix(ending), {})
+    paths = [model_path, *(WEIGHTS / (stem + ending) for stem in others)]
     for path in paths:
         check_model_file(path, backend)
     networks = [BACKENDS[backend].load(path, threads) for path in paths]
 
     def run_batch(batch):
-        return mean_answer([network.run_batch(batch) for network in networks])
+        return mean_answer([each.run_batch(batch) for each in networks], [1, *others.values()])
 
     return Network(run_batch, size or networks[0].size)
 
 
-def mean_answer(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The mean of several networks' answers, as logits; arrays of one shape, 0..1 each."""
+def mean_answer(
+    answers: Sequence[NDArray[np.float32]], counts: Sequence[int] = ()
+) -> NDArray[np.float32]:
+    """The mean of several networks' answers, as logits.
+
+    Args:
+        answers: float32 arrays of one shape, 0..1.
+        counts: how often each answer counts; once if there are none.
+    """
     if len(answers) == 1:
         return answers[0]
     sure = np.clip(answers, 1e-4, 1 - 1e-4)
-    return (1 / (1 + np.exp(-np.log(sure / (1 - sure)).mean(axis=0)))).astype(np.float32)
+    weights = np.array(counts or [1] * len(answers), np.float32)
+    mean = np.tensordot(weights / weights.sum(), np.log(sure / (1 - sure)), 1)
+    return 1 / (1 + np.exp(-mean))
 
 
 def check_model_file(model_path: str | Path, backend: str) -> None:

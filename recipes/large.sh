@@ -17,8 +17,8 @@ python train.py --width 1.75 --pretrained wide.pdparams --batch_size 16 \
     --teacher selfie_segmentation.tflite --teacher_weight 0.25 --teacher_data Picsart_moved/ \
     --seed 404 --output large1
 
-# 2. Its answers are averaged with those of `full` and `lite` (portraitnet/backends.py) once its export
-# is weights/portraitnet_large.onnx, with its line in weights/SHA256SUMS. Distilling that mean into
-# the wide network made it no better.
+# 2. Its answers are averaged with those of `full`, which count twice, and of `lite`
+# (portraitnet/backends.py) once its export is weights/portraitnet_large.onnx, with its line in
+# weights/SHA256SUMS. Distilling that mean into the wide network made it no better.
 python export.py --model_path large1/model_3.pdparams --formats fp16 --size 256
 python evaluate.py --model_path large --split val --data_root EG1800/ Picsart/ People/ Whole_val/

@@ -396,7 +396,8 @@ import { meanAnswer } from "FOLDER/effects.js";
 const data = new Float32Array(new Uint8Array(readFileSync("answers")).buffer);
 const answers = [0, 1, 2].map((i) => ({ data: data.slice(100 * i, 100 * i + 100) }));
 const alone = [...meanAnswer(answers.slice(2)).data];
-console.log(JSON.stringify([[...meanAnswer(answers).data], alone]));
+const counted = meanAnswer(answers.map(({ data }) => ({ data: data.slice() })), [1, 2, 1]).data;
+console.log(JSON.stringify([[...meanAnswer(answers).data], [...counted], alone]));
 """
 
 
@@ -404,9 +405,11 @@ def test_networks_answer_together_as_in_python(tmp_path):
     answers = np.random.default_rng(0).random((3, 100), np.float32)
     answers[:, :3] = [[0, 1, 0.5], [0, 1, 1], [0.5, 1, 0]]
     (tmp_path / "answers").write_bytes(answers.tobytes())
-    mean, alone = json.loads(run_node(tmp_path, MEAN))
-    difference = np.abs(np.subtract(mean, backends.mean_answer(answers)))
-    assert difference.max() < 2e-5, "float32 has 1 - 1e-4 roughly"
+    mean, counted, alone = json.loads(run_node(tmp_path, MEAN))
+    for found, counts in ((mean, []), (counted, [1, 2, 1])):
+        difference = np.abs(np.subtract(found, backends.mean_answer(answers, counts)))
+        assert difference.max() < 2e-5, "float32 has 1 - 1e-4 roughly"
+    assert np.abs(np.subtract(mean, counted)).max() > 0.01
     assert np.allclose(alone, answers[2]) and np.ptp(mean) > 0.9
 
 

@@ -34,17 +34,22 @@ const BLUR_SIGMA = 6; // a wide blur is computed on an image shrunk until sigma 
 /** Opacity of the person, 0..1: effects.matte. */
 export const matte = (value) => Math.min(1, Math.max(0, (value - CLEAR) / (SOLID - CLEAR)));
 
-/** The mean of several networks' answers, as logits, in place of the first: backends.mean_answer. */
-export function meanAnswer(answers) {
+/**
+ * The mean of several networks' answers, as logits, in place of the first: backends.mean_answer.
+ *
+ * @param counts how often each answer counts
+ */
+export function meanAnswer(answers, counts = answers.map(() => 1)) {
   const [first, ...others] = answers;
   if (!others.length) return first;
+  const all = counts.reduce((sum, count) => sum + count);
   const logit = (value) => {
     const sure = Math.min(1 - 1e-4, Math.max(1e-4, value));
     return Math.log(sure / (1 - sure));
   };
   first.data.forEach((value, i) => {
-    const sum = others.reduce((total, { data }) => total + logit(data[i]), logit(value));
-    first.data[i] = 1 / (1 + Math.exp(-sum / answers.length));
+    const sum = others.reduce((total, { data }, k) => total + counts[k + 1] * logit(data[i]), counts[0] * logit(value));
+    first.data[i] = 1 / (1 + Math.exp(-sum / all));
   });
   return first;
 }

@@ -12,7 +12,7 @@ const PROGRAMS = {
   wasm: { module: "ort.wasm.min.mjs", binary: "ort-wasm-simd-threaded.wasm" },
   webgpu: { module: "ort.jspi.min.mjs", binary: "ort-wasm-simd-threaded.jspi.wasm" },
 };
-const TOGETHER = { large: ["full", "lite"] }; // whose answers are averaged with a network's own: backends.py
+const TOGETHER = { large: { full: 2, lite: 1 } }; // how often whose answers count beside its own: backends.py
 const AGREED = 0.01; // mean difference of probabilities up to which a graphics card is trusted
 
 let ort;
@@ -147,7 +147,7 @@ async function downloadLarge() {
   downloaded.large = await fetchNetwork("networks/large");
 }
 
-const together = (model) => [model, ...(TOGETHER[model] ?? [])];
+const together = (model) => [model, ...Object.keys(TOGETHER[model] ?? {})];
 
 /** Make sure that a downloaded network, and those that answer with it, can run; its input's size. */
 async function prepareNetwork({ model }) {
@@ -164,7 +164,8 @@ async function run({ networkInput, model }) {
   const start = performance.now();
   const answers = [];
   for (const name of together(model)) answers.push(await answerOf(networkInput, networks[name]));
-  return { probability: meanAnswer(answers), network: performance.now() - start };
+  const probability = meanAnswer(answers, [1, ...Object.values(TOGETHER[model] ?? {})]);
+  return { probability, network: performance.now() - start };
 }
 
 async function answerOf(networkInput, { session, metadata }) {

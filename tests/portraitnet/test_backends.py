@@ -181,7 +181,8 @@ def test_a_name_is_its_file_in_weights(folder, tmp_path, monkeypatch):
 def test_the_mean_of_several_answers_is_that_of_their_logits():
     sure, doubtful = np.full((4, 4), 0.9, np.float32), np.full((4, 4), 0.5, np.float32)
     assert np.allclose(mean_answer([sure, doubtful]), 0.75, atol=1e-6)  # odds 9 and 1: 3
-    assert mean_answer([sure]) is sure
+    assert np.allclose(mean_answer([sure, doubtful], [1, 2]), 9 ** (1 / 3) / (1 + 9 ** (1 / 3)))
+    assert mean_answer([sure]) is sure and mean_answer([sure, doubtful]).dtype == np.float32
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
@@ -193,7 +194,8 @@ def test_large_answers_together_with_full_and_lite(backend):
     alone, large = BACKENDS[backend].load(path, None), load(path, backend)
     answers = [network.run_batch(batch) for network in (alone, full, lite)]
     found = large.run_batch(batch)
-    assert np.abs(found - mean_answer(answers)).max() < 1e-6 < np.abs(found - answers[0]).max()
+    expected = mean_answer(answers, [1, 2, 1])
+    assert np.abs(found - expected).max() < 1e-6 < np.abs(found - answers[0]).max()
     assert large.size == alone.size == 256 and path.stat().st_size < 13e6 and path.parent == folder
 
 
