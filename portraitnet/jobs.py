@@ -12,14 +12,11 @@ from portraitnet.images import SUFFIXES, UNREAD_SUFFIXES, is_picture
 PIPE = Path("-")  # stands for stdin among the photos, for stdout after --output
 # Endings of pictures, videos, sound, documents and data, by which a path is a file's.
 FILE_SUFFIXES = (
-    SUFFIXES
-    + UNREAD_SUFFIXES
-    + tuple(
-        """.svg .svgz .ppm .pgm .pbm .pnm .pam .pfm .j2k .ico .pcx .dds
-    .eps .ps .ai .mp4 .m4v .mov .mkv .webm .avi .wmv .flv .mpg .mpeg .ts .3gp .ogv .mp3 .m4a .wav
-    .ogg .opus .flac .pdf .doc .docx .odt .ppt .pptx .xls .xlsx .txt .html .htm .md .csv .json .xml
-    .zip .npy .npz""".split()
-    )
+    *SUFFIXES,
+    *UNREAD_SUFFIXES,
+    *""".svg .svgz .ppm .pgm .pbm .pnm .pam .pfm .j2k .ico .pcx .dds .eps .ps .ai .mp4 .m4v .mov
+    .mkv .webm .avi .wmv .flv .mpg .mpeg .ts .3gp .ogv .mp3 .m4a .wav .ogg .opus .flac .pdf .doc
+    .docx .odt .ppt .pptx .xls .xlsx .txt .html .htm .md .csv .json .xml .zip .npy .npz""".split(),
 )
 
 

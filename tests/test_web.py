@@ -413,6 +413,33 @@ def test_networks_answer_together_as_in_python(tmp_path):
     assert np.allclose(alone, answers[2]) and np.ptp(mean) > 0.9
 
 
+SCENE = """
+import { personColors } from "FOLDER/effects.js";
+import { interpolate, luma, picture, PIECE } from "FOLDER/pixels.js";
+const [width, height] = [12, 9];
+const image = picture(width, height, 4, new Uint8ClampedArray(4 * width * height).fill(90));
+const values = Float32Array.from({ length: 16 * width }, (_, i) => (i * 37) % 251);
+const scene = picture(width, 4, 4, values);
+const shown = personColors(image, picture(width, height, 1), image, scene);
+const expected = interpolate(scene, width, height).data;
+const colors = [...shown.keys()].filter((i) => i % 4 < 3);
+const far = colors.map((i) => Math.abs(shown[i] - expected[i]));
+const data = Uint8ClampedArray.from({ length: 2_400_000 }, (_, i) => (i * 7) % 256);
+const grey = luma(picture(1000, 600, 4, data)).data;
+const right = grey.every((value, k) => {
+  const i = 4 * k;
+  return value === (4899 * data[i] + 9617 * data[i + 1] + 1868 * data[i + 2] + 8192) >> 14;
+});
+console.log(JSON.stringify([Math.max(...far), right, data.length > 2 * PIECE]));
+"""
+
+
+def test_a_scene_is_stretched_and_a_large_picture_passes_in_pieces(tmp_path):
+    """A scene as wide as the image but lower is no picture of the image's size."""
+    difference, grey, pieces = json.loads(run_node(tmp_path, SCENE))
+    assert difference <= 0.5 and grey and pieces
+
+
 GUIDED = """
 import { readFileSync, writeFileSync } from "node:fs";
 import { guidedUpsample, picture } from "FOLDER/pixels.js";

@@ -212,8 +212,8 @@ const pure = (alpha) => PURE[Math.round(255 * alpha)];
 /**
  * The person's own colours in pixels that mix person and background: effects.person_colors.
  *
- * @param scene null, or the picture to put behind the person: as wide as the image, and its rows are
- *   repeated, or smaller, and it is stretched
+ * @param scene null, or the picture to put behind the person: of the image's size, or one row of its
+ *   width for all rows, or smaller, and it is stretched
  * @returns RGBA Uint8ClampedArray, equal to the image in unmixed pixels of the person
  */
 export function personColors(image, probability, small, scene = null) {
@@ -235,7 +235,7 @@ export function personColors(image, probability, small, scene = null) {
   const length = small.data.length;
   const lines = Math.min(height, Math.max(1, Math.floor(PIECE / (4 * width)))); // of a piece
   const area = lines * width;
-  const isWide = scene?.width === width;
+  const isWide = scene?.width === width && [1, height].includes(scene.height);
   const [pixels, values, back, own, other, columns, rows, far, farColumns, farRows] = room(
     area, area, width, length, length, PLACE * width, PLACE * lines,
     isWide ? 0 : (scene?.data.length ?? 0), PLACE * width, PLACE * height,
@@ -267,7 +267,7 @@ export function personColors(image, probability, small, scene = null) {
           if (line === y || scene.height > 1) bytes(back).set(scene.data.subarray(from, from + 4 * width));
         } else {
           const place = at(farRows) + 4 * PLACE * line;
-          wasm.stretch(at(far), scene.width, at(farColumns), place, width, 1, at(back));
+          wasm.stretch_row(at(far), scene.width, at(farColumns), place, width, at(back));
         }
         const start = 4 * (line - y) * width; // pixels and probabilities have four bytes each
         wasm.in_front(at(pixels) + start, at(values) + start, at(back), width, CLEAR, SOLID);

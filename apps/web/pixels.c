@@ -1,7 +1,5 @@
-// The loops of pixels.js that every frame of a camera passes through, for WebAssembly with SIMD:
-//
-//   clang --target=wasm32 -O3 -msimd128 -ffast-math -nostdlib -Wl,--no-entry -Wl,--strip-all \
-//     -o apps/web/pixels.wasm apps/web/pixels.c
+// The loops of pixels.js, effects.js and smoothing.js that every frame of a camera passes through, for
+// WebAssembly with SIMD: compile.sh compiles them.
 //
 // Pictures are rows from the top with interleaved channels; pixels.js owns the memory and explains
 // the arguments. Nothing is checked here.
@@ -335,21 +333,18 @@ void own_colors(unsigned char *pixels, const float *probability, int width, int 
   }
 }
 
-// A small picture stretched bilinearly to rows of `width` pixels, in bytes.
-EXPORT(stretch)
-void stretch(const Pixel *small, int length, const Place *columns, const Place *rows, int width, int height,
-             unsigned char *to) {
-  for (int y = 0; y < height; y++) {
-    int above = length * rows[y].first, below = length * rows[y].second;
-    float v = rows[y].along;
-    for (int x = 0; x < width; x++, to += 4) {
-      int a = columns[x].first, b = columns[x].second;
-      Pixel color = between(small[above + a], small[above + b], small[below + a], small[below + b], columns[x].along, v);
-      v128_t whole = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest((v128_t)color));
-      whole = wasm_i16x8_narrow_i32x4(whole, whole);
-      whole = wasm_u8x16_narrow_i16x8(whole, whole);
-      wasm_v128_store32_lane(to, whole, 0);
-    }
+// A row of `width` pixels of a small picture stretched bilinearly, in bytes; `row` is its place in it.
+EXPORT(stretch_row)
+void stretch_row(const Pixel *small, int length, const Place *columns, const Place *row, int width,
+                 unsigned char *to) {
+  const Pixel *above = small + length * row->first, *below = small + length * row->second;
+  for (int x = 0; x < width; x++, to += 4) {
+    int a = columns[x].first, b = columns[x].second;
+    Pixel color = between(above[a], above[b], below[a], below[b], columns[x].along, row->along);
+    v128_t whole = wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest((v128_t)color));
+    whole = wasm_i16x8_narrow_i32x4(whole, whole);
+    whole = wasm_u8x16_narrow_i16x8(whole, whole);
+    wasm_v128_store32_lane(to, whole, 0);
   }
 }
 

@@ -286,11 +286,17 @@ export function boxMean({ width, height, channels, data }, radius) {
 
 /** Luma of an RGBA picture, 0..255, rounded as in OpenCV. */
 export function luma({ width, height, data }) {
-  const size = width * height;
-  const [colors, values] = room(4 * size, size);
-  colors.set(data);
-  wasm.luma(at(colors), size, at(values));
-  return picture(width, height, 1, values.slice());
+  const result = picture(width, height, 1);
+  const most = Math.min(data.length, PIECE); // in pieces, as in `average`
+  const [colors, values] = room(most, most / 4);
+  for (let from = 0; from < data.length; from += most) {
+    const piece = data.subarray(from, from + most);
+    const size = piece.length / 4;
+    colors.set(piece);
+    wasm.luma(at(colors), size, at(values));
+    result.data.set(values.subarray(0, size), from / 4);
+  }
+  return result;
 }
 
 /**
